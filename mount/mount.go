@@ -1,0 +1,78 @@
+// Package mount describes mounts as a user writes them: what goes where, with
+// which options. Parsing, ordering and the volatile modes live here; nothing
+// in it calls the kernel.
+//
+// A mount's Target is a path inside the machine's root. What it resolves to is
+// decided later, by descriptor, when the tree is there (package attach).
+//
+// Room: paper.
+package mount
+
+import "launch/internal/origin"
+
+// Kind is what sort of mount it is. The order is the one in which mounts of
+// the same target are made.
+type Kind uint8
+
+// The five kinds.
+const (
+	Bind Kind = iota
+	Tmpfs
+	Overlay
+	Inaccessible
+	Arbitrary
+)
+
+var kindNames = [...]string{"bind", "tmpfs", "overlay", "inaccessible", "arbitrary"}
+
+// String gives the kind's name.
+func (k Kind) String() string { return kindNames[k] }
+
+// MarshalText gives the kind's name, for JSON.
+func (k Kind) MarshalText() ([]byte, error) { return []byte(k.String()), nil }
+
+// Path is a source of a mount.
+type Path struct {
+	// Path is absolute: on the host, or below the machine's root if InRoot.
+	Path string `json:"path,omitempty"`
+	// InRoot: written with a leading `+`.
+	InRoot bool `json:"in_root,omitempty"`
+	// Temp: written as an empty field; a fresh directory is made under
+	// /var/tmp, and removed when the machine is gone.
+	Temp bool `json:"temp,omitempty"`
+}
+
+// IDMap says how owners are shown through a bind mount.
+type IDMap string
+
+// The id maps of a bind mount.
+const (
+	NoIDMap    IDMap = ""
+	FullIDMap  IDMap = "idmap"      // the machine's whole range
+	RootIDMap  IDMap = "rootidmap"  // the source's owner is the machine's root
+	OwnerIDMap IDMap = "owneridmap" // the source's owner is the target's owner
+)
+
+// Mount is one mount that the user asked for.
+type Mount struct {
+	Kind Kind `json:"kind"`
+	// Target is absolute and clean, inside the machine's root.
+	Target string `json:"target"`
+	// Source: what is bound, or an overlay's upper directory.
+	Source Path `json:"source,omitzero"`
+	// Lower are an overlay's lower directories, lowest first.
+	Lower []Path `json:"lower,omitempty"`
+	// ReadOnly holds for everything below the target, too.
+	ReadOnly bool `json:"read_only,omitempty"`
+	// Optional: a source that isn't there is no error (a leading `-`).
+	Optional bool `json:"optional,omitempty"`
+	// NoRecurse: only the source's own mount is bound (norbind).
+	NoRecurse bool  `json:"no_recurse,omitempty"`
+	IDMap     IDMap `json:"id_map,omitempty"`
+	// Type is an arbitrary mount's file system.
+	Type string `json:"type,omitempty"`
+	// Options are file system options and mount flags in mount(8)'s words,
+	// comma separated, as written.
+	Options string        `json:"options,omitempty"`
+	Origin  origin.Origin `json:"origin,omitzero"`
+}

@@ -1,0 +1,125 @@
+// Package settings holds everything that can be said about a machine before it
+// runs, whoever said it: the command line, a .nspawn file or an OCI bundle.
+//
+// Text becomes assignments (an option table row each, see options.go);
+// Resolve turns assignments into Settings and a Trace of what happened to each
+// of them. Settings are plain values: two of them can be compared, and they
+// never say where a value came from (the Trace does).
+//
+// Room: paper.
+package settings
+
+import (
+	"launch/mount"
+	"launch/userns"
+)
+
+// Settings is one machine.
+type Settings struct {
+	// Machine is the name; empty until derived from the directory.
+	Machine string `json:"machine,omitempty"`
+
+	Image   Image         `json:"image"`
+	Exec    Exec          `json:"exec"`
+	Users   Users         `json:"users"`
+	Mounts  []mount.Mount `json:"mounts,omitempty"`
+	Network Network       `json:"network"`
+	Life    Life          `json:"life"`
+}
+
+// Image is the tree that becomes the root.
+type Image struct {
+	// Directory is absolute, or empty for the working directory.
+	Directory string   `json:"directory,omitempty"`
+	ReadOnly  bool     `json:"read_only,omitempty"`
+	Volatile  Volatile `json:"volatile,omitempty"`
+}
+
+// Volatile says which part of the tree is thrown away at the end.
+type Volatile string
+
+// The modes of --volatile.
+const (
+	VolatileNo      Volatile = ""
+	VolatileYes     Volatile = "yes"     // only /usr is the tree's, read-only
+	VolatileState   Volatile = "state"   // all of it read-only, /var a tmpfs
+	VolatileOverlay Volatile = "overlay" // a tmpfs layer over all of it
+)
+
+// Exec is what runs.
+type Exec struct {
+	Mode  Mode     `json:"mode,omitempty"`
+	Words []string `json:"words,omitempty"`
+	// Env are NAME=VALUE assignments, later ones win.
+	Env []string `json:"env,omitempty"`
+	// Dir is the working directory inside; empty means the user's home.
+	Dir string `json:"dir,omitempty"`
+	// User is a name or number, resolved inside the tree; empty means root.
+	User string `json:"user,omitempty"`
+	// Hostname is the kernel's host name if it isn't the machine's name.
+	Hostname string `json:"hostname,omitempty"`
+	// KeepCaps and DropCaps are masks over the default set, bit n being
+	// capability n.
+	AddCaps         uint64 `json:"add_caps,omitempty"`
+	DropCaps        uint64 `json:"drop_caps,omitempty"`
+	NoNewPrivileges bool   `json:"no_new_privileges,omitempty"`
+	// KillSignal is what SIGTERM at the launcher sends to the machine's first
+	// process; 0 means the default (SIGRTMIN+3 when booting, else SIGKILL).
+	KillSignal int `json:"kill_signal,omitempty"`
+}
+
+// Mode is how the payload is run.
+type Mode string
+
+// The three ways to run a payload.
+const (
+	Plain Mode = ""        // the words are process 1
+	Boot  Mode = "boot"    // the tree's init is process 1, the words are its arguments
+	PID2  Mode = "as-pid2" // a stub is process 1, the words are process 2
+)
+
+// Users is the machine's user namespace.
+type Users struct {
+	Mode  userns.Mode  `json:"mode,omitempty"`
+	Range userns.Range `json:"range,omitzero"`
+	// Ownership "" means auto with pick, else off.
+	Ownership userns.Ownership `json:"ownership,omitempty"`
+}
+
+// Network is what the machine sees of networks.
+type Network struct {
+	// Private: an own network namespace, with nothing but loopback.
+	Private bool `json:"private,omitempty"`
+}
+
+// Life is how the machine is looked after.
+type Life struct {
+	Console  Console `json:"console,omitempty"`
+	Quiet    bool    `json:"quiet,omitempty"`
+	Register Auto    `json:"register,omitempty"`
+	KeepUnit bool    `json:"keep_unit,omitempty"`
+}
+
+// Console is what the payload has as standard input, output and error.
+type Console string
+
+// The modes of --console. The empty value means interactive if standard input
+// and output are terminals, else read-only.
+const (
+	ConsoleDefault     Console = ""
+	ConsoleInteractive Console = "interactive"
+	ConsoleReadOnly    Console = "read-only"
+	ConsolePassive     Console = "passive"
+	ConsolePipe        Console = "pipe"
+	ConsoleAutopipe    Console = "autopipe"
+)
+
+// Auto is a boolean that may be left to circumstances.
+type Auto string
+
+// The values of Auto; the empty value is auto.
+const (
+	Automatic Auto = ""
+	Yes       Auto = "yes"
+	Never     Auto = "no"
+)

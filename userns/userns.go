@@ -1,0 +1,73 @@
+// Package userns describes which users a machine has: the map between the ids
+// that the machine sees and the host's.
+//
+// It refuses to know how a range is found (pick) or how a tree is made to fit
+// (shift, or an id-mapped mount).
+//
+// Room: paper.
+package userns
+
+import "fmt"
+
+// Mode says how the machine's users relate to the host's.
+type Mode string
+
+// The modes of --private-users.
+const (
+	No    Mode = ""      // the host's users
+	Fixed Mode = "fixed" // the range that Range names
+	Owner Mode = "owner" // the range is read from the owner of the root directory
+	Pick  Mode = "pick"  // a free range is picked
+)
+
+// Ownership says how the files of the tree get owners the machine can see.
+type Ownership string
+
+// The modes of --private-users-ownership.
+const (
+	Auto  Ownership = "auto"  // map, else chown
+	Off   Ownership = "off"   // nothing is done
+	MapIt Ownership = "map"   // an id-mapped mount
+	Chown Ownership = "chown" // the tree is changed, once
+)
+
+// DefaultSize is how many ids a machine gets when nothing else is said.
+const DefaultSize = 65536
+
+// Range is a block of host ids: the machine's id 0 is Start.
+type Range struct {
+	Start uint32 `json:"start"`
+	Size  uint32 `json:"size"`
+}
+
+// String gives `start:size`.
+func (r Range) String() string { return fmt.Sprintf("%d:%d", r.Start, r.Size) }
+
+// Valid reports whether the range is non-empty and stays below the id that
+// means "no id" (4294967295).
+func (r Range) Valid() bool {
+	return r.Size > 0 && uint64(r.Start)+uint64(r.Size) <= 1<<32-1
+}
+
+// Contains reports whether the host id lies in the range.
+func (r Range) Contains(id uint32) bool { return id >= r.Start && id-r.Start < r.Size }
+
+// Extent is one line of a uid_map or gid_map.
+type Extent struct {
+	Inside, Outside, Size uint32
+}
+
+// Map is a whole uid_map or gid_map.
+type Map []Extent
+
+// String gives the text the kernel takes: one `inside outside size` a line.
+func (m Map) String() string {
+	s := ""
+	for _, e := range m {
+		s += fmt.Sprintf("%d %d %d\n", e.Inside, e.Outside, e.Size)
+	}
+	return s
+}
+
+// Map gives the map that puts the machine's ids 0… on the range.
+func (r Range) Map() Map { return Map{{0, r.Start, r.Size}} }
