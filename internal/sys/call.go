@@ -1,0 +1,70 @@
+// Package sys makes system calls: one per function, without policy.
+//
+// Every call of the launcher goes through here (or through the op table of
+// package child), so that a test build can count the calls and make the n-th
+// one fail, or kill the program right after it: see fault_on.go. Errors are
+// bare errnos; the caller knows what it was doing and says so.
+//
+// It refuses to know what a machine is.
+//
+// Room: base.
+package sys
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// call makes one system call and repeats it when a signal interrupts it.
+//
+//go:uintptrescapes
+func call(name string, nr, a, b, c, d, e, f uintptr) (uintptr, error) {
+	for {
+		r, err := callOnce(name, nr, a, b, c, d, e, f)
+		if err != unix.EINTR {
+			return r, err
+		}
+	}
+}
+
+// callOnce makes one system call; EINTR is the caller's to handle.
+//
+//go:uintptrescapes
+func callOnce(name string, nr, a, b, c, d, e, f uintptr) (uintptr, error) {
+	if Faults {
+		if errno := before(name); errno != 0 {
+			return 0, errno
+		}
+	}
+	r, _, errno := unix.Syscall6(nr, a, b, c, d, e, f)
+	if Faults {
+		after()
+	}
+	if errno != 0 {
+		return 0, errno
+	}
+	return r, nil
+}
+
+// str gives a C string. A path with a NUL byte names nothing the kernel could
+// find, so it is ENOENT rather than a silently shortened path.
+func str(s string) (*byte, error) {
+	p, err := unix.BytePtrFromString(s)
+	if err != nil {
+		return nil, unix.ENOENT
+	}
+	return p, nil
+}
+
+// fd turns a descriptor, or AT_FDCWD, into a register.
+func fd(n int) uintptr { return uintptr(n) }
+
+// pathCall is a call of the shape nr(dirfd, path, b, c, d).
+func pathCall(name string, nr uintptr, dirfd int, path string, c, d, e uintptr) (uintptr, error) {
+	p, err := str(path)
+	if err != nil {
+		return 0, err
+	}
+	return call(name, nr, fd(dirfd), uintptr(unsafe.Pointer(p)), c, d, e, 0)
+}

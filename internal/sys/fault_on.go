@@ -1,0 +1,127 @@
+//go:build faults
+
+package sys
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Faults tells whether this is the build that counts calls and makes them
+// fail.
+//
+// The build reads $LAUNCH_FAULT, `LANE/N=WHAT`: the N-th call of the lane (1
+// is the first) fails with WHAT (EPERM, ENOMEM, …) instead of being made, or,
+// with WHAT being `kill`, is made, and then the program is killed by SIGKILL.
+// $LAUNCH_FAULT_LOG names a file that gets one line `LANE/N NAME` per call.
+// Lanes run one after another in this build, so that numbers repeat.
+const Faults = true
+
+type fault struct {
+	mu    sync.Mutex
+	lane  string
+	count map[string]int
+	log   *os.File
+
+	atLane string
+	at     int
+	errno  unix.Errno
+	kill   bool
+}
+
+var faults = newFault()
+
+func newFault() *fault {
+	f := &fault{lane: "main", count: map[string]int{}}
+	if path := os.Getenv("LAUNCH_FAULT_LOG"); path != "" {
+		f.log, _ = os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
+	}
+	where, what, ok := strings.Cut(os.Getenv("LAUNCH_FAULT"), "=")
+	if !ok {
+		return f
+	}
+	lane, n, _ := strings.Cut(where, "/")
+	f.atLane = lane
+	f.at, _ = strconv.Atoi(n)
+	if what == "kill" {
+		f.kill = true
+		return f
+	}
+	for e := syscall.Errno(1); e < 134; e++ {
+		if unix.ErrnoName(e) == what {
+			f.errno = e
+		}
+	}
+	if f.errno == 0 {
+		panic("LAUNCH_FAULT: unknown errno " + what)
+	}
+	return f
+}
+
+func (f *fault) note(name string) (hit bool) {
+	f.count[f.lane]++
+	n := f.count[f.lane]
+	if f.log != nil {
+		fmt.Fprintf(f.log, "%s/%d %s\n", f.lane, n, name)
+	}
+	return f.lane == f.atLane && n == f.at
+}
+
+var killNext bool
+
+func before(name string) unix.Errno {
+	faults.mu.Lock()
+	defer faults.mu.Unlock()
+	if !faults.note(name) {
+		return 0
+	}
+	if faults.kill {
+		killNext = true
+		return 0
+	}
+	return faults.errno
+}
+
+func after() {
+	if killNext {
+		unix.Kill(os.Getpid(), unix.SIGKILL)
+		select {}
+	}
+}
+
+// Go runs f at once, in a lane of its own.
+func Go(lane string, f func() error) (wait func() error) {
+	faults.mu.Lock()
+	old := faults.lane
+	faults.lane = lane
+	faults.mu.Unlock()
+	err := f()
+	faults.mu.Lock()
+	faults.lane = old
+	faults.mu.Unlock()
+	return func() error { return err }
+}
+
+// ChildFault counts the ops of a child's table in the lane "child" and tells
+// which of them must fail, with what, or be followed by a kill. The index is
+// -1 when none must.
+func ChildFault(names []string) (index int, errno unix.Errno, kill bool) {
+	faults.mu.Lock()
+	defer faults.mu.Unlock()
+	old := faults.lane
+	faults.lane = "child"
+	defer func() { faults.lane = old }()
+	index = -1
+	for i, name := range names {
+		if faults.note(name) {
+			index, errno, kill = i, faults.errno, faults.kill
+		}
+	}
+	return index, errno, kill
+}

@@ -1,0 +1,236 @@
+package sys
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Openat opens path below dirfd. O_CLOEXEC is always added.
+func Openat(dirfd int, path string, flags int, mode uint32) (int, error) {
+	r, err := pathCall("openat", unix.SYS_OPENAT, dirfd, path, uintptr(flags|unix.O_CLOEXEC|unix.O_LARGEFILE), uintptr(mode), 0)
+	return result(r, err)
+}
+
+// Openat2 opens path below dirfd with resolve flags. O_CLOEXEC is always
+// added. EAGAIN, which the kernel gives when something was renamed meanwhile,
+// is tried again a bounded number of times.
+func Openat2(dirfd int, path string, flags int, mode uint32, resolve uint64) (int, error) {
+	p, err := str(path)
+	if err != nil {
+		return -1, err
+	}
+	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Mode: uint64(mode), Resolve: resolve}
+	for try := 0; ; try++ {
+		r, err := call("openat2", unix.SYS_OPENAT2, fd(dirfd), uintptr(unsafe.Pointer(p)), uintptr(unsafe.Pointer(&how)), unix.SizeofOpenHow, 0, 0)
+		if err != unix.EAGAIN || try == 128 {
+			return result(r, err)
+		}
+	}
+}
+
+func result(r uintptr, err error) (int, error) {
+	if err != nil {
+		return -1, err
+	}
+	return int(r), nil
+}
+
+// Close closes a descriptor. There is nothing to do about an error.
+func Close(n int) { callOnce("close", unix.SYS_CLOSE, fd(n), 0, 0, 0, 0, 0) }
+
+// Dup gives another, close-on-exec, descriptor at or above 3.
+func Dup(n int) (int, error) {
+	return result(call("fcntl", unix.SYS_FCNTL, fd(n), unix.F_DUPFD_CLOEXEC, 3, 0, 0, 0))
+}
+
+// Read reads once.
+func Read(n int, b []byte) (int, error) {
+	return result(call("read", unix.SYS_READ, fd(n), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0, 0))
+}
+
+// Write writes once.
+func Write(n int, b []byte) (int, error) {
+	return result(call("write", unix.SYS_WRITE, fd(n), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0, 0))
+}
+
+// WriteString writes all of s in one call; a short write is EIO, since what
+// it is used for (proc, cgroup and state files) takes all or nothing.
+func WriteString(n int, s string) error {
+	m, err := Write(n, []byte(s))
+	if err == nil && m != len(s) {
+		return unix.EIO
+	}
+	return err
+}
+
+// ReadAll reads to the end of the file, at most max bytes; a longer file is
+// EFBIG.
+func ReadAll(n int, max int) ([]byte, error) {
+	b := make([]byte, 0, 512)
+	for {
+		if len(b) == cap(b) {
+			b = append(b, 0)[:len(b)]
+		}
+		m, err := Read(n, b[len(b):cap(b)])
+		if err != nil {
+			return nil, err
+		}
+		if m == 0 {
+			return b, nil
+		}
+		b = b[:len(b)+m]
+		if len(b) > max {
+			return nil, unix.EFBIG
+		}
+	}
+}
+
+// ReadFile reads a whole file below dirfd, at most max bytes.
+func ReadFile(dirfd int, path string, max int) ([]byte, error) {
+	n, err := Openat(dirfd, path, unix.O_RDONLY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer Close(n)
+	return ReadAll(n, max)
+}
+
+// WriteFile writes s to an existing file below dirfd in one call.
+func WriteFile(dirfd int, path, s string) error {
+	n, err := Openat(dirfd, path, unix.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer Close(n)
+	return WriteString(n, s)
+}
+
+// Mkdirat makes a directory.
+func Mkdirat(dirfd int, path string, mode uint32) error {
+	_, err := pathCall("mkdirat", unix.SYS_MKDIRAT, dirfd, path, uintptr(mode), 0, 0)
+	return err
+}
+
+// Mknodat makes a node, FIFO, socket or empty file.
+func Mknodat(dirfd int, path string, mode uint32, dev uint64) error {
+	_, err := pathCall("mknodat", unix.SYS_MKNODAT, dirfd, path, uintptr(mode), uintptr(dev), 0)
+	return err
+}
+
+// Symlinkat makes the link path, below dirfd, pointing to target.
+func Symlinkat(target string, dirfd int, path string) error {
+	t, err := str(target)
+	if err != nil {
+		return err
+	}
+	p, err := str(path)
+	if err != nil {
+		return err
+	}
+	_, err = call("symlinkat", unix.SYS_SYMLINKAT, uintptr(unsafe.Pointer(t)), fd(dirfd), uintptr(unsafe.Pointer(p)), 0, 0, 0)
+	return err
+}
+
+// Readlinkat gives where a link points; with path "" the link that dirfd (an
+// O_PATH descriptor) is.
+func Readlinkat(dirfd int, path string) (string, error) {
+	b := make([]byte, unix.PathMax)
+	r, err := pathCall("readlinkat", unix.SYS_READLINKAT, dirfd, path, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0)
+	if err != nil {
+		return "", err
+	}
+	return string(b[:r]), nil
+}
+
+// Unlinkat removes a name; flags may be AT_REMOVEDIR.
+func Unlinkat(dirfd int, path string, flags int) error {
+	_, err := pathCall("unlinkat", unix.SYS_UNLINKAT, dirfd, path, uintptr(flags), 0, 0)
+	return err
+}
+
+// Renameat2 renames.
+func Renameat2(olddir int, old string, newdir int, new string, flags uint) error {
+	o, err := str(old)
+	if err != nil {
+		return err
+	}
+	p, err := str(new)
+	if err != nil {
+		return err
+	}
+	_, err = call("renameat2", unix.SYS_RENAMEAT2, fd(olddir), uintptr(unsafe.Pointer(o)), fd(newdir), uintptr(unsafe.Pointer(p)), uintptr(flags), 0)
+	return err
+}
+
+// Fchownat changes owner and group without following a link; path "" means
+// dirfd itself.
+func Fchownat(dirfd int, path string, uid, gid uint32) error {
+	_, err := pathCall("fchownat", unix.SYS_FCHOWNAT, dirfd, path, uintptr(uid), uintptr(gid), unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH)
+	return err
+}
+
+// Fchmod changes the mode of an open file (not of an O_PATH descriptor).
+func Fchmod(n int, mode uint32) error {
+	_, err := call("fchmod", unix.SYS_FCHMOD, fd(n), uintptr(mode), 0, 0, 0, 0)
+	return err
+}
+
+// Fchmodat changes a mode; it follows links, so path must be a name that the
+// caller made itself.
+func Fchmodat(dirfd int, path string, mode uint32) error {
+	_, err := pathCall("fchmodat", unix.SYS_FCHMODAT, dirfd, path, uintptr(mode), 0, 0)
+	return err
+}
+
+// Ftruncate sets a file's length.
+func Ftruncate(n int, size int64) error {
+	_, err := call("ftruncate", unix.SYS_FTRUNCATE, fd(n), uintptr(size), 0, 0, 0, 0)
+	return err
+}
+
+// Statx asks about path below dirfd without following a link; path "" means
+// dirfd itself.
+func Statx(dirfd int, path string, mask int) (unix.Statx_t, error) {
+	var st unix.Statx_t
+	_, err := pathCall("statx", unix.SYS_STATX, dirfd, path,
+		unix.AT_SYMLINK_NOFOLLOW|unix.AT_EMPTY_PATH|unix.AT_NO_AUTOMOUNT, uintptr(mask), uintptr(unsafe.Pointer(&st)))
+	return st, err
+}
+
+// Fstatfs asks about the file system a descriptor is on.
+func Fstatfs(n int) (unix.Statfs_t, error) {
+	var st unix.Statfs_t
+	_, err := call("fstatfs", unix.SYS_FSTATFS, fd(n), uintptr(unsafe.Pointer(&st)), 0, 0, 0, 0)
+	return st, err
+}
+
+// Flock takes or gives back a lock (LOCK_EX, LOCK_SH, LOCK_UN, LOCK_NB).
+func Flock(n int, how int) error {
+	_, err := call("flock", unix.SYS_FLOCK, fd(n), uintptr(how), 0, 0, 0, 0)
+	return err
+}
+
+// Pipe gives the reading and the writing end, both close-on-exec.
+func Pipe() (r, w int, err error) {
+	var p [2]int32
+	_, err = call("pipe2", unix.SYS_PIPE2, uintptr(unsafe.Pointer(&p)), unix.O_CLOEXEC, 0, 0, 0, 0)
+	return int(p[0]), int(p[1]), err
+}
+
+// Names lists a directory given by an open descriptor, without . and ..; it
+// reads from the descriptor's current position.
+func Names(n int) ([]string, error) {
+	var names []string
+	b := make([]byte, 8192)
+	for {
+		r, err := call("getdents64", unix.SYS_GETDENTS64, fd(n), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0, 0)
+		if err != nil {
+			return nil, err
+		}
+		if r == 0 {
+			return names, nil
+		}
+		_, _, names = unix.ParseDirent(b[:r], -1, names)
+	}
+}

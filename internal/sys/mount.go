@@ -1,0 +1,119 @@
+package sys
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Fsopen opens a context in which a file system of the type is set up. The
+// namespaces of the calling thread decide which proc, sysfs, mqueue or cgroup2
+// it will be.
+func Fsopen(fstype string) (int, error) {
+	p, err := str(fstype)
+	if err != nil {
+		return -1, err
+	}
+	return result(call("fsopen", unix.SYS_FSOPEN, uintptr(unsafe.Pointer(p)), unix.FSOPEN_CLOEXEC, 0, 0, 0, 0))
+}
+
+func fsconfig(n int, cmd uintptr, key string, value unsafe.Pointer, aux int) error {
+	var k *byte
+	if key != "" {
+		var err error
+		if k, err = str(key); err != nil {
+			return unix.EINVAL
+		}
+	}
+	_, err := call("fsconfig", unix.SYS_FSCONFIG, fd(n), cmd, uintptr(unsafe.Pointer(k)), uintptr(value), uintptr(aux), 0)
+	return err
+}
+
+// FsSet sets one option; the value may hold any byte but NUL.
+func FsSet(n int, key, value string) error {
+	v, err := str(value)
+	if err != nil {
+		return unix.EINVAL
+	}
+	return fsconfig(n, unix.FSCONFIG_SET_STRING, key, unsafe.Pointer(v), 0)
+}
+
+// FsFlag sets an option that has no value.
+func FsFlag(n int, key string) error {
+	return fsconfig(n, unix.FSCONFIG_SET_FLAG, key, nil, 0)
+}
+
+// FsFd sets an option whose value is a descriptor.
+func FsFd(n int, key string, value int) error {
+	return fsconfig(n, unix.FSCONFIG_SET_FD, key, nil, value)
+}
+
+// FsCreate makes the file system from the options set so far.
+func FsCreate(n int) error {
+	return fsconfig(n, unix.FSCONFIG_CMD_CREATE, "", nil, 0)
+}
+
+// FsLog reads one line of what the kernel has to say about the context; ""
+// when there is none.
+func FsLog(n int) string {
+	b := make([]byte, 512)
+	m, err := Read(n, b)
+	if err != nil {
+		return ""
+	}
+	return string(b[:m])
+}
+
+// Fsmount makes a detached mount with the MOUNT_ATTR_ flags.
+func Fsmount(n int, attr int) (int, error) {
+	return result(call("fsmount", unix.SYS_FSMOUNT, fd(n), unix.FSMOUNT_CLOEXEC, uintptr(attr), 0, 0, 0))
+}
+
+// OpenTree opens path below dirfd; flags may hold OPEN_TREE_CLONE,
+// AT_RECURSIVE, AT_EMPTY_PATH, AT_SYMLINK_NOFOLLOW.
+func OpenTree(dirfd int, path string, flags uint) (int, error) {
+	return result(pathCall("open_tree", unix.SYS_OPEN_TREE, dirfd, path, uintptr(flags|unix.OPEN_TREE_CLOEXEC), 0, 0))
+}
+
+// MoveMount attaches the mount that from is onto what to is. Both are
+// descriptors, no path is looked up.
+func MoveMount(from, to int) error {
+	var empty byte
+	p := uintptr(unsafe.Pointer(&empty))
+	_, err := call("move_mount", unix.SYS_MOVE_MOUNT, fd(from), p, fd(to), p,
+		unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH, 0)
+	return err
+}
+
+// MountSetattr changes a mount given by descriptor; flags may be
+// AT_RECURSIVE.
+func MountSetattr(n int, flags uint, attr *unix.MountAttr) error {
+	_, err := pathCall("mount_setattr", unix.SYS_MOUNT_SETATTR, n, "",
+		uintptr(flags|unix.AT_EMPTY_PATH), uintptr(unsafe.Pointer(attr)), unsafe.Sizeof(*attr))
+	return err
+}
+
+// PivotRoot makes the mount at newRoot the root of the thread's mount
+// namespace, and puts the old one on putOld.
+func PivotRoot(newRoot, putOld string) error {
+	n, err := str(newRoot)
+	if err != nil {
+		return err
+	}
+	o, err := str(putOld)
+	if err != nil {
+		return err
+	}
+	_, err = call("pivot_root", unix.SYS_PIVOT_ROOT, uintptr(unsafe.Pointer(n)), uintptr(unsafe.Pointer(o)), 0, 0, 0, 0)
+	return err
+}
+
+// Umount detaches what is mounted at path (flags as of umount2).
+func Umount(path string, flags int) error {
+	p, err := str(path)
+	if err != nil {
+		return err
+	}
+	_, err = call("umount2", unix.SYS_UMOUNT2, uintptr(unsafe.Pointer(p)), uintptr(flags), 0, 0, 0, 0)
+	return err
+}
