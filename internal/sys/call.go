@@ -68,3 +68,21 @@ func pathCall(name string, nr uintptr, dirfd int, path string, c, d, e uintptr) 
 	}
 	return call(name, nr, fd(dirfd), uintptr(unsafe.Pointer(p)), c, d, e, 0)
 }
+
+// Count counts a call that is made elsewhere (package child), and gives the
+// error it must fail with in a fault run. Counted follows the call.
+func Count(name string) error {
+	if Faults {
+		if errno := before(name); errno != 0 {
+			return errno
+		}
+	}
+	return nil
+}
+
+// Counted ends what Count began.
+func Counted() {
+	if Faults {
+		after()
+	}
+}

@@ -19,6 +19,3 @@ func Go(lane string, f func() error) (wait func() error) {
 	go func() { done <- f() }()
 	return func() error { return <-done }
 }
-
-// ChildFault is what a fault run asks of the child's op table: nothing here.
-func ChildFault(names []string) (index int, errno unix.Errno, kill bool) { return -1, 0, false }

@@ -108,20 +108,16 @@ func Go(lane string, f func() error) (wait func() error) {
 	return func() error { return err }
 }
 
-// ChildFault counts the ops of a child's table in the lane "child" and tells
-// which of them must fail, with what, or be followed by a kill. The index is
-// -1 when none must.
-func ChildFault(names []string) (index int, errno unix.Errno, kill bool) {
+// ChildFault counts an op of a child's table in the lane "child", and tells
+// whether it must fail, or be followed by a kill.
+func ChildFault(name string) (errno unix.Errno, kill bool) {
 	faults.mu.Lock()
 	defer faults.mu.Unlock()
 	old := faults.lane
 	faults.lane = "child"
 	defer func() { faults.lane = old }()
-	index = -1
-	for i, name := range names {
-		if faults.note(name) {
-			index, errno, kill = i, faults.errno, faults.kill
-		}
+	if !faults.note(name) {
+		return 0, false
 	}
-	return index, errno, kill
+	return faults.errno, faults.kill
 }

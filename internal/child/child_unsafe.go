@@ -1,0 +1,139 @@
+package child
+
+import (
+	"runtime"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/sys"
+)
+
+// clone makes a child that runs the ops, and gives its number or an errno. It
+// is assembly: the child must not run a single instruction of Go, since it has
+// the parent's goroutine but not its stack.
+//
+//go:noescape
+func clone(args *cloneArgs, size uintptr, ops *Op) (pid int, errno uintptr)
+
+// cloneArgs is the kernel's struct clone_args.
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+}
+
+const (
+	cloneVM           = unix.CLONE_VM
+	clonePidfd        = unix.CLONE_PIDFD
+	cloneClearSighand = 0x100000000
+	cloneIntoCgroup   = 0x200000000
+)
+
+// Options of Start.
+type Options struct {
+	// Namespaces are CLONE_NEW… flags.
+	Namespaces uint64
+	// Cgroup is a descriptor of the cgroup (v2) to start in, or 0.
+	Cgroup int
+}
+
+// Process is a started child.
+type Process struct {
+	PID   int
+	Pidfd int
+	prog  *Program
+	stack []byte
+}
+
+// Start clones a child that runs the program. All signals are blocked in it;
+// the program's last steps unblock them. The thread is the child's parent for
+// PR_SET_PDEATHSIG: when it ends, the child gets that signal.
+func Start(_ sys.Locked, p *Program, o Options) (*Process, error) {
+	c := &Process{prog: p, stack: make([]byte, 16<<10)}
+	pidfd := int32(-1)
+	args := &cloneArgs{
+		flags:      cloneVM | clonePidfd | cloneClearSighand | o.Namespaces,
+		pidfd:      uint64(uintptr(unsafe.Pointer(&pidfd))),
+		exitSignal: uint64(unix.SIGCHLD),
+		stack:      uint64(uintptr(unsafe.Pointer(&c.stack[0]))),
+		stackSize:  uint64(len(c.stack)),
+	}
+	if o.Cgroup > 0 {
+		args.flags |= cloneIntoCgroup
+		args.cgroup = uint64(o.Cgroup)
+	}
+	if err := sys.Count("clone3"); err != nil {
+		return nil, err
+	}
+	// Other goroutines must not be between opening a descriptor and marking it
+	// close-on-exec.
+	syscall.ForkLock.Lock()
+	// A signal that arrives between clone and the child's first own mask would
+	// run Go's handler on the child's stack.
+	all, old := ^uint64(0), uint64(0)
+	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&all)), uintptr(unsafe.Pointer(&old)), 8, 0, 0)
+	pid, errno := clone(args, unsafe.Sizeof(*args), &p.ops[0])
+	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&old)), 0, 8, 0, 0)
+	syscall.ForkLock.Unlock()
+	runtime.KeepAlive(args)
+	sys.Counted()
+	if errno != 0 {
+		return nil, unix.Errno(errno)
+	}
+	c.PID, c.Pidfd = pid, int(pidfd)
+	return c, nil
+}
+
+// Failure gives the op that failed, or nil. It means something once the child
+// has exec'ed or ended.
+func (c *Process) Failure() *Failure {
+	for i := range c.prog.ops {
+		op := &c.prog.ops[i]
+		if op.Ret == pending {
+			return nil
+		}
+		switch e := -op.Ret; {
+		case e-1 < 4095 && !(e < 64 && op.Allow>>e&1 == 1):
+			return &Failure{i, c.prog.names[i], unix.Errno(e)}
+		case op.Ret == 0 && op.Flags&needResult != 0:
+			return &Failure{i, c.prog.names[i], 0}
+		}
+	}
+	return nil
+}
+
+// Result gives what the i-th op returned, and whether it has.
+func (c *Process) Result(i int) (int, bool) {
+	r := c.prog.ops[i].Ret
+	return int(r), r != pending
+}
+
+// String puts a C string into the program's memory.
+func (p *Program) String(s string) uintptr {
+	b := append([]byte(s), 0)
+	p.keep = append(p.keep, b)
+	return uintptr(unsafe.Pointer(&b[0]))
+}
+
+// Strings puts a null-terminated array of C strings into the program's memory.
+func (p *Program) Strings(list ...string) uintptr {
+	a := make([]uintptr, len(list)+1)
+	for i, s := range list {
+		a[i] = p.String(s)
+	}
+	p.keep = append(p.keep, a)
+	return uintptr(unsafe.Pointer(&a[0]))
+}
+
+// Bytes puts data into the program's memory.
+func (p *Program) Bytes(b []byte) uintptr {
+	c := append([]byte(nil), b...)
+	p.keep = append(p.keep, c)
+	return uintptr(unsafe.Pointer(unsafe.SliceData(c)))
+}
+
+// Keep gives the address of what a pointer points to, and holds it.
+func Keep[T any](p *Program, v *T) uintptr {
+	p.keep = append(p.keep, v)
+	return uintptr(unsafe.Pointer(v))
+}

@@ -1,0 +1,6 @@
+//go:build !faults
+
+package child
+
+// inject does nothing: see inject_on_unsafe.go.
+func inject(*Program, int) {}

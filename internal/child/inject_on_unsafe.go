@@ -1,0 +1,36 @@
+//go:build faults
+
+package child
+
+import (
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/sys"
+)
+
+// inject is where a fault run gets at the child's ops. An op that must fail is
+// replaced by the end of the table with the errno as its result; one that is
+// to be followed by a kill of the launcher is followed by a wait for ever,
+// while the launcher looks at its result in the shared memory.
+func inject(p *Program, i int) {
+	errno, kill := sys.ChildFault(p.names[i])
+	op := &p.ops[i]
+	switch {
+	case kill:
+		p.Add("wait for the kill", unix.SYS_PPOLL, 0, 0, 0, 0, 0)
+		go func() {
+			for atomic.LoadUintptr(&op.Ret) == pending {
+				time.Sleep(20 * time.Microsecond)
+			}
+			unix.Kill(unix.Getpid(), unix.SIGKILL)
+		}()
+	case errno != 0 && op.Allow>>errno&1 == 1:
+		op.Nr = unix.SYS_GETPID
+	case errno != 0:
+		op.Ret = -uintptr(errno)
+		op.Nr = end
+	}
+}
