@@ -1,0 +1,94 @@
+package rules
+
+// floor is how high a package lies. A package imports its own floor or a
+// lower one; Go itself forbids circles within a floor.
+type floor int
+
+const (
+	base   floor = iota // system calls and the values everybody carries
+	paper               // what is wanted, as plain values
+	host                // what changes the kernel or the disk, one topic each
+	engine              // the order in which a machine comes to life
+	cmd                 // what a user talks to
+	tests               // programs and packages that only check the others
+)
+
+var floorNames = [...]string{"base", "paper", "host", "engine", "cmd", "tests"}
+
+func (f floor) String() string { return floorNames[f] }
+
+// A row places one package: how high it lies, and which room it is (what it
+// may do). An empty room means that any will do.
+type row struct {
+	path  string
+	floor floor
+	room  string
+}
+
+// house is the map of the house. Some rooms are drawn before they are built.
+var house = []row{
+	{"internal/origin", base, "paper"},
+	{"internal/sys", base, "base"},
+	{"internal/child", base, "child"},
+	{"internal/stub", base, "child"},
+
+	{"userns", paper, "paper"},
+	{"mount", paper, "paper"},
+	{"settings", paper, "paper"},
+	{"internal/facts", paper, "paper"},
+	{"internal/seccomp", paper, "paper"},
+	{"internal/plan", paper, "paper"},
+	{"oci/bundle", paper, "paper"},
+
+	{"internal/probe", host, "host"},
+	{"mount/attach", host, "host"},
+	{"mount/hostns", host, "host"},
+	{"userns/pick", host, "host"},
+	{"userns/shift", host, "host"},
+	{"internal/machine", host, "host"},
+	{"internal/cgroup", host, "host"},
+	{"internal/netns", host, "host"},
+	{"internal/console", host, "host"},
+	{"internal/notify", host, "host"},
+	{"oci/image", host, "host"},
+	{"oci/layer", host, "host"},
+
+	{"internal/state", engine, "host"},
+	{"mount/snapshot", engine, "host"},
+	{"oci/container", engine, "host"},
+	{"internal/engine", engine, "engine"},
+
+	{"internal/cli", cmd, "desk"},
+	{"cmd/launch", cmd, "desk"},
+	{"cmd/launch-pull", cmd, "desk"},
+	{"cmd/launch-oci", cmd, "desk"},
+
+	{"internal/rules", tests, ""},
+	{"internal/rules/report", tests, ""},
+	{"internal/itest", tests, ""},
+	{"internal/testns", tests, ""},
+	{"bench", tests, ""},
+}
+
+// rooms are the words that `Room: X.` may say.
+var rooms = []string{"base", "child", "paper", "host", "engine", "desk", "test"}
+
+// lean says what a program must never link, because loading it costs every
+// start: see the start-up costs in DESIGN.md.
+var lean = []struct {
+	program string
+	banned  []string
+}{
+	{"cmd/launch", []string{"net/http", "text/template", "html/template", "crypto/tls", "testing"}},
+	{"cmd/launch-oci", []string{"net", "net/http", "regexp", "text/template", "html/template", "crypto/tls", "testing"}},
+}
+
+// place gives a package's row.
+func place(path string) (row, bool) {
+	for _, r := range house {
+		if r.path == path {
+			return r, true
+		}
+	}
+	return row{}, false
+}
