@@ -1,0 +1,115 @@
+# make without a word says what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# A go that is new enough, wherever it is; see .ci/find-go.
+GO := $(shell .ci/find-go 2>/dev/null)
+ifneq ($(GO),)
+export PATH := $(dir $(GO)):$(PATH)
+endif
+
+# Static, the same bytes wherever it is built, no C.
+export CGO_ENABLED := 0
+BUILD := go build -trimpath -buildvcs=false -ldflags='-s -w'
+
+PREFIX ?= /usr/local
+FUZZTIME ?= 30s
+ROUNDS ?= 40
+BASE ?= HEAD
+
+OUT := .cache
+
+.PHONY: help go build install run test unit deps bench compare faults hostile peers fuzz cross clean
+
+help: ## what there is
+	@echo "make WORD, where WORD is one of:"
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' Makefile | expand -t 12
+
+go:
+	@.ci/find-go >/dev/null
+
+# The linker's own output starts 0.2 ms or more slower than a copy of it, so
+# bin/ holds copies.
+build: go ## bin/launch
+	@mkdir -p bin $(OUT)/build
+	@$(BUILD) -o $(OUT)/build/ ./cmd/...
+	@for p in $(OUT)/build/*; do install -m 0755 "$$p" bin/; done
+
+install: build ## PREFIX=/usr/local
+	install -d $(DESTDIR)$(PREFIX)/bin
+	install -m 0755 bin/* $(DESTDIR)$(PREFIX)/bin/
+
+# A machine that is thrown away: the host's own /usr, read-only, and a tmpfs
+# for everything else.
+THROWAWAY := bin/launch --directory=/ --volatile=yes --machine=throwaway
+
+run: build ## start a throw-away machine on this host's /usr
+	@if [ -t 0 ] && [ -t 1 ]; then \
+		.ci/as-root $(THROWAWAY) /bin/sh; \
+	else \
+		.ci/as-root $(THROWAWAY) --quiet --console=pipe /bin/sh -c \
+			'echo "host name  $$(cat /proc/sys/kernel/hostname)"; \
+			 echo "process    $$$$, the first of $$(ls -d /proc/[0-9]* | wc -l)"; \
+			 echo "mounts     $$(wc -l </proc/self/mountinfo)"; \
+			 echo "container  $$container"' </dev/null; \
+	fi
+
+# Tests run as root where that is possible: what launch does is root's work.
+TEST := go run ./internal/rules/report -summary $(OUT)/summary
+GOTEST := go test -json -count=1 -exec '$(CURDIR)/.ci/as-root'
+
+test: go ## everything that holds every day: checks, unit tests, root tests
+	@.ci/deps || true
+	@mkdir -p $(OUT)
+	@$(TEST) \
+		-check 'gofmt .ci/gofmt' \
+		-check 'vet go vet ./...' \
+		-check 'vet-faults go vet -tags faults ./...' \
+		-check 'vet-arm64 env GOARCH=arm64 go vet ./...' \
+		-check 'staticcheck go tool -modfile=go.tool.mod staticcheck ./...' \
+		-- $(GOTEST) ./...
+
+unit: go ## the tests that need no root, quickly
+	@go test ./...
+
+deps: ## install what the tests need, by apt
+	@.ci/deps
+
+# The slow tests live beside the everyday ones, behind LAUNCH_TEST.
+faults: go ## let each system call fail once, and kill the launcher after each
+	@mkdir -p $(OUT)
+	@LAUNCH_TEST=faults $(TEST) -- $(GOTEST) -timeout=60m -tags faults -run 'Fault' ./...
+
+hostile: go ## trees and files that mean harm
+	@mkdir -p $(OUT)
+	@LAUNCH_TEST=hostile $(TEST) -- $(GOTEST) -timeout=30m -run 'Hostile' ./...
+
+peers: go ## the same tree under systemd-nspawn and under launch, compared
+	@.ci/deps || true
+	@mkdir -p $(OUT)
+	@LAUNCH_TEST=peers $(TEST) -- $(GOTEST) -timeout=30m -run 'Peer' ./...
+
+fuzz: go ## each parser for FUZZTIME=30s
+	@.ci/fuzz $(FUZZTIME)
+
+bench: build ## start-up time, beside systemd-nspawn and the floor (ROUNDS=40)
+	@.ci/deps || true
+	@$(BUILD) -o $(OUT)/bench ./bench
+	@.ci/as-root $(OUT)/bench -rounds $(ROUNDS) -launch launch=bin/launch
+
+compare: build ## start-up time of this tree beside that of a commit (BASE=HEAD)
+	@rm -rf $(OUT)/base && mkdir -p $(OUT)/base
+	@git archive $(BASE) | tar -x -C $(OUT)/base
+	@cd $(OUT)/base && $(BUILD) -o ../base-launch ./cmd/launch
+	@rm -rf $(OUT)/base
+	@$(BUILD) -o $(OUT)/bench ./bench
+	@.ci/as-root $(OUT)/bench -rounds $(ROUNDS) -launch base=$(OUT)/base-launch -launch here=bin/launch
+
+cross: go ## build for arm64
+	@GOARCH=arm64 $(BUILD) -o $(OUT)/arm64/ ./cmd/...
+
+clean: ## remove what was built
+	@rm -rf bin $(OUT)
