@@ -1,0 +1,343 @@
+//go:build ignore
+
+/*
+ * floor: the least that starting a machine can cost.
+ *
+ *	floor -D TREE PROGRAM [ARGUMENT…]
+ *
+ * It makes the same kernel objects as `launch -D TREE PROGRAM` and
+ * systemd-nspawn do by default, on a root directory that is used as it is, with
+ * the host's users and network: the namespaces, the API mounts of the nspawn
+ * profile, the nodes and links of /dev, the files below /run/host, a cgroup.
+ * It decides nothing: no options, no settings files, no checks of the tree, no
+ * undo, no console, no registration, no seccomp filter. What launch needs on top
+ * of this is the price of being a program for people.
+ *
+ * gcc -O2 -static -o floor floor.c
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/mount.h>
+#include <grp.h>
+#include <linux/sched.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/random.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifndef AT_RECURSIVE
+#define AT_RECURSIVE 0x8000
+#endif
+#ifndef OPEN_TREE_CLONE
+#define OPEN_TREE_CLONE 1
+#endif
+#ifndef OPEN_TREE_CLOEXEC
+#define OPEN_TREE_CLOEXEC O_CLOEXEC
+#endif
+#ifndef CLONE_INTO_CGROUP
+#define CLONE_INTO_CGROUP 0x200000000ULL
+#endif
+
+/* sys/mount.h and linux/mount.h can't be had together, so by hand: */
+enum { umount_detach = 2, ms_shared = 1 << 20, ms_private = 1 << 18, ms_slave = 1 << 19 };
+
+static void die(const char *what, const char *on)
+{
+	fprintf(stderr, "floor: %s %s: %s\n", what, on, strerror(errno));
+	_exit(125);
+}
+
+#define NS MOUNT_ATTR_NOSUID
+#define ND MOUNT_ATTR_NODEV
+#define NX MOUNT_ATTR_NOEXEC
+#define RO MOUNT_ATTR_RDONLY
+#define SA MOUNT_ATTR_STRICTATIME
+
+static void attach(int mnt, const char *target)
+{
+	if (syscall(SYS_move_mount, mnt, "", AT_FDCWD, target, MOVE_MOUNT_F_EMPTY_PATH) < 0)
+		die("move_mount", target);
+	close(mnt);
+}
+
+/* A new file system; options is a list of key, value pairs that ends in NULL. */
+static void fresh(const char *type, const char *target, unsigned attr, const char **options)
+{
+	int ctx = syscall(SYS_fsopen, type, FSOPEN_CLOEXEC);
+
+	if (ctx < 0)
+		die("fsopen", type);
+	for (; options && *options; options += 2)
+		if (syscall(SYS_fsconfig, ctx, options[1] ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, options[0], options[1], 0) < 0)
+			die("fsconfig", options[0]);
+	if (syscall(SYS_fsconfig, ctx, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		die("create", type);
+	int mnt = syscall(SYS_fsmount, ctx, FSMOUNT_CLOEXEC, attr);
+	if (mnt < 0)
+		die("fsmount", type);
+	close(ctx);
+	attach(mnt, target);
+}
+
+/* A detached bind mount, or -1 if the source isn't there. */
+static int copied(const char *source, unsigned flags, unsigned attr, unsigned propagation)
+{
+	int mnt = syscall(SYS_open_tree, AT_FDCWD, source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | flags);
+
+	if (mnt < 0 && errno == ENOENT)
+		return -1;
+	if (mnt < 0)
+		die("open_tree", source);
+	struct mount_attr a = { .attr_set = attr, .propagation = propagation };
+	if ((attr || propagation) && syscall(SYS_mount_setattr, mnt, "", AT_EMPTY_PATH | flags, &a, sizeof a) < 0)
+		die("mount_setattr", source);
+	return mnt;
+}
+
+static void bind(const char *source, const char *target, unsigned attr)
+{
+	int mnt = copied(source, 0, attr, 0);
+
+	if (mnt >= 0)
+		attach(mnt, target);
+}
+
+static void file(const char *path, const char *text, mode_t mode)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
+
+	if (fd < 0 || write(fd, text, strlen(text)) < 0)
+		die("write", path);
+	close(fd);
+}
+
+static void dir(const char *path, mode_t mode)
+{
+	if (mkdir(path, mode) < 0 && errno != EEXIST && errno != EROFS)
+		die("mkdir", path);
+}
+
+static void node(const char *path, mode_t mode, dev_t dev)
+{
+	if (mknod(path, mode, dev) < 0)
+		die("mknod", path);
+}
+
+static void uuid(char *s, const char *end)
+{
+	unsigned char b[16];
+
+	if (getrandom(b, sizeof b, 0) != sizeof b)
+		die("getrandom", "");
+	b[6] = (b[6] & 0x0f) | 0x40;
+	b[8] = (b[8] & 0x3f) | 0x80;
+	for (int i = 0; i < 16; i++)
+		s += sprintf(s, i == 4 || i == 6 || i == 8 || i == 10 ? "-%02x" : "%02x", b[i]);
+	strcpy(s, end);
+}
+
+static void child(const char *tree, char **words)
+{
+	static const char *const bases[] = { "/root", "/usr", "/var", "/etc", "/proc", "/sys", "/dev", "/run", "/tmp" };
+	static const char *const masked[] = { "kallsyms", "kcore", "keys", "sysrq-trigger", "timer_list" };
+	static const char *const closed[] = { "acpi", "apm", "asound", "bus", "fs", "irq", "scsi" };
+	static const struct { const char *name; int major, minor; mode_t mode; } nodes[] = {
+		{ "null", 1, 3, 0666 }, { "zero", 1, 5, 0666 }, { "full", 1, 7, 0666 }, { "random", 1, 8, 0666 },
+		{ "urandom", 1, 9, 0666 }, { "tty", 5, 0, 0666 }, { "fuse", 10, 229, 0666 }, { "net/tun", 10, 200, 0666 },
+	};
+	static const char *const links[][2] = {
+		{ "/proc/self/fd", "/dev/fd" }, { "/proc/self/fd/0", "/dev/stdin" }, { "/proc/self/fd/1", "/dev/stdout" },
+		{ "/proc/self/fd/2", "/dev/stderr" }, { "/proc/kcore", "/dev/core" }, { "pts/ptmx", "/dev/ptmx" },
+	};
+	char a[128], b[128], id[64];
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+
+	/* Nothing goes back to the host; the tree becomes a mount of its own. */
+	struct mount_attr slave = { .propagation = ms_slave }, shared = { .propagation = ms_shared };
+	if (syscall(SYS_mount_setattr, AT_FDCWD, "/", AT_RECURSIVE, &slave, sizeof slave) < 0)
+		die("mount_setattr", "/");
+	int root = copied(tree, AT_RECURSIVE, 0, ms_private);
+	if (root < 0)
+		die("open_tree", tree);
+	int release = copied("/etc/os-release", 0, RO | NS | NX | ND, ms_private);
+	attach(root, tree);
+	if (chdir(tree) < 0)
+		die("chdir", tree);
+	if (syscall(SYS_pivot_root, ".", ".") < 0)
+		die("pivot_root", tree);
+	if (syscall(SYS_umount2, ".", umount_detach) < 0)
+		die("umount", "the old root");
+	if (chdir("/") < 0)
+		die("chdir", "/");
+	umask(0);
+
+	for (size_t i = 0; i < sizeof bases / sizeof *bases; i++)
+		dir(bases[i], 0755);
+
+	fresh("tmpfs", "/tmp", NS | ND | SA, (const char *[]){ "mode", "01777", "size", "10%", "nr_inodes", "400k", NULL });
+	fresh("sysfs", "/sys", RO | NS | NX | ND, NULL);
+	fresh("tmpfs", "/dev", NS | SA, (const char *[]){ "mode", "0755", "size", "4m", "nr_inodes", "64k", NULL });
+	dir("/dev/shm", 01777);
+	fresh("tmpfs", "/dev/shm", NS | ND | SA, (const char *[]){ "mode", "01777", "size", "10%", "nr_inodes", "400k", NULL });
+	fresh("tmpfs", "/run", NS | ND | SA, (const char *[]){ "mode", "0755", "size", "20%", "nr_inodes", "800k", NULL });
+	dir("/run/host", 0755);
+
+	/* /dev */
+	dir("/dev/net", 0755);
+	dir("/dev/char", 0755);
+	for (size_t i = 0; i < sizeof nodes / sizeof *nodes; i++) {
+		sprintf(a, "/dev/%s", nodes[i].name);
+		node(a, S_IFCHR | nodes[i].mode, makedev(nodes[i].major, nodes[i].minor));
+		sprintf(b, "/dev/char/%d:%d", nodes[i].major, nodes[i].minor);
+		sprintf(a, "../%s", nodes[i].name);
+		if (symlink(a, b) < 0)
+			die("symlink", b);
+	}
+	for (size_t i = 0; i < sizeof links / sizeof *links; i++)
+		if (symlink(links[i][0], links[i][1]) < 0)
+			die("symlink", links[i][1]);
+	dir("/dev/pts", 0755);
+	fresh("devpts", "/dev/pts", NS | NX, (const char *[]){ "newinstance", NULL, "ptmxmode", "0666", "mode", "0600", "gid", "5", NULL });
+	dir("/dev/mqueue", 0755);
+	fresh("mqueue", "/dev/mqueue", NS | NX | ND, NULL);
+
+	/* /run/host */
+	dir("/run/host/inaccessible", 0555);
+	node("/run/host/inaccessible/reg", S_IFREG, 0);
+	dir("/run/host/inaccessible/dir", 0);
+	node("/run/host/inaccessible/fifo", S_IFIFO, 0);
+	node("/run/host/inaccessible/sock", S_IFSOCK, 0);
+	node("/run/host/inaccessible/chr", S_IFCHR, makedev(0, 0));
+	node("/run/host/inaccessible/blk", S_IFBLK, makedev(0, 0));
+	dir("/run/host/incoming", 0600);
+	file("/run/host/container-manager", "floor\n", 0444);
+	uuid(id, "\n");
+	file("/run/host/container-uuid", id, 0444);
+	if (release >= 0) {
+		node("/run/host/os-release", S_IFREG | 0444, 0);
+		attach(release, "/run/host/os-release");
+	}
+	uuid(id, "\n");
+	file("/run/host/proc-sys-kernel-random-boot-id", id, 0444);
+	node("/run/host/proc-kmsg", S_IFIFO | 0600, 0);
+
+	/* /proc */
+	fresh("proc", "/proc", NS | NX | ND, NULL);
+	bind("/proc/sys", "/proc/sys", RO | NS | NX | ND);
+	for (size_t i = 0; i < sizeof masked / sizeof *masked; i++) {
+		sprintf(a, "/proc/%s", masked[i]);
+		if (access(a, F_OK) == 0)
+			bind("/run/host/inaccessible/reg", a, RO | NS | NX | ND);
+	}
+	for (size_t i = 0; i < sizeof closed / sizeof *closed; i++) {
+		sprintf(a, "/proc/%s", closed[i]);
+		bind(a, a, RO | NS | NX | ND);
+	}
+	bind("/run/host/proc-sys-kernel-random-boot-id", "/proc/sys/kernel/random/boot_id", RO | NS | NX | ND);
+	bind("/run/host/proc-kmsg", "/proc/kmsg", 0);
+	bind("/run/host/incoming", "/run/host/incoming", 0);
+
+	/* The cgroup namespace's root is the cgroup that we are in by now. */
+	if (unshare(CLONE_NEWCGROUP) < 0)
+		die("unshare", "cgroup");
+	if (access("/sys/fs/cgroup", F_OK) == 0)
+		fresh("cgroup2", "/sys/fs/cgroup", NS | NX | ND, NULL);
+	int host = copied("/run/host", AT_RECURSIVE, 0, 0);
+	struct mount_attr ro = { .attr_set = RO | NS | NX | ND };
+	if (syscall(SYS_mount_setattr, host, "", AT_EMPTY_PATH, &ro, sizeof ro) < 0)
+		die("mount_setattr", "/run/host");
+	attach(host, "/run/host");
+	if (syscall(SYS_mount_setattr, AT_FDCWD, "/", AT_RECURSIVE, &shared, sizeof shared) < 0)
+		die("mount_setattr", "/");
+
+	/* The process itself. */
+	umask(022);
+	setsid();
+	sethostname("floor", 5);
+	for (int r = 0; r < RLIMIT_NLIMITS; r++) {
+		struct rlimit l;
+		if (getrlimit(r, &l) < 0 || setrlimit(r, &l) < 0)
+			die("setrlimit", "");
+	}
+	syscall(SYS_keyctl, 1 /* join a new session keyring */, NULL);
+	if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
+		die("setresuid", "0");
+	uint64_t keep = 0xfdecbfffULL; /* about nspawn's default set */
+	struct __user_cap_header_struct head = { _LINUX_CAPABILITY_VERSION_3, 0 };
+	struct __user_cap_data_struct data[2];
+	if (syscall(SYS_capget, &head, data) < 0)
+		die("capget", "");
+	for (int i = 0; i < 2; i++)
+		data[i].effective = data[i].permitted &= (uint32_t)(keep >> 32 * i);
+	for (int c = 0; c <= CAP_LAST_CAP; c++)
+		if (!(keep >> c & 1))
+			prctl(PR_CAPBSET_DROP, c, 0, 0, 0);
+	if (syscall(SYS_capset, &head, data) < 0)
+		die("capset", "");
+	static char *env[] = { "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "container=floor",
+		"HOME=/root", "USER=root", "LOGNAME=root", NULL };
+	syscall(SYS_close_range, 3, ~0U, 0);
+	execve(words[0], words, env);
+	die("execve", words[0]);
+}
+
+/* A cgroup below our own in the cgroup2 tree, wherever that is; -1 without one. */
+static int cgroup(char *path, size_t size)
+{
+	char line[512], own[512] = "";
+	FILE *f = fopen("/proc/self/cgroup", "re");
+
+	while (f && fgets(line, sizeof line, f))
+		if (strncmp(line, "0::", 3) == 0) {
+			line[strcspn(line, "\n")] = 0;
+			strcpy(own, line + 3);
+		}
+	if (f)
+		fclose(f);
+	const char *at = access("/sys/fs/cgroup/unified/cgroup.procs", F_OK) == 0 ? "/sys/fs/cgroup/unified" : "/sys/fs/cgroup";
+	snprintf(path, size, "%s%s/floor-%d", at, own, getpid());
+	if (!*own || mkdir(path, 0755) < 0)
+		return -1;
+	return open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+}
+
+int main(int argc, char **argv)
+{
+	char path[600];
+
+	if (argc < 4 || strcmp(argv[1], "-D") != 0) {
+		fprintf(stderr, "usage: floor -D TREE PROGRAM [ARGUMENT...]\n");
+		return 2;
+	}
+	int group = cgroup(path, sizeof path), pidfd = -1;
+	struct clone_args args = {
+		.flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD | (group >= 0 ? CLONE_INTO_CGROUP : 0),
+		.pidfd = (uintptr_t)&pidfd,
+		.exit_signal = SIGCHLD,
+		.cgroup = group,
+	};
+	long pid = syscall(SYS_clone3, &args, sizeof args);
+	if (pid < 0)
+		die("clone3", "");
+	if (pid == 0)
+		child(argv[2], argv + 3);
+	siginfo_t info = { 0 };
+	if (waitid(P_PIDFD, pidfd, &info, WEXITED) < 0)
+		die("waitid", "");
+	if (group >= 0 && rmdir(path) < 0)
+		die("rmdir", path);
+	return info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
+}
