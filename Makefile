@@ -13,14 +13,17 @@ endif
 
 # Static, the same bytes wherever it is built, no C.
 export CGO_ENABLED := 0
-BUILD := go build -trimpath -buildvcs=false -ldflags='-s -w'
+BUILD := go build
+FLAGS := -trimpath -buildvcs=false -ldflags='-s -w'
 
 PREFIX ?= /usr/local
 FUZZTIME ?= 30s
 ROUNDS ?= 40
 BASE ?= HEAD
 
-OUT := .cache
+# Where things are built, and where the finished programs go.
+OUT ?= .cache
+BIN ?= bin
 
 .PHONY: help go build install run test unit deps bench compare faults hostile peers fuzz cross clean
 
@@ -33,18 +36,18 @@ go:
 
 # The linker's own output starts 0.2 ms or more slower than a copy of it, so
 # bin/ holds copies.
-build: go ## bin/launch
-	@mkdir -p bin $(OUT)/build
-	@$(BUILD) -o $(OUT)/build/ ./cmd/...
-	@for p in $(OUT)/build/*; do install -m 0755 "$$p" bin/; done
+build: go ## bin/launch, static
+	@mkdir -p $(BIN) $(OUT)/build
+	@$(BUILD) $(FLAGS) -o $(OUT)/build/ ./cmd/...
+	@install -m 0755 $(OUT)/build/* $(BIN)/
 
 install: build ## PREFIX=/usr/local
 	install -d $(DESTDIR)$(PREFIX)/bin
-	install -m 0755 bin/* $(DESTDIR)$(PREFIX)/bin/
+	install -m 0755 $(BIN)/* $(DESTDIR)$(PREFIX)/bin/
 
 # A machine that is thrown away: the host's own /usr, read-only, and a tmpfs
 # for everything else.
-THROWAWAY := bin/launch --directory=/ --volatile=yes --machine=throwaway
+THROWAWAY := $(BIN)/launch --directory=/ --volatile=yes --machine=throwaway
 
 run: build ## start a throw-away machine on this host's /usr
 	@if [ -t 0 ] && [ -t 1 ]; then \
@@ -72,7 +75,7 @@ test: go ## everything that holds every day: checks, unit tests, root tests
 		-check 'staticcheck go tool -modfile=go.tool.mod staticcheck ./...' \
 		-- $(GOTEST) ./...
 
-unit: go ## the tests that need no root, quickly
+unit: go ## the tests alone, as whoever you are; what needs root is skipped
 	@go test ./...
 
 deps: ## install what the tests need, by apt
@@ -97,19 +100,19 @@ fuzz: go ## each parser for FUZZTIME=30s
 
 bench: build ## start-up time, beside systemd-nspawn and the floor (ROUNDS=40)
 	@.ci/deps || true
-	@$(BUILD) -o $(OUT)/bench ./bench
-	@.ci/as-root $(OUT)/bench -rounds $(ROUNDS) -launch launch=bin/launch
+	@$(BUILD) $(FLAGS) -o $(OUT)/bench ./bench
+	@.ci/as-root $(OUT)/bench -rounds $(ROUNDS) -launch launch=$(BIN)/launch
 
 compare: build ## start-up time of this tree beside that of a commit (BASE=HEAD)
 	@rm -rf $(OUT)/base && mkdir -p $(OUT)/base
 	@git archive $(BASE) | tar -x -C $(OUT)/base
-	@cd $(OUT)/base && $(BUILD) -o ../base-launch ./cmd/launch
+	@$(BUILD) -C $(OUT)/base $(FLAGS) -o ../base-launch ./cmd/launch
 	@rm -rf $(OUT)/base
-	@$(BUILD) -o $(OUT)/bench ./bench
-	@.ci/as-root $(OUT)/bench -rounds $(ROUNDS) -launch base=$(OUT)/base-launch -launch here=bin/launch
+	@$(BUILD) $(FLAGS) -o $(OUT)/bench ./bench
+	@.ci/as-root $(OUT)/bench -rounds $(ROUNDS) -launch base=$(OUT)/base-launch -launch here=$(BIN)/launch
 
 cross: go ## build for arm64
-	@GOARCH=arm64 $(BUILD) -o $(OUT)/arm64/ ./cmd/...
+	@GOARCH=arm64 $(BUILD) $(FLAGS) -o $(OUT)/arm64/ ./cmd/...
 
 clean: ## remove what was built
-	@rm -rf bin $(OUT)
+	@rm -rf $(BIN) $(OUT)
