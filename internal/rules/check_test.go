@@ -52,6 +52,13 @@ var pure = calls{
 	"os": set(`Getenv LookupEnv Environ Expand ExpandEnv IsExist IsNotExist IsPermission IsTimeout IsPathSeparator NewSyscallError`),
 }
 
+// harmless are calls that change nothing and can't fail, so that counting them
+// would be of no use. Paper doesn't make them all the same.
+var harmless = calls{
+	"golang.org/x/sys/unix": set("Getpid Getppid Gettid Getuid Geteuid Getgid Getegid Getpagesize"),
+	"os":                    set("Getpid Getppid Getuid Geteuid Getgid Getegid Getpagesize"),
+}
+
 func set(words string) map[string]bool {
 	m := map[string]bool{}
 	for _, w := range strings.Fields(words) {
@@ -197,7 +204,7 @@ func checkUses(f *ast.File, r row, kernel calls, add adder) {
 			add("paper", full, s.Pos(), "paper neither asks the time nor looks at files: take the answer as an argument")
 		}
 		if !calling && kernel[path][name] && !pure[path][name] {
-			if path == "os" && r.room == "desk" {
+			if path == "os" && r.room == "desk" || harmless[path][name] && r.room != "paper" {
 				return true
 			}
 			add("syscall", full, s.Pos(), "system calls are made by package sys, one function each, so that fault runs can count them and let them fail")

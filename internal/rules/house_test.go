@@ -53,7 +53,7 @@ var house = []row{
 	{"oci/image", host, "host"},
 	{"oci/layer", host, "host"},
 
-	{"internal/state", engine, "host"},
+	{"internal/state", engine, "engine"},
 	{"mount/snapshot", engine, "host"},
 	{"oci/container", engine, "host"},
 	{"internal/engine", engine, "engine"},

@@ -198,7 +198,7 @@ func forgive(found map[string]breach, text string, ceiling int) (left, faults []
 // does.
 func TestRed(t *testing.T) {
 	kernel := calls{
-		"golang.org/x/sys/unix": set("Open Mkdir Major Kill"),
+		"golang.org/x/sys/unix": set("Open Mkdir Major Kill Geteuid"),
 		"os":                    set("Open ReadFile Getenv Exit"),
 		"syscall":               set("Open Exec"),
 	}
@@ -250,6 +250,8 @@ func TestRed(t *testing.T) {
 		{"host opens by os", "mount/attach", doc("host") + `import "os"; func f() { os.ReadFile("") }`, "syscall os.ReadFile"},
 		{"constant and type", "mount/attach", doc("host") + `import "golang.org/x/sys/unix"; var f = unix.Errno(unix.EPERM)`, ""},
 		{"function that computes", "mount/attach", doc("host") + `import "golang.org/x/sys/unix"; var f = unix.Major(1)`, ""},
+		{"host asks who it is", "mount/attach", doc("host") + `import "golang.org/x/sys/unix"; var f = unix.Geteuid`, ""},
+		{"paper asks who it is", "mount", doc("paper") + `import "golang.org/x/sys/unix"; var f = unix.Geteuid`, "syscall unix.Geteuid"},
 		{"sys calls", "internal/sys", doc("base") + `import "golang.org/x/sys/unix"; func f() { unix.Open("", 0, 0) }`, ""},
 
 		{"init", "mount", doc("paper") + `func init() {}`, "start init"},
