@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -130,6 +132,53 @@ func TestDocuments(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// TestOptions: the options that README.md lists are those that launch has. The
+// list need not be complete.
+func TestOptions(t *testing.T) {
+	if testing.Short() {
+		t.Skip("it builds launch")
+	}
+	dir := t.TempDir()
+	s := shop{dir: mustAbs(t, root), out: filepath.Join(dir, "out"), bin: filepath.Join(dir, "bin")}
+	if err := s.run("make", "build"); err != nil {
+		t.Fatalf("make build: %v", err)
+	}
+	help, err := s.output(filepath.Join(s.bin, "launch"), "--help")
+	if err != nil {
+		t.Fatalf("launch --help: %v", err)
+	}
+	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## Options\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	listed := options(section)
+	if len(listed) < 10 {
+		t.Fatalf("found only %q", listed)
+	}
+	for _, o := range strangers(listed, options(help)) {
+		t.Errorf("README.md lists %s, launch --help doesn't", o)
+	}
+}
+
+// options gives the long options that a text names.
+func options(text string) []string {
+	return regexp.MustCompile(`--[a-z][a-z0-9-]*`).FindAllString(text, -1)
+}
+
+// strangers gives what is listed and not known.
+func strangers(listed, known []string) []string {
+	return slices.DeleteFunc(listed, func(o string) bool { return slices.Contains(known, o) })
+}
+
+func TestStrangers(t *testing.T) {
+	got := strangers(options("`--bind` `--bind-ro=A:B`, --ephemeral"), options("  --bind=SRC  --bind-ro=SRC\n"))
+	if len(got) != 1 || got[0] != "--ephemeral" {
+		t.Errorf("strangers = %q", got)
 	}
 }
 
