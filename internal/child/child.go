@@ -94,6 +94,7 @@ func (s Step) Allow(errnos ...unix.Errno) Step {
 	for _, e := range errnos {
 		s.p.ops[s.i].Allow |= 1 << e
 	}
+	injectAllowed(s.p, s.i)
 	return s
 }
 
@@ -127,4 +128,11 @@ func (f *Failure) Unwrap() error {
 		return nil
 	}
 	return f.Errno
+}
+
+// Reached reports whether all ops but the last returned: the child was at its
+// execve, or beyond.
+func (p *Program) Reached() bool {
+	n := len(p.ops) - 2
+	return n < 1 || p.ops[n-1].Ret != pending
 }

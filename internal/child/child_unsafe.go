@@ -33,6 +33,8 @@ const (
 type Options struct {
 	// Namespaces are CLONE_NEW… flags.
 	Namespaces uint64
+	// ShareFiles: descriptors that the child opens are the launcher's, too.
+	ShareFiles bool
 	// Cgroup is a descriptor of the cgroup (v2) to start in, or 0.
 	Cgroup int
 }
@@ -57,6 +59,9 @@ func Start(_ sys.Locked, p *Program, o Options) (*Process, error) {
 		exitSignal: uint64(unix.SIGCHLD),
 		stack:      uint64(uintptr(unsafe.Pointer(&c.stack[0]))),
 		stackSize:  uint64(len(c.stack)),
+	}
+	if o.ShareFiles {
+		args.flags |= unix.CLONE_FILES
 	}
 	if o.Cgroup > 0 {
 		args.flags |= cloneIntoCgroup
@@ -136,4 +141,11 @@ func (p *Program) Bytes(b []byte) uintptr {
 func Keep[T any](p *Program, v *T) uintptr {
 	p.keep = append(p.keep, v)
 	return uintptr(unsafe.Pointer(v))
+}
+
+// Uint32s puts numbers into the program's memory.
+func (p *Program) Uint32s(list []uint32) uintptr {
+	c := append([]uint32(nil), list...)
+	p.keep = append(p.keep, c)
+	return uintptr(unsafe.Pointer(unsafe.SliceData(c)))
 }

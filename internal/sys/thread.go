@@ -15,3 +15,16 @@ func Lock() Locked {
 	runtime.LockOSThread()
 	return Locked{&struct{}{}}
 }
+
+// Elsewhere runs f on a thread that the caller's thread has lent nothing to:
+// in the process's own namespaces, with its root. f must leave the thread as
+// it found it.
+func Elsewhere(f func(Locked) error) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		done <- f(Locked{&struct{}{}})
+	}()
+	return <-done
+}

@@ -1,0 +1,40 @@
+package sys
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Getrlimit gives the soft and the hard limit that this process was started
+// with. Go raises its own soft limit of open files; that is not undone here.
+func Getrlimit(resource int) ([2]uint64, error) {
+	var l [2]uint64
+	_, err := call("prlimit64", unix.SYS_PRLIMIT64, 0, uintptr(resource), 0, uintptr(unsafe.Pointer(&l)), 0, 0)
+	return l, err
+}
+
+// ReadIn reads a regular file below dirfd, resolved with the given flags, at
+// most max bytes. Anything but a regular file is EINVAL: a FIFO would block,
+// a device would do something.
+func ReadIn(dirfd int, path string, resolve uint64, max int) ([]byte, error) {
+	n, err := Openat2(dirfd, path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0, resolve)
+	if err != nil {
+		return nil, err
+	}
+	defer Close(n)
+	st, err := Statx(n, "", unix.STATX_TYPE)
+	if err != nil {
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, unix.EINVAL
+	}
+	return ReadAll(n, max)
+}
+
+// Random fills b with random bytes.
+func Random(b []byte) error {
+	_, err := call("getrandom", unix.SYS_GETRANDOM, uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), 0, 0, 0, 0)
+	return err
+}
