@@ -1,0 +1,99 @@
+// Package facts is the closed list of what a plan may ask about the host, the
+// kernel and the tree. Package probe fills it in, reading only; a plan made
+// where something can't be read (another machine, no root) goes on with what
+// is unknown, and says so.
+//
+// Room: paper.
+package facts
+
+// Kind is what a name in the tree is.
+type Kind string
+
+// The kinds of names.
+const (
+	Unknown Kind = ""
+	Absent  Kind = "absent"
+	Dir     Kind = "directory"
+	File    Kind = "file"
+	Link    Kind = "symlink"
+	Other   Kind = "other"
+)
+
+// Facts is what is known before a plan is made.
+type Facts struct {
+	Root Root `json:"root"`
+	Host Host `json:"host"`
+}
+
+// Root is the tree.
+type Root struct {
+	// Known is false where the tree could not be looked at.
+	Known bool `json:"known"`
+	// UID and GID own the tree's top directory.
+	UID uint32 `json:"uid"`
+	GID uint32 `json:"gid"`
+	// Bin, Usr, Var: what /bin, /usr and /var are, links not followed.
+	Bin Kind `json:"bin,omitempty"`
+	Usr Kind `json:"usr,omitempty"`
+	Var Kind `json:"var,omitempty"`
+	// UsrBin, UsrLib, UsrSbin, Lib64: what the links of a merged /usr would
+	// point to.
+	UsrBin  Kind `json:"usr_bin,omitempty"`
+	UsrSbin Kind `json:"usr_sbin,omitempty"`
+	UsrLib  Kind `json:"usr_lib,omitempty"`
+	// Loader64 is the link target for /lib64 (`usr/lib64`, `usr/lib`) if the
+	// architecture's loader is found behind it.
+	Loader64 string `json:"loader64,omitempty"`
+	// OSRelease: an os-release file is there.
+	OSRelease bool `json:"os_release"`
+	// MachineID is the tree's id, 32 hex digits, or "".
+	MachineID string `json:"machine_id,omitempty"`
+}
+
+// Host is the machine that launch runs on.
+type Host struct {
+	Known bool `json:"known"`
+	Root  bool `json:"root"` // launch runs as root
+	// Hostname is the host's.
+	Hostname string `json:"hostname,omitempty"`
+	// OSRelease is the path of the host's os-release file, or "".
+	OSRelease string `json:"os_release,omitempty"`
+	// OSFields are the values of ID, VERSION_ID, BUILD_ID and VARIANT_ID.
+	OSFields OSFields `json:"os_fields,omitzero"`
+	// Cgroup is the launcher's own cgroup (v2) and CgroupMount where that
+	// hierarchy is mounted; CgroupMount "" means that there is none.
+	Cgroup      string `json:"cgroup,omitempty"`
+	CgroupMount string `json:"cgroup_mount,omitempty"`
+	// StdinTTY and StdoutTTY: standard input and output are terminals.
+	StdinTTY  bool `json:"stdin_tty"`
+	StdoutTTY bool `json:"stdout_tty"`
+	// Fuse and Tun: the device can be opened for reading and writing.
+	Fuse bool `json:"fuse"`
+	Tun  bool `json:"tun"`
+	// Kcore: the kernel has /proc/kcore.
+	Kcore bool `json:"kcore"`
+	// Term, Colorterm and NoColor are the caller's terminal variables.
+	Term, Colorterm, NoColor string
+	// Processes and Signals are process 1's RLIMIT_NPROC and
+	// RLIMIT_SIGPENDING, soft and hard.
+	Processes, Signals [2]uint64
+	// Limits are the launcher's own resource limits, soft and hard, by
+	// resource number.
+	Limits [16][2]uint64 `json:"-"`
+	// Raise: the launcher may raise hard limits (CAP_SYS_RESOURCE).
+	Raise bool `json:"raise"`
+	// Ignored has bit N-1 set where the launcher was started with signal N
+	// ignored.
+	Ignored uint64 `json:"ignored,omitempty"`
+	// OpenMax is fs.nr_open.
+	OpenMax uint64 `json:"open_max,omitempty"`
+	// Caps is the launcher's bounding set.
+	Caps uint64 `json:"caps"`
+	// UserNamespaces: the kernel has them.
+	UserNamespaces bool `json:"user_namespaces"`
+}
+
+// OSFields are what a machine is told about the host's operating system.
+type OSFields struct {
+	ID, VersionID, BuildID, VariantID string
+}

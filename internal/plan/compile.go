@@ -1,0 +1,542 @@
+package plan
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/facts"
+	"launch/internal/origin"
+	"launch/mount"
+	"launch/settings"
+	"launch/userns"
+)
+
+// Input is all that a plan is made of.
+type Input struct {
+	Settings settings.Settings
+	Facts    facts.Facts
+	Profile  settings.Profile
+	// From tells where the option of this name was set; the zero Origin if it
+	// wasn't.
+	From func(option string) origin.Origin
+	// ID is the machine id if the tree has none, 32 hex digits; BootID another
+	// one, for this start only.
+	ID, BootID string
+}
+
+// compiler holds what the parts of Compile share.
+type compiler struct {
+	Input
+	Plan
+	base origin.Origin // the profile, which asks for what nobody asked for
+}
+
+// Compile makes the plan. The same input gives the same plan.
+func Compile(in Input) (*Plan, error) {
+	s := in.Settings
+	c := &compiler{Input: in, base: origin.Origin{Source: origin.Profile, Path: in.Profile.Name}}
+	c.Machine = s.Machine
+	c.Directory = s.Image.Directory
+	c.Hostname = s.Machine
+	if s.Exec.Hostname != "" {
+		c.Hostname = s.Exec.Hostname
+	}
+	c.KeepUnit = s.Life.KeepUnit
+	c.Quiet = s.Life.Quiet
+	c.Plan.ID = in.ID
+	if in.Facts.Root.MachineID != "" {
+		c.Plan.ID = in.Facts.Root.MachineID
+	}
+	c.console()
+	if err := c.users(); err != nil {
+		return nil, err
+	}
+	c.namespaces()
+	if err := c.tree(); err != nil {
+		return nil, err
+	}
+	if err := c.mounts(); err != nil {
+		return nil, err
+	}
+	c.payload()
+	c.program()
+	p := c.Plan
+	return &p, nil
+}
+
+func (c *compiler) from(option string) origin.Origin {
+	if c.From != nil {
+		if o := c.From(option); o != (origin.Origin{}) {
+			return o
+		}
+	}
+	return c.base
+}
+
+func (c *compiler) console() {
+	c.Console = c.Settings.Life.Console
+	tty := c.Facts.Host.StdinTTY && c.Facts.Host.StdoutTTY
+	switch {
+	case c.Console == settings.ConsoleDefault && tty, c.Console == settings.ConsoleAutopipe && tty:
+		c.Console = settings.ConsoleInteractive
+	case c.Console == settings.ConsoleDefault:
+		c.Console = settings.ConsoleReadOnly
+	case c.Console == settings.ConsoleAutopipe:
+		c.Console = settings.ConsolePipe
+	}
+}
+
+// pty tells whether the machine has a terminal of its own.
+func (c *compiler) pty() bool { return c.Plan.Console != settings.ConsolePipe }
+
+func (c *compiler) users() error {
+	u := c.Settings.Users
+	c.Plan.Users = Users{Mode: u.Mode, Range: u.Range, Ownership: u.Ownership, Origin: c.from("private-users")}
+	if u.Mode == userns.No {
+		c.Plan.Users.Ownership = userns.Off
+		return nil
+	}
+	root := c.Facts.Root
+	if u.Mode == userns.Owner && root.Known {
+		if root.UID>>16 != root.GID>>16 {
+			return &settings.Error{
+				What:   fmt.Sprintf("cannot read the user range from %s: its owner %d and group %d lie in different ranges", c.Directory, root.UID, root.GID),
+				Origin: c.Plan.Users.Origin,
+				Hint:   "give the range as --private-users=START, or change the directory's owner",
+			}
+		}
+		c.Plan.Users.Range = userns.Range{Start: root.UID &^ 0xffff, Size: userns.DefaultSize}
+	}
+	if c.Plan.Users.Range.Size == 0 {
+		c.Plan.Users.Range.Size = userns.DefaultSize
+	}
+	if c.Plan.Users.Ownership == "" {
+		c.Plan.Users.Ownership = userns.Off
+		if u.Mode == userns.Pick {
+			c.Plan.Users.Ownership = userns.Auto
+		}
+	}
+	return nil
+}
+
+func (c *compiler) namespaces() {
+	add := func(name string, flag uint64, late bool, o origin.Origin) {
+		c.Namespaces = append(c.Namespaces, Namespace{name, flag, late, o})
+	}
+	// The mount namespace is the launcher's: the first process has it from
+	// its parent, or, with private users, makes its copy at the very end, so
+	// that what is in it stays locked.
+	add("mount", 0, false, c.base)
+	if c.Plan.Users.Private() {
+		add("user", unix.CLONE_NEWUSER, false, c.Plan.Users.Origin)
+	}
+	add("pid", unix.CLONE_NEWPID, false, c.base)
+	add("ipc", unix.CLONE_NEWIPC, false, c.base)
+	add("uts", unix.CLONE_NEWUTS, false, c.base)
+	if c.Settings.Network.Private {
+		add("network", unix.CLONE_NEWNET, true, c.from("private-network"))
+	}
+	if c.Facts.Host.CgroupMount != "" || !c.Facts.Host.Known {
+		add("cgroup", unix.CLONE_NEWCGROUP, true, c.base)
+		c.Plan.Cgroup = Cgroup{Mount: c.Facts.Host.CgroupMount, Path: c.cgroupPath()}
+	} else {
+		c.note("the host has no cgroup2 hierarchy: the machine gets no cgroup of its own")
+	}
+}
+
+// cgroupPath is a child of the launcher's own cgroup. A unit that delegates
+// its cgroup has the launcher in a child already, and the machine beside it.
+func (c *compiler) cgroupPath() string {
+	own := c.Facts.Host.Cgroup
+	if c.KeepUnit {
+		if up, ok := strings.CutSuffix(own, "/supervisor"); ok {
+			return path.Join("/", up, "payload")
+		}
+	}
+	return path.Join("/", own, "launch-"+c.Machine)
+}
+
+func (c *compiler) note(format string, args ...any) {
+	c.Notes = append(c.Notes, fmt.Sprintf(format, args...))
+}
+
+func (c *compiler) step(s Step) {
+	if s.World == "" {
+		s.World = settings.Outer
+	}
+	if s.Origin == (origin.Origin{}) {
+		s.Origin = c.base
+	}
+	c.Steps = append(c.Steps, s)
+}
+
+const (
+	ro = unix.MOUNT_ATTR_RDONLY
+	ns = unix.MOUNT_ATTR_NOSUID
+	nd = unix.MOUNT_ATTR_NODEV
+	nx = unix.MOUNT_ATTR_NOEXEC
+	sa = unix.MOUNT_ATTR_STRICTATIME
+)
+
+// tree plans the root.
+func (c *compiler) tree() error {
+	img := c.Settings.Image
+	root := c.Facts.Root
+	owners := func() {
+		u := c.Plan.Users
+		// A range that begins at 0 shows the files' owners as they are.
+		if !u.Private() || (u.Mode != userns.Pick && u.Range.Start == 0) {
+			return
+		}
+		switch u.Ownership {
+		case userns.Auto:
+			c.step(Step{Do: Idmap, Target: "/", Fallback: Chown, Origin: u.Origin})
+		case userns.MapIt:
+			c.step(Step{Do: Idmap, Target: "/", Origin: u.Origin})
+		case userns.Chown:
+			c.step(Step{Do: Chown, Target: "/", Origin: u.Origin})
+		}
+	}
+	dir := mount.Path{Path: c.Directory}
+	from := c.from("directory")
+	volatile := c.from("volatile")
+	fill := []Option{{"mode", "0755"}, {"size", "25%"}, {"nr_inodes", "1m"}}
+	switch img.Volatile {
+	case settings.VolatileNo:
+		c.step(Step{Do: Tree, Source: dir, Origin: from})
+		owners()
+		if img.ReadOnly {
+			c.base0()
+			c.step(Step{Do: Attr, Target: "/", Attr: ro, Recursive: true, Origin: c.from("read-only")})
+			return nil
+		}
+	case settings.VolatileState:
+		c.step(Step{Do: Tree, Source: dir, Origin: from})
+		owners()
+		c.base0()
+		c.step(Step{Do: Attr, Target: "/", Attr: ro, Recursive: true, Origin: volatile})
+		c.step(Step{Do: Mount, Target: "/var", Type: "tmpfs", Attr: sa, Options: c.owned(fill), Origin: volatile})
+		return nil
+	case settings.VolatileOverlay:
+		c.step(Step{Do: Tree, Source: dir, Origin: from})
+		owners()
+		c.step(Step{Do: Layer, Target: "/", Attr: sa, Options: c.owned(fill), Origin: volatile})
+	case settings.VolatileYes:
+		if root.Known && root.Bin != facts.Link && root.Bin != facts.Absent {
+			return &settings.Error{
+				What:   fmt.Sprintf("cannot use only /usr of %s: its /bin is a %s of its own", c.Directory, root.Bin),
+				Origin: volatile,
+				Hint:   "the tree must have a merged /usr (/bin a link to usr/bin); else use --volatile=overlay",
+			}
+		}
+		c.step(Step{Do: Mount, Target: "/", Type: "tmpfs", Attr: sa, Options: c.owned(fill), Origin: volatile,
+			Content: []Entry{{Path: "usr", Mode: unix.S_IFDIR | 0o755}}})
+		usr := mount.Path{Path: path.Join(c.Directory, "usr")}
+		c.step(Step{Do: Bind, Source: usr, Target: "/usr", Attr: ro, Recursive: true, IDMap: c.rootMap(), Fallback: NoFallback, Origin: volatile})
+	}
+	c.base0()
+	return nil
+}
+
+// NoFallback says that a step either works or fails.
+const NoFallback Do = ""
+
+// rootMap is the id map of a part of the tree.
+func (c *compiler) rootMap() mount.IDMap {
+	if u := c.Plan.Users; u.Private() && u.Ownership != userns.Off && (u.Mode == userns.Pick || u.Range.Start != 0) {
+		return mount.FullIDMap
+	}
+	return mount.NoIDMap
+}
+
+// owned adds the machine's root user as the owner of a new file system.
+func (c *compiler) owned(options []Option) []Option {
+	if !c.Plan.Users.Private() {
+		return options
+	}
+	// Filled in by Plan.SetRange once the range is known.
+	return append(options, Option{"uid", rangeStart}, Option{"gid", rangeStart})
+}
+
+// rangeStart stands in options for the first id of the range.
+const rangeStart = "@root"
+
+// SetRange puts the range that was picked in place.
+func (p *Plan) SetRange(r userns.Range) {
+	p.Users.Range = r
+	for i := range p.Steps {
+		for j := range p.Steps[i].Options {
+			o := &p.Steps[i].Options[j]
+			switch o.Value {
+			case rangeStart:
+				o.Value = fmt.Sprint(r.Start)
+			case ttyGroup:
+				o.Value = fmt.Sprint(r.Start + 5)
+			}
+		}
+	}
+}
+
+// ttyGroup stands for the group of terminals inside, which is 5 everywhere.
+const ttyGroup = "@tty"
+
+// base0 makes the directories that no machine can be without.
+func (c *compiler) base0() {
+	root := c.Facts.Root
+	mk := func(name string, mode uint32) {
+		c.step(Step{Do: Mkdir, Target: "/" + name, Mode: mode})
+	}
+	ln := func(name, to string) {
+		c.step(Step{Do: Symlink, Target: "/" + name, Source: mount.Path{Path: to, InRoot: true}})
+	}
+	mk("usr", 0o755)
+	if root.UsrBin != facts.Absent {
+		ln("bin", "usr/bin")
+	}
+	if root.UsrLib != facts.Absent {
+		ln("lib", "usr/lib")
+	}
+	if root.UsrSbin != facts.Absent {
+		ln("sbin", "usr/sbin")
+	}
+	if root.Loader64 != "" {
+		ln("lib64", root.Loader64)
+	}
+	mk("root", 0o750)
+	mk("var", 0o755)
+	mk("etc", 0o755)
+	mk("proc", 0o555)
+	mk("sys", 0o555)
+	mk("dev", 0o555)
+	mk("run", 0o555)
+	mk("tmp", 0o1777)
+}
+
+// mounts plans the API file systems of the profile and the user's own mounts.
+func (c *compiler) mounts() error {
+	for _, row := range c.Profile.API {
+		if row.World == settings.Outer {
+			c.api(row)
+		}
+	}
+	custom := mount.Sorted(c.Settings.Mounts)
+	for _, m := range custom {
+		if !under(m.Target, "/proc") {
+			if err := c.custom(m, settings.Outer); err != nil {
+				return err
+			}
+		}
+	}
+	for _, row := range c.Profile.API {
+		if row.World == settings.Inner {
+			c.api(row)
+		}
+	}
+	for _, m := range custom {
+		if under(m.Target, "/proc") {
+			if err := c.custom(m, settings.Inner); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func under(target, dir string) bool {
+	return target == dir || strings.HasPrefix(target, dir+"/")
+}
+
+func (c *compiler) api(row settings.APIMount) {
+	if row.When&settings.WithNetwork != 0 && !c.Settings.Network.Private ||
+		row.When&settings.WithoutNetwork != 0 && c.Settings.Network.Private {
+		return
+	}
+	s := Step{World: row.World, Do: Mount, Target: row.Target, Type: row.Type, Attr: row.Attr,
+		Lenient: row.Lenient, Options: splitOptions(row.Options), Origin: c.base}
+	if row.Owned {
+		s.Options = c.owned(s.Options)
+	}
+	host := c.Facts.Host
+	switch row.Type {
+	case "":
+		s.Do, s.Source, s.Recursive = Bind, mount.Path{Path: row.Target, InRoot: true}, true
+	case "mask":
+		s.Do, s.Type = Mask, ""
+	case "os-release":
+		if host.OSRelease == "" && host.Known {
+			return
+		}
+		s.Do, s.Type, s.Source = Bind, "", mount.Path{Path: host.OSRelease}
+	case "boot-id", "kmsg":
+		s.Do, s.Type = Bind, ""
+		s.Source = mount.Path{Path: map[string]string{
+			"boot-id": "/run/host/proc-sys-kernel-random-boot-id",
+			"kmsg":    "/run/host/proc-kmsg",
+		}[row.Type], InRoot: true}
+	case "sys-parts":
+		s.Do, s.Type = Parts, "sysfs"
+	case "devpts":
+		gid := "5"
+		if c.Plan.Users.Private() {
+			gid = ttyGroup
+		}
+		s.Options = append(s.Options, Option{"gid", gid})
+	case "cgroup2":
+		if c.Plan.Cgroup == (Cgroup{}) {
+			return
+		}
+	}
+	if row.Type == "devpts" || row.Type == "mqueue" || row.Target == "/dev/shm" {
+		s.Mode = 0o755
+	}
+	switch row.Content {
+	case "dev":
+		s.Content = c.dev()
+	case "run":
+		s.Content = c.run()
+	case "sys":
+		s.Content = []Entry{{Path: "fs", Mode: dir755}, {Path: "fs/cgroup", Mode: dir755}, {Path: "fs/bpf", Mode: dir755}}
+	}
+	c.step(s)
+}
+
+const (
+	dir755 = unix.S_IFDIR | 0o755
+	link   = unix.S_IFLNK | 0o777
+)
+
+func splitOptions(text string) []Option {
+	var list []Option
+	for word := range strings.SplitSeq(text, ",") {
+		if word == "" {
+			continue
+		}
+		k, v, _ := strings.Cut(word, "=")
+		list = append(list, Option{k, v})
+	}
+	return list
+}
+
+// dev lists what /dev holds before anybody sees it.
+func (c *compiler) dev() []Entry {
+	host := c.Facts.Host
+	entries := []Entry{
+		{Path: "pts", Mode: dir755}, {Path: "shm", Mode: dir755}, {Path: "mqueue", Mode: dir755},
+		{Path: "char", Mode: dir755},
+	}
+	node := func(name string, major, minor uint32, mode uint32, optional bool) {
+		if strings.Contains(name, "/") {
+			entries = append(entries, Entry{Path: path.Dir(name), Mode: dir755})
+		}
+		entries = append(entries, Entry{Path: name, Mode: unix.S_IFCHR | mode, Dev: unix.Mkdev(major, minor), Optional: optional})
+		entries = append(entries, Entry{Path: fmt.Sprintf("char/%d:%d", major, minor), Mode: link, Data: "../" + name, Optional: optional})
+	}
+	node("null", 1, 3, 0o666, false)
+	node("zero", 1, 5, 0o666, false)
+	node("full", 1, 7, 0o666, false)
+	node("random", 1, 8, 0o666, false)
+	node("urandom", 1, 9, 0o666, false)
+	node("tty", 5, 0, 0o666, false)
+	if host.Fuse {
+		node("fuse", 10, 229, 0o666, true)
+	}
+	if host.Tun {
+		node("net/tun", 10, 200, 0o666, true)
+	}
+	for _, l := range [][2]string{
+		{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
+		{"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"},
+	} {
+		entries = append(entries, Entry{Path: l[0], Mode: link, Data: l[1]})
+	}
+	if host.Kcore {
+		entries = append(entries, Entry{Path: "core", Mode: link, Data: "/proc/kcore"})
+	}
+	if c.pty() {
+		// The machine's first terminal is the first that its devpts gives.
+		entries = append(entries, Entry{Path: "console", Mode: link, Data: "pts/0"})
+	}
+	return entries
+}
+
+// run lists what /run holds before anybody sees it.
+func (c *compiler) run() []Entry {
+	entries := []Entry{
+		{Path: "host", Mode: dir755},
+		{Path: "host/container-manager", Mode: unix.S_IFREG | 0o444, Data: "systemd-nspawn\n"},
+		{Path: "host/container-uuid", Mode: unix.S_IFREG | 0o444, Data: dashed(c.Plan.ID) + "\n"},
+		{Path: "host/incoming", Mode: unix.S_IFDIR | 0o600},
+		{Path: "host/inaccessible", Mode: unix.S_IFDIR | 0o555},
+		{Path: "host/inaccessible/reg", Mode: unix.S_IFREG},
+		{Path: "host/inaccessible/dir", Mode: unix.S_IFDIR},
+		{Path: "host/inaccessible/fifo", Mode: unix.S_IFIFO},
+		{Path: "host/inaccessible/sock", Mode: unix.S_IFSOCK},
+		{Path: "host/inaccessible/chr", Mode: unix.S_IFCHR, Optional: true},
+		{Path: "host/inaccessible/blk", Mode: unix.S_IFBLK, Optional: true},
+		{Path: "host/proc-sys-kernel-random-boot-id", Mode: unix.S_IFREG | 0o444, Data: dashed(c.BootID) + "\n"},
+		{Path: "host/proc-kmsg", Mode: unix.S_IFIFO | 0o600},
+		// A target for the bind mount that follows.
+		{Path: "host/os-release", Mode: unix.S_IFREG | 0o444},
+	}
+	return entries
+}
+
+// dashed writes an id of 32 hex digits as a UUID.
+func dashed(id string) string {
+	if len(id) != 32 {
+		return id
+	}
+	return id[:8] + "-" + id[8:12] + "-" + id[12:16] + "-" + id[16:20] + "-" + id[20:]
+}
+
+// custom plans one of the user's mounts.
+func (c *compiler) custom(m mount.Mount, w settings.World) error {
+	s := Step{World: w, Target: m.Target, Origin: m.Origin}
+	refuse := func(what, hint string) error {
+		return &settings.Error{What: what, Origin: m.Origin, Value: m.Target, Hint: hint}
+	}
+	if m.Target == "/" {
+		return refuse("cannot mount on /: the machine's root is its directory", "use --directory= for the root itself")
+	}
+	switch m.Kind {
+	case mount.Bind:
+		s.Do, s.Source, s.Recursive, s.IDMap, s.Optional = Bind, m.Source, !m.NoRecurse, m.IDMap, m.Optional
+		s.Mode = 0o755
+		if m.ReadOnly {
+			s.Attr = ro
+		}
+		if m.IDMap != mount.NoIDMap && !c.Plan.Users.Private() {
+			return refuse("cannot map owners: the machine has no users of its own", "add --private-users=")
+		}
+	case mount.Tmpfs, mount.Arbitrary:
+		attr, data, err := mount.SplitOptions(m.Options)
+		if err != nil {
+			return refuse(err.Error(), "")
+		}
+		s.Do, s.Attr, s.Mode = Mount, attr, 0o755
+		s.Type, s.Source = m.Type, m.Source
+		if m.Kind == mount.Tmpfs {
+			s.Type = "tmpfs"
+			s.Attr |= nd | sa
+			if data == "" {
+				data = "mode=0755"
+			}
+		}
+		s.Options = splitOptions(data)
+		if m.Kind == mount.Tmpfs {
+			s.Options = c.owned(s.Options)
+		}
+	case mount.Overlay:
+		s.Do, s.Lower, s.Source, s.Mode = Overlay, m.Lower, m.Source, 0o755
+		if m.ReadOnly {
+			s.Attr = ro
+		}
+	case mount.Inaccessible:
+		s.Do, s.Attr = Mask, ro|ns|nd|nx
+	}
+	c.step(s)
+	return nil
+}

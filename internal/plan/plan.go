@@ -1,0 +1,205 @@
+// Package plan turns Settings and Facts into a Plan: every mount, file and
+// system call of a start, in order, each with the place that asked for it.
+//
+// A plan is a value. It is made without touching anything, prints itself
+// (text.go), and is carried out elsewhere: package attach performs its mount
+// steps, package engine the rest. What is not in the plan does not happen.
+//
+// It refuses to know where settings came from, and never looks at the host:
+// what it must know about it are facts.
+//
+// Room: paper.
+package plan
+
+import (
+	"launch/internal/origin"
+	"launch/mount"
+	"launch/settings"
+	"launch/userns"
+)
+
+// Plan is one start of one machine.
+type Plan struct {
+	Machine   string `json:"machine"`
+	Directory string `json:"directory"`
+	// ID is the machine id, 32 hex digits.
+	ID string `json:"id"`
+
+	Users      Users            `json:"users"`
+	Namespaces []Namespace      `json:"namespaces"`
+	Cgroup     Cgroup           `json:"cgroup,omitzero"`
+	Console    settings.Console `json:"console"`
+	Steps      []Step           `json:"steps"`
+	Program    []Op             `json:"program"`
+	Payload    Payload          `json:"payload"`
+	Stop       Stop             `json:"stop"`
+	// HostCaps is what the launcher may pass on at most.
+	HostCaps uint64   `json:"-"`
+	Notes    []string `json:"notes,omitempty"`
+	Hostname string   `json:"hostname"`
+	KeepUnit bool     `json:"keep_unit,omitempty"`
+	Quiet    bool     `json:"quiet,omitempty"`
+}
+
+// Users is the user namespace of a machine.
+type Users struct {
+	Mode userns.Mode `json:"mode,omitempty"`
+	// Range is unset with Pick, until a range is picked.
+	Range     userns.Range     `json:"range,omitzero"`
+	Ownership userns.Ownership `json:"ownership,omitempty"`
+	Origin    origin.Origin    `json:"origin,omitzero"`
+}
+
+// Private reports whether there is a user namespace.
+func (u Users) Private() bool { return u.Mode != userns.No }
+
+// Namespace is one kind of namespace that the machine has of its own.
+type Namespace struct {
+	Name string `json:"name"`
+	// Flag is the CLONE_NEW… flag.
+	Flag uint64 `json:"-"`
+	// Late: the first process unshares it itself, beside the mounts, instead
+	// of being born into it.
+	Late   bool          `json:"late,omitempty"`
+	Origin origin.Origin `json:"origin,omitzero"`
+}
+
+// Cgroup is where the machine's processes live (cgroup v2).
+type Cgroup struct {
+	// Mount is where the host has the hierarchy, Path what is made below it.
+	Mount string `json:"mount"`
+	Path  string `json:"path"`
+}
+
+// Do is what a step does.
+type Do string
+
+// What steps do.
+const (
+	Tree    Do = "tree"    // take the tree, as a mount of its own
+	Mount   Do = "mount"   // a new file system on Target
+	Bind    Do = "bind"    // Source on Target
+	Overlay Do = "overlay" // Lower (and Source above them) on Target
+	Layer   Do = "layer"   // a throw-away layer over the tree
+	Mask    Do = "mask"    // hide Target behind an empty node of its kind
+	Parts   Do = "parts"   // the parts of sysfs that don't tell about the host
+	Mkdir   Do = "mkdir"   // make Target if it is missing
+	Symlink Do = "symlink" // make Target, a link to Source, if it is missing
+	Attr    Do = "attr"    // change the flags of the mount that Target is
+	Idmap   Do = "idmap"   // show the files of the tree with the machine's owners
+	Chown   Do = "chown"   // give the files of the tree the machine's owners
+)
+
+// Step is one thing that is done to the machine's mounts.
+type Step struct {
+	World settings.World `json:"world"`
+	Do    Do             `json:"do"`
+	// Target is inside the machine's root.
+	Target string     `json:"target,omitempty"`
+	Source mount.Path `json:"source,omitzero"`
+	// Lower are an overlay's lower directories, lowest first.
+	Lower []mount.Path `json:"lower,omitempty"`
+	// Type is the file system's.
+	Type string `json:"type,omitempty"`
+	// Attr are MOUNT_ATTR_ flags that are set; Recursive: on everything
+	// below, too.
+	Attr      uint64 `json:"-"`
+	Recursive bool   `json:"recursive,omitempty"`
+	// Options go to the file system one by one.
+	Options []Option    `json:"options,omitempty"`
+	IDMap   mount.IDMap `json:"id_map,omitempty"`
+	// Content is made in a new file system before it is attached.
+	Content []Entry `json:"content,omitempty"`
+	// Mode is what a directory that is missing is made with; 0: it must be
+	// there. A bind mount makes what its source is.
+	Mode uint32 `json:"mode,omitempty"`
+	// Lenient: a target that is missing is left alone.
+	Lenient bool `json:"lenient,omitempty"`
+	// Optional: a source that is missing is left alone.
+	Optional bool `json:"optional,omitempty"`
+	// Fallback is done instead if the kernel or file system can't do it
+	// (EINVAL, EOPNOTSUPP).
+	Fallback Do            `json:"fallback,omitempty"`
+	Origin   origin.Origin `json:"origin,omitzero"`
+}
+
+// Option is one option of a file system. Without Value it is a flag.
+type Option struct {
+	Key   string `json:"key"`
+	Value string `json:"value,omitempty"`
+}
+
+// Entry is something made inside a file system that nobody sees yet. Paths are
+// relative to its root, parents come first.
+type Entry struct {
+	Path string `json:"path"`
+	// Mode holds the type (S_IF…) and the permissions.
+	Mode uint32 `json:"mode"`
+	Dev  uint64 `json:"dev,omitempty"`
+	// Data is a file's content, or a link's target.
+	Data string `json:"data,omitempty"`
+	// Optional: what can't be made is left out.
+	Optional bool `json:"optional,omitempty"`
+}
+
+// Payload is what the machine runs.
+type Payload struct {
+	// Candidates are tried in order: the first that the finished tree has is
+	// run. A name without a slash is looked up in the PATH of Env.
+	Candidates []string `json:"candidates"`
+	// Args start with argv[0]; "" stands for the candidate found, and "-" for
+	// its last component with a dash before it (a login shell).
+	Args []string `json:"args"`
+	// Env is complete but for HOME, USER and LOGNAME where User is named.
+	Env  []string `json:"env"`
+	User string   `json:"user,omitempty"`
+	// Dir may be Home.
+	Dir string `json:"dir"`
+	// Origins, for errors.
+	UserOrigin origin.Origin `json:"user_origin,omitzero"`
+	DirOrigin  origin.Origin `json:"dir_origin,omitzero"`
+}
+
+// Stop is how the machine is asked to stop. Signal 0: it is killed at once.
+type Stop struct {
+	Signal int `json:"signal,omitempty"`
+}
+
+// Call is a system call, or a group of them, of the machine's first process.
+type Call string
+
+// The calls of a program.
+const (
+	CloseGo    Call = "close-go"
+	DieWith    Call = "die-with-launcher"
+	Unshare    Call = "unshare"
+	Ready      Call = "ready"
+	Go         Call = "go"
+	BecomeRoot Call = "become-root"
+	Share      Call = "share-mounts"
+	Setsid     Call = "setsid"
+	Keyring    Call = "keyring"
+	Stdio      Call = "stdio"
+	CtlTTY     Call = "controlling-terminal"
+	CloseRest  Call = "close-rest"
+	Rlimit     Call = "rlimit"
+	Umask      Call = "umask"
+	Bounding   Call = "bounding"
+	Switch     Call = "switch-user"
+	Caps       Call = "capabilities"
+	NoNewPrivs Call = "no-new-privileges"
+	Chdir      Call = "chdir"
+	Unblock    Call = "unblock-signals"
+	Exec       Call = "exec"
+)
+
+// Op is one step of the program that becomes the payload.
+type Op struct {
+	Call Call `json:"call"`
+	// Text says in words what it does; it is what an error names.
+	Text string `json:"text"`
+	// A, B and C are numbers that the call needs: flags, a resource and its
+	// limits, a mask.
+	A, B, C uint64        `json:"-"`
+	Origin  origin.Origin `json:"origin,omitzero"`
+}

@@ -1,0 +1,267 @@
+package plan
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/origin"
+	"launch/settings"
+)
+
+// Inits are what --boot runs, the first that is there.
+var inits = []string{"/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/sbin/init"}
+
+// DefaultPath is the PATH of a payload.
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// payload plans what the machine runs.
+func (c *compiler) payload() {
+	e := c.Settings.Exec
+	words := e.Words
+	var set []string
+	if e.Mode == settings.Boot {
+		// Words like KEY=VALUE become the init's environment, as the kernel
+		// does it with its own command line; KEY with a dot stays a word.
+		var rest []string
+		for _, w := range words {
+			key, value, ok := strings.Cut(w, "=")
+			if ok && key != "" && !strings.Contains(key, ".") {
+				set = append(set, strings.ReplaceAll(key, "-", "_")+"="+value)
+			} else {
+				rest = append(rest, w)
+			}
+		}
+		words = rest
+	}
+	p := &c.Plan.Payload
+	p.User, p.Dir = e.User, e.Dir
+	if p.Dir == "" && (e.Mode == settings.Boot || len(words) > 0) {
+		p.Dir = "/"
+	}
+	p.UserOrigin, p.DirOrigin = c.from("uid"), c.from("chdir")
+	switch {
+	case e.Mode == settings.Boot:
+		p.Candidates = inits
+		p.Args = append([]string{""}, words...)
+	case len(words) > 0:
+		p.Candidates = []string{words[0]}
+		p.Args = words
+	default:
+		p.Candidates = []string{"/bin/bash", "/bin/sh"}
+		p.Args = []string{"-"}
+		if p.Dir == "" {
+			p.Dir = Home
+		}
+	}
+	host := c.Facts.Host
+	env := []string{defaultPath, "container=systemd-nspawn"}
+	if c.pty() && host.Term != "" && host.Term != "dumb" {
+		env = append(env, "TERM="+host.Term)
+		if host.Colorterm != "" {
+			env = append(env, "COLORTERM="+host.Colorterm)
+		}
+		if host.NoColor != "" {
+			env = append(env, "NO_COLOR="+host.NoColor)
+		}
+	} else {
+		env = append(env, "TERM=dumb")
+	}
+	env = append(env, "HOME=/root", "USER=root", "LOGNAME=root", "container_uuid="+dashed(c.Plan.ID))
+	if e.Mode != settings.Boot {
+		env = append(env, "LANG=C.UTF-8")
+	}
+	for _, f := range [][2]string{{"id", host.OSFields.ID}, {"version_id", host.OSFields.VersionID},
+		{"build_id", host.OSFields.BuildID}, {"variant_id", host.OSFields.VariantID}} {
+		if f[1] != "" {
+			env = append(env, "container_host_"+f[0]+"="+f[1])
+		}
+	}
+	for _, a := range append(set, e.Env...) {
+		env = SetEnv(env, a)
+	}
+	p.Env = env
+	c.Plan.Stop.Signal = e.KillSignal
+	if e.KillSignal == 0 && e.Mode == settings.Boot {
+		c.Plan.Stop.Signal = 34 + 3 // SIGRTMIN+3 as libc counts: systemd's halt
+	}
+}
+
+// SetEnv adds an assignment, replacing one of the same name.
+func SetEnv(env []string, assignment string) []string {
+	name, _, _ := strings.Cut(assignment, "=")
+	for i, e := range env {
+		if strings.HasPrefix(e, name+"=") {
+			env[i] = assignment
+			return env
+		}
+	}
+	return append(env, assignment)
+}
+
+// Getenv gives a variable's value, or "".
+func Getenv(env []string, name string) string {
+	for _, e := range env {
+		if v, ok := strings.CutPrefix(e, name+"="); ok {
+			return v
+		}
+	}
+	return ""
+}
+
+// limit is the default of a resource limit.
+type limit struct {
+	name       string
+	resource   int
+	soft, hard uint64
+}
+
+const infinity = ^uint64(0)
+
+func (c *compiler) limits() []limit {
+	host := c.Facts.Host
+	open := uint64(512 << 10)
+	if host.OpenMax > 0 {
+		open = min(open, host.OpenMax)
+	}
+	list := []limit{
+		{"AS", unix.RLIMIT_AS, infinity, infinity},
+		{"CORE", unix.RLIMIT_CORE, 0, infinity},
+		{"CPU", unix.RLIMIT_CPU, infinity, infinity},
+		{"DATA", unix.RLIMIT_DATA, infinity, infinity},
+		{"FSIZE", unix.RLIMIT_FSIZE, infinity, infinity},
+		{"LOCKS", unix.RLIMIT_LOCKS, infinity, infinity},
+		{"MEMLOCK", unix.RLIMIT_MEMLOCK, 8 << 20, 8 << 20},
+		{"MSGQUEUE", unix.RLIMIT_MSGQUEUE, 819200, 819200},
+		{"NICE", unix.RLIMIT_NICE, 0, 0},
+		{"NOFILE", unix.RLIMIT_NOFILE, 1024, open},
+		{"RSS", unix.RLIMIT_RSS, infinity, infinity},
+		{"RTPRIO", unix.RLIMIT_RTPRIO, 0, 0},
+		{"RTTIME", unix.RLIMIT_RTTIME, infinity, infinity},
+		{"STACK", unix.RLIMIT_STACK, 8 << 20, infinity},
+	}
+	if host.Processes[1] > 0 {
+		list = append(list, limit{"NPROC", unix.RLIMIT_NPROC, host.Processes[0], host.Processes[1]})
+	}
+	if host.Signals[1] > 0 {
+		list = append(list, limit{"SIGPENDING", unix.RLIMIT_SIGPENDING, host.Signals[0], host.Signals[1]})
+	}
+	if host.Known && !host.Raise {
+		// Without CAP_SYS_RESOURCE the nearest that is allowed.
+		for i := range list {
+			l := &list[i]
+			own := host.Limits[l.resource][1]
+			l.hard = min(l.hard, own)
+			l.soft = min(l.soft, l.hard)
+		}
+	}
+	return list
+}
+
+// Bounding is the bounding set of a machine.
+func (c *compiler) bounding() uint64 {
+	caps := c.Profile.Caps
+	if c.Settings.Network.Private {
+		caps |= c.Profile.NetworkCaps
+	}
+	caps |= c.Settings.Exec.AddCaps
+	caps &^= c.Settings.Exec.DropCaps
+	if c.Plan.Users.Private() && !c.Settings.Network.Private {
+		// The host's network namespace is not the machine's: the capability
+		// would mean nothing there but look as if it did.
+		caps &^= 1 << unix.CAP_NET_BIND_SERVICE
+	}
+	return caps
+}
+
+// program plans the first process.
+func (c *compiler) program() {
+	op := func(call Call, o origin.Origin, a, b, d uint64, format string, args ...any) {
+		if o == (origin.Origin{}) {
+			o = c.base
+		}
+		c.Program = append(c.Program, Op{Call: call, Text: fmt.Sprintf(format, args...), A: a, B: b, C: d, Origin: o})
+	}
+	none := origin.Origin{}
+	s := c.Settings
+	private := c.Plan.Users.Private()
+	// Here: own pid, ipc and uts namespace (and user namespace), the host's
+	// mount namespace as the launcher's thread has it. The launcher goes on
+	// with the mounts meanwhile.
+	op(CloseGo, none, 0, 0, 0, "close the other end of the go pipe")
+	op(DieWith, none, uint64(unix.SIGKILL), 0, 0, "die with the launcher")
+	for _, n := range c.Namespaces {
+		if n.Late {
+			op(Unshare, n.Origin, n.Flag, 0, 0, "unshare the %s namespace", n.Name)
+		}
+	}
+	op(Ready, none, 0, 0, 0, "tell the launcher that the namespaces are there")
+	op(Go, none, 0, 0, 0, "wait for the launcher")
+	// From here: the ids are mapped, the tree is finished and is the root.
+	if private {
+		op(BecomeRoot, c.Plan.Users.Origin, 0, 0, 0, "become the machine's root user")
+		op(Unshare, c.Plan.Users.Origin, unix.CLONE_NEWNS, 0, 0, "copy the mount namespace, with every mount locked")
+	}
+	op(Share, none, 0, 0, 0, "let mounts propagate inside the machine")
+	op(Setsid, none, 0, 0, 0, "begin a session")
+	op(Keyring, none, 0, 0, 0, "join a new session keyring")
+	op(Stdio, c.from("console"), 0, 0, 0, "set up standard input and output")
+	if c.pty() {
+		op(CtlTTY, c.from("console"), 0, 0, 0, "take the terminal")
+	}
+	op(CloseRest, none, 0, 0, 0, "close all other descriptors")
+	for _, l := range c.limits() {
+		op(Rlimit, none, uint64(l.resource), l.soft, l.hard, "set RLIMIT_%s to %s:%s", l.name, number(l.soft), number(l.hard))
+	}
+	op(Umask, none, 0o022, 0, 0, "set the umask to 022")
+	c.Plan.HostCaps = c.Facts.Host.Caps
+	if !c.Facts.Host.Known || private {
+		c.Plan.HostCaps = 1<<(unix.CAP_LAST_CAP+1) - 1
+	}
+	caps := c.bounding()
+	from := c.base
+	if s.Exec.AddCaps != 0 {
+		from = c.from("capability")
+	}
+	if s.Exec.DropCaps != 0 {
+		from = c.from("drop-capability")
+	}
+	op(Bounding, from, caps, 0, 0, "keep the capabilities %#x at most", caps)
+	op(Switch, c.from("uid"), 0, 0, 0, "become %s", userWord(s.Exec.User))
+	op(Caps, from, caps, 0, 0, "set the capabilities")
+	if s.Exec.NoNewPrivileges {
+		op(NoNewPrivs, c.from("no-new-privileges"), 0, 0, 0, "renounce new privileges")
+	}
+	// Changing ids cleared it.
+	op(DieWith, none, uint64(unix.SIGKILL), 0, 0, "die with the launcher")
+	op(Chdir, c.from("chdir"), 0, 0, 0, "change to %s", dirWord(c.Plan.Payload.Dir))
+	op(Unblock, none, 0, 0, 0, "unblock signals")
+	op(Exec, none, 0, 0, 0, "exec %s", strings.Join(c.Plan.Payload.Candidates, " or "))
+}
+
+func userWord(user string) string {
+	if user == "" {
+		return "root"
+	}
+	return "the user " + user
+}
+
+func dirWord(dir string) string {
+	if dir == Home {
+		return "the home directory"
+	}
+	return path.Clean(dir)
+}
+
+// Home is the payload's directory when it is the user's home, which only the
+// finished tree can tell.
+const Home = "~"
+
+func number(n uint64) string {
+	if n == infinity {
+		return "infinity"
+	}
+	return fmt.Sprint(n)
+}

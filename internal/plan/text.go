@@ -1,0 +1,160 @@
+package plan
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"launch/mount"
+)
+
+// Print writes the plan for people: a line per step, with who asked for it.
+func (p *Plan) Print(w io.Writer) error {
+	b := &strings.Builder{}
+	fmt.Fprintf(b, "machine %-12s root %s    users %s\n", p.Machine, p.Directory, p.usersWord())
+	var own []string
+	for _, n := range p.Namespaces {
+		own = append(own, n.Name)
+	}
+	fmt.Fprintf(b, "own     %s    console %s\n", strings.Join(own, " "), p.Console)
+	if p.Cgroup != (Cgroup{}) {
+		fmt.Fprintf(b, "cgroup  %s\n", p.Cgroup.Path)
+	}
+	for i, s := range p.Steps {
+		fmt.Fprintf(b, "%s %02d  %-8s %-34s %-44s %s\n", s.World, i+1, s.Do, s.what(), s.how(), s.Origin)
+		for _, e := range s.Content {
+			fmt.Fprintf(b, "          %-8s %-34s %s\n", "", strings.TrimSuffix(s.Target, "/")+"/"+e.Path, e.how())
+		}
+	}
+	for i, op := range p.Program {
+		fmt.Fprintf(b, "child %02d  %-19s %-68q %s\n", i+1, op.Call, op.Text, op.Origin)
+	}
+	fmt.Fprintf(b, "payload %s\n", strings.Join(p.Payload.Args, " "))
+	for _, e := range p.Payload.Env {
+		fmt.Fprintf(b, "env     %s\n", e)
+	}
+	for _, n := range p.Notes {
+		fmt.Fprintf(b, "note    %s\n", n)
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+func (p *Plan) usersWord() string {
+	u := p.Users
+	switch {
+	case !u.Private():
+		return "the host's"
+	case u.Range.Start == 0 && u.Mode == "pick":
+		return fmt.Sprintf("a free range of %d, ownership %s", u.Range.Size, u.Ownership)
+	}
+	return fmt.Sprintf("0:%s, ownership %s", u.Range, u.Ownership)
+}
+
+func (s Step) what() string {
+	w := s.Target
+	if s.Type != "" {
+		w = s.Type + " " + w
+	}
+	switch {
+	case len(s.Lower) > 0:
+		var l []string
+		for _, p := range s.Lower {
+			l = append(l, pathWord(p))
+		}
+		w += " from " + strings.Join(append(l, pathWord(s.Source)), ":")
+	case s.Source != (mount.Path{}) && s.Source.Path != s.Target:
+		w += " from " + pathWord(s.Source)
+	}
+	return strings.TrimSpace(w)
+}
+
+func pathWord(p mount.Path) string {
+	switch {
+	case p.Temp:
+		return "(a fresh directory)"
+	case p.InRoot:
+		return "+" + p.Path
+	}
+	return p.Path
+}
+
+func (s Step) how() string {
+	var w []string
+	w = append(w, AttrWords(s.Attr)...)
+	if s.Recursive && s.Do != Attr {
+		w = append(w, "rbind")
+	}
+	if s.IDMap != "" {
+		w = append(w, string(s.IDMap))
+	}
+	for _, o := range s.Options {
+		if o.Value == "" {
+			w = append(w, o.Key)
+		} else {
+			w = append(w, o.Key+"="+o.Value)
+		}
+	}
+	if s.Do == Mkdir {
+		w = append(w, fmt.Sprintf("mode=%04o", s.Mode))
+	}
+	if s.Lenient || s.Optional {
+		w = append(w, "if there")
+	}
+	if s.Fallback != "" {
+		w = append(w, "else "+string(s.Fallback))
+	}
+	return strings.Join(w, ",")
+}
+
+func (e Entry) how() string {
+	optional := ""
+	if e.Optional {
+		optional = ", if possible"
+	}
+	switch e.Mode & unix.S_IFMT {
+	case unix.S_IFLNK:
+		return "-> " + e.Data + optional
+	case unix.S_IFCHR, unix.S_IFBLK:
+		return fmt.Sprintf("node %d:%d mode=%04o%s", unix.Major(e.Dev), unix.Minor(e.Dev), e.Mode&0o7777, optional)
+	case unix.S_IFDIR:
+		return fmt.Sprintf("dir mode=%04o%s", e.Mode&0o7777, optional)
+	case unix.S_IFIFO:
+		return fmt.Sprintf("fifo mode=%04o%s", e.Mode&0o7777, optional)
+	case unix.S_IFSOCK:
+		return fmt.Sprintf("socket mode=%04o%s", e.Mode&0o7777, optional)
+	}
+	return fmt.Sprintf("file mode=%04o%s", e.Mode&0o7777, optional)
+}
+
+var attrWords = [...]struct {
+	flag uint64
+	word string
+}{
+	{unix.MOUNT_ATTR_RDONLY, "ro"},
+	{unix.MOUNT_ATTR_NOSUID, "nosuid"},
+	{unix.MOUNT_ATTR_NODEV, "nodev"},
+	{unix.MOUNT_ATTR_NOEXEC, "noexec"},
+	{unix.MOUNT_ATTR_NOSYMFOLLOW, "nosymfollow"},
+	{unix.MOUNT_ATTR_NODIRATIME, "nodiratime"},
+}
+
+// AttrWords gives MOUNT_ATTR_ flags in mount(8)'s words.
+func AttrWords(attr uint64) []string {
+	var w []string
+	for _, a := range attrWords {
+		if attr&a.flag != 0 {
+			w = append(w, a.word)
+		}
+	}
+	switch attr & unix.MOUNT_ATTR__ATIME {
+	case unix.MOUNT_ATTR_NOATIME:
+		w = append(w, "noatime")
+	case unix.MOUNT_ATTR_STRICTATIME:
+		w = append(w, "strictatime")
+	}
+	return w
+}
+

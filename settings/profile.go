@@ -1,0 +1,110 @@
+package settings
+
+import "golang.org/x/sys/unix"
+
+// Profile is what a machine gets without being asked for: the API file
+// systems, the capability set, and how its mounts are put in order. One
+// Compile serves every profile; what differs between them is here, as data.
+type Profile struct {
+	Name string
+	// API are the mounts that make a tree a machine, in the order in which
+	// they are made.
+	API []APIMount
+	// Caps is the bounding set, bit n being capability n; NetworkCaps come on
+	// top with a private network.
+	Caps, NetworkCaps uint64
+}
+
+// When says in which machines an API mount is made. The zero value means all.
+type When uint8
+
+// Conditions of API mounts; several must all hold.
+const (
+	WithNetwork    When = 1 << iota // an own network namespace
+	WithoutNetwork                  // the host's network
+)
+
+// World is when a mount is made.
+type World string
+
+// The worlds. Outer is before the machine's first process is let go and knows
+// only the host's namespaces beside an own mount namespace; Inner is the same
+// mount namespace with the machine's pid, network, ipc and cgroup namespaces
+// joined, which is what proc, sysfs, mqueue and cgroup2 take theirs from.
+const (
+	Outer World = "outer"
+	Inner World = "inner"
+)
+
+// APIMount is one row: a mount that every machine of the profile has.
+type APIMount struct {
+	World  World
+	Target string
+	// Type is the file system; "" means that the target is bound onto itself
+	// with Attr, "mask" that the target is made unreadable.
+	Type string
+	// Attr are MOUNT_ATTR_ flags.
+	Attr    uint64
+	Options string
+	When    When
+	// Owned: the file system's root belongs to the machine's root user.
+	Owned bool
+	// Lenient: a target that is not there is left alone.
+	Lenient bool
+	// Content names what a new tmpfs is filled with: "dev", "run" or "sys".
+	Content string
+}
+
+const (
+	ro = unix.MOUNT_ATTR_RDONLY
+	ns = unix.MOUNT_ATTR_NOSUID
+	nd = unix.MOUNT_ATTR_NODEV
+	nx = unix.MOUNT_ATTR_NOEXEC
+	sa = unix.MOUNT_ATTR_STRICTATIME
+)
+
+// NSpawn is the profile of option, file and unit: what systemd-nspawn's users
+// expect.
+var NSpawn = Profile{
+	Name: "nspawn",
+	API: []APIMount{
+		{World: Outer, Target: "/tmp", Type: "tmpfs", Attr: ns | nd | sa, Options: "mode=01777,size=10%,nr_inodes=400k", Owned: true},
+		{World: Outer, Target: "/sys", Type: "tmpfs", Attr: ns | nd | nx, Options: "mode=0555,size=4m,nr_inodes=1k", When: WithNetwork, Owned: true, Content: "sys"},
+		{World: Outer, Target: "/sys", Type: "sysfs", Attr: ro | ns | nd | nx, When: WithoutNetwork},
+		{World: Outer, Target: "/dev", Type: "tmpfs", Attr: ns | sa, Options: "mode=0755,size=4m,nr_inodes=64k", Owned: true, Content: "dev"},
+		{World: Outer, Target: "/dev/shm", Type: "tmpfs", Attr: ns | nd | sa, Options: "mode=01777,size=10%,nr_inodes=400k", Owned: true},
+		{World: Outer, Target: "/dev/pts", Type: "devpts", Attr: ns | nx, Options: "ptmxmode=0666,mode=0600"},
+		{World: Outer, Target: "/run", Type: "tmpfs", Attr: ns | nd | sa, Options: "mode=0755,size=20%,nr_inodes=800k", Owned: true, Content: "run"},
+		{World: Outer, Target: "/run/host", Attr: ro | ns | nd | nx},
+		{World: Outer, Target: "/run/host/os-release", Type: "os-release", Attr: ro | ns | nd | nx, Lenient: true},
+
+		{World: Inner, Target: "/proc", Type: "proc", Attr: ns | nd | nx},
+		{World: Inner, Target: "/proc/sys", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/proc/sys/net", Attr: ns | nd | nx, When: WithNetwork},
+		{World: Inner, Target: "/proc/kallsyms", Type: "mask", Attr: ro | ns | nd | nx, Lenient: true},
+		{World: Inner, Target: "/proc/kcore", Type: "mask", Attr: ro | ns | nd | nx, Lenient: true},
+		{World: Inner, Target: "/proc/keys", Type: "mask", Attr: ro | ns | nd | nx, Lenient: true},
+		{World: Inner, Target: "/proc/sysrq-trigger", Type: "mask", Attr: ro | ns | nd | nx, Lenient: true},
+		{World: Inner, Target: "/proc/timer_list", Type: "mask", Attr: ro | ns | nd | nx, Lenient: true},
+		{World: Inner, Target: "/proc/acpi", Attr: ro | ns | nd | nx, Lenient: true},
+		{World: Inner, Target: "/proc/apm", Attr: ro | ns | nd | nx, Lenient: true},
+		{World: Inner, Target: "/proc/asound", Attr: ro | ns | nd | nx, Lenient: true},
+		{World: Inner, Target: "/proc/bus", Attr: ro | ns | nd | nx, Lenient: true},
+		{World: Inner, Target: "/proc/fs", Attr: ro | ns | nd | nx, Lenient: true},
+		{World: Inner, Target: "/proc/irq", Attr: ro | ns | nd | nx, Lenient: true},
+		{World: Inner, Target: "/proc/scsi", Attr: ro | ns | nd | nx, Lenient: true},
+		{World: Inner, Target: "/proc/sys/kernel/random/boot_id", Type: "boot-id", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/proc/kmsg", Type: "kmsg", Lenient: true},
+		{World: Inner, Target: "/dev/mqueue", Type: "mqueue", Attr: ns | nd | nx},
+		{World: Inner, Target: "/sys", Type: "sys-parts", Attr: ro | ns | nd | nx, When: WithNetwork},
+		{World: Inner, Target: "/sys/fs/cgroup", Type: "cgroup2", Attr: ns | nd | nx},
+	},
+	Caps: 1<<unix.CAP_AUDIT_CONTROL | 1<<unix.CAP_AUDIT_WRITE | 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE |
+		1<<unix.CAP_DAC_READ_SEARCH | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_IPC_OWNER |
+		1<<unix.CAP_KILL | 1<<unix.CAP_LEASE | 1<<unix.CAP_LINUX_IMMUTABLE | 1<<unix.CAP_MKNOD |
+		1<<unix.CAP_NET_BIND_SERVICE | 1<<unix.CAP_NET_BROADCAST | 1<<unix.CAP_NET_RAW | 1<<unix.CAP_SETFCAP |
+		1<<unix.CAP_SETGID | 1<<unix.CAP_SETPCAP | 1<<unix.CAP_SETUID | 1<<unix.CAP_SYS_ADMIN |
+		1<<unix.CAP_SYS_BOOT | 1<<unix.CAP_SYS_CHROOT | 1<<unix.CAP_SYS_NICE | 1<<unix.CAP_SYS_PTRACE |
+		1<<unix.CAP_SYS_RESOURCE | 1<<unix.CAP_SYS_TTY_CONFIG,
+	NetworkCaps: 1 << unix.CAP_NET_ADMIN,
+}
