@@ -1,0 +1,772 @@
+// Package attach performs the mount steps of a plan on a tree, in a mount
+// namespace of the launcher's own.
+//
+// What it guarantees: a path inside the machine is resolved once, by openat2
+// below the descriptor of the machine's root, and what is found is used by
+// descriptor; no name of the tree is ever looked up from the host's root. A
+// new file system is set up and filled while nobody can see it, gets its final
+// flags, and is attached last: there is no instant in which it is wider open
+// than planned.
+//
+// It refuses to know why a step is there, and undoes nothing: everything it
+// makes lives in the namespace and goes away with it, but for the mount points
+// it makes in a writable tree.
+//
+// Room: host.
+package attach
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/plan"
+	"launch/internal/sys"
+	"launch/mount"
+)
+
+// Tree is a machine's tree while it is put together.
+type Tree struct {
+	l sys.Locked
+	// root is the machine's root: the topmost mount on "/" of the launcher's
+	// namespace; -1 until the first step.
+	root int
+	// loose is a root that is not attached yet; -1 otherwise.
+	loose int
+	// host is the host's root directory, below the machine's.
+	host int
+	// empty holds the nodes that masks are made of, in the machine's /run as
+	// made; devpts is its /dev/pts.
+	empty, devpts int
+
+	// Pin is the tree's directory as it was when the plan was made: a
+	// directory that was swapped since is refused. -1: nothing to compare.
+	Pin int
+	// UID and GID are the machine's root user, on the host.
+	UID, GID uint32
+	// UserNS gives a user namespace with the machine's map, for id-mapped
+	// mounts; nil where there is none.
+	UserNS func(m mount.IDMap, source, target unix.Statx_t) (int, error)
+	// Chown gives the files below the descriptor the machine's owners.
+	Chown func(rootfd int) error
+	// PidNS is the machine's pid namespace, whose processes /proc shows; -1
+	// until there is one. ProcFS opens a context for that procfs on kernels
+	// that can't be told the namespace (before Linux 6.17).
+	PidNS  int
+	ProcFS func() (int, error)
+	// Temp makes a fresh directory on the host that is removed with the
+	// machine, and gives its path.
+	Temp func(what string) (string, error)
+	// Work makes an overlay's work directory beside the upper one.
+	Work func(upper string) (string, error)
+}
+
+// Begin gives the thread a mount namespace of its own, in which nothing that
+// is mounted reaches the host; the host's mounts still arrive.
+func Begin(l sys.Locked) (*Tree, error) {
+	if err := sys.Unshare(l, unix.CLONE_NEWNS|unix.CLONE_FS); err != nil {
+		return nil, fmt.Errorf("unshare the mount namespace: %w", err)
+	}
+	t := &Tree{l: l, root: -1, loose: -1, empty: -1, devpts: -1, Pin: -1, PidNS: -1}
+	var err error
+	if t.host, err = sys.Openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
+		return nil, fmt.Errorf("open /: %w", err)
+	}
+	if err := sys.MountSetattr(t.host, unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_SLAVE}); err != nil {
+		return nil, fmt.Errorf("cut off mount propagation to the host: %w", err)
+	}
+	sys.Umask(l, 0)
+	return t, nil
+}
+
+// Close gives back the descriptors.
+func (t *Tree) Close() {
+	for _, n := range []*int{&t.root, &t.loose, &t.host, &t.empty, &t.devpts, &t.PidNS} {
+		if *n >= 0 {
+			sys.Close(*n)
+			*n = -1
+		}
+	}
+}
+
+// Devpts is the machine's /dev/pts; -1 if it has none yet.
+func (t *Tree) Devpts() int { return t.devpts }
+
+// Root is the machine's root.
+func (t *Tree) Root() int { return t.root }
+
+// Do performs a step.
+func (t *Tree) Do(s plan.Step) error {
+	if err := t.do(s); err != nil {
+		return fmt.Errorf("%s: %w", words(s), err)
+	}
+	return nil
+}
+
+// words says what a step does, for errors.
+func words(s plan.Step) string {
+	switch s.Do {
+	case plan.Tree:
+		return "take the tree " + s.Source.Path
+	case plan.Mount:
+		return fmt.Sprintf("mount %s on %s", s.Type, s.Target)
+	case plan.Bind:
+		return fmt.Sprintf("bind %s on %s", s.Source.Path, s.Target)
+	case plan.Overlay:
+		return "mount overlay on " + s.Target
+	case plan.Layer:
+		return "lay a throw-away layer over the tree"
+	case plan.Mask:
+		return "mask " + s.Target
+	case plan.Parts:
+		return "mount parts of sysfs on " + s.Target
+	case plan.Mkdir:
+		return "make directory " + s.Target
+	case plan.Symlink:
+		return "make symlink " + s.Target
+	case plan.Attr:
+		return "change the flags of " + s.Target
+	case plan.Idmap:
+		return "map the owners of the tree's files"
+	case plan.Chown:
+		return "change the owners of the tree's files"
+	}
+	return string(s.Do)
+}
+
+func (t *Tree) do(s plan.Step) error {
+	switch s.Do {
+	case plan.Tree:
+		return t.tree(s)
+	case plan.Idmap:
+		return t.idmap(s)
+	case plan.Chown:
+		return t.Chown(t.loose)
+	}
+	if err := t.seat(); err != nil {
+		return err
+	}
+	switch s.Do {
+	case plan.Layer:
+		return t.layer(s)
+	case plan.Mount:
+		return t.mount(s)
+	case plan.Bind:
+		return t.bind(s)
+	case plan.Overlay:
+		return t.overlay(s)
+	case plan.Mask:
+		return t.mask(s)
+	case plan.Parts:
+		return t.parts(s)
+	case plan.Mkdir, plan.Symlink:
+		return t.base(s)
+	case plan.Attr:
+		return t.attr(s)
+	}
+	return fmt.Errorf("no such step: %s", s.Do)
+}
+
+// tree clones the directory, with all that is mounted below it, and cuts the
+// clone off from the host's propagation.
+func (t *Tree) tree(s plan.Step) error {
+	n, err := sys.OpenTree(unix.AT_FDCWD, s.Source.Path, unix.OPEN_TREE_CLONE|unix.AT_RECURSIVE)
+	if err != nil {
+		return err
+	}
+	t.loose = n
+	if t.Pin >= 0 {
+		if err := same(n, t.Pin); err != nil {
+			return err
+		}
+	}
+	return sys.MountSetattr(n, unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
+}
+
+// same compares what two descriptors are.
+func same(a, b int) error {
+	x, err := sys.Statx(a, "", unix.STATX_INO)
+	if err != nil {
+		return err
+	}
+	y, err := sys.Statx(b, "", unix.STATX_INO)
+	if err != nil {
+		return err
+	}
+	if x.Ino != y.Ino || x.Dev_major != y.Dev_major || x.Dev_minor != y.Dev_minor {
+		return errors.New("the directory was replaced while the machine was starting")
+	}
+	return nil
+}
+
+// idmap shows the tree's files with the machine's owners. The kernel takes an
+// id map only on a mount that was never attached.
+func (t *Tree) idmap(s plan.Step) error {
+	ns, err := t.UserNS(mount.FullIDMap, unix.Statx_t{}, unix.Statx_t{})
+	if err != nil {
+		return err
+	}
+	err = sys.MountSetattr(t.loose, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns)})
+	if s.Fallback == plan.Chown && (err == unix.EINVAL || err == unix.EOPNOTSUPP || err == unix.ENOSYS) {
+		return t.Chown(t.loose)
+	}
+	return err
+}
+
+// seat puts a loose root over "/". The host's files stay reachable through
+// the thread's own root directory, which is below.
+func (t *Tree) seat() error {
+	if t.loose < 0 {
+		return nil
+	}
+	if err := sys.MoveMount(t.loose, t.host); err != nil {
+		return fmt.Errorf("attach the machine's root: %w", err)
+	}
+	if t.root >= 0 {
+		sys.Close(t.root)
+	}
+	t.root, t.loose = t.loose, -1
+	return nil
+}
+
+// layer mounts an overlay over the tree whose upper directory is a tmpfs.
+func (t *Tree) layer(s plan.Step) error {
+	tmp, err := t.fs("tmpfs", "", s.Options, s.Attr)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(tmp)
+	for _, name := range []string{"upper", "work"} {
+		if err := t.fill(tmp, []plan.Entry{{Path: name, Mode: unix.S_IFDIR | 0o755}}); err != nil {
+			return err
+		}
+	}
+	// The overlay takes only directories of attached mounts, so the tmpfs is
+	// attached too, below the overlay.
+	lower := t.root
+	if err := sys.MoveMount(tmp, t.host); err != nil {
+		return err
+	}
+	upper, err := sys.Openat(tmp, "upper", unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(upper)
+	work, err := sys.Openat(tmp, "work", unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(work)
+	t.loose, err = overlayfs([]int{lower}, upper, work, 0)
+	if err != nil {
+		return err
+	}
+	return t.seat()
+}
+
+// overlayfs makes a detached overlay. lower is given lowest first; upper and
+// work are -1 for a read-only one.
+func overlayfs(lower []int, upper, work int, attr uint64) (int, error) {
+	fs, err := sys.Fsopen("overlay")
+	if err != nil {
+		return -1, err
+	}
+	defer sys.Close(fs)
+	set := func(key string, n int) error {
+		err := sys.FsFd(fs, key, n)
+		if err == unix.EINVAL { // before Linux 6.13 it takes names only
+			err = sys.FsSet(fs, key, threadFd(n))
+		}
+		return err
+	}
+	// The uppermost comes first.
+	for i := len(lower) - 1; i >= 0 && err == nil; i-- {
+		err = set("lowerdir+", lower[i])
+	}
+	if err == unix.EINVAL { // before Linux 6.5 it takes one list only
+		var list []string
+		for i := len(lower) - 1; i >= 0; i-- {
+			list = append(list, threadFd(lower[i]))
+		}
+		err = sys.FsSet(fs, "lowerdir", strings.Join(list, ":"))
+	}
+	if err == nil && upper >= 0 {
+		if err = set("upperdir", upper); err == nil {
+			err = set("workdir", work)
+		}
+	}
+	if err == nil {
+		err = sys.FsCreate(fs)
+	}
+	if err != nil {
+		return -1, withLog(fs, err)
+	}
+	return sys.Fsmount(fs, int(attr))
+}
+
+func threadFd(n int) string { return fmt.Sprintf("/proc/thread-self/fd/%d", n) }
+
+// withLog adds what the kernel says about a failed set-up.
+func withLog(fs int, err error) error {
+	if s := strings.TrimSpace(sys.FsLog(fs)); s != "" {
+		return fmt.Errorf("%w (%s)", err, strings.TrimPrefix(strings.TrimPrefix(s, "e "), "w "))
+	}
+	return err
+}
+
+// fs makes a detached file system.
+func (t *Tree) fs(fstype, source string, options []plan.Option, attr uint64) (int, error) {
+	fs, err := sys.Fsopen(fstype)
+	if err != nil {
+		return -1, err
+	}
+	defer func() { sys.Close(fs) }()
+	if fstype == "proc" && t.PidNS >= 0 {
+		// A procfs shows the pid namespace of the process that opens it,
+		// whatever this thread has joined, unless it is told.
+		err := sys.FsFd(fs, "pidns", t.PidNS)
+		if err == unix.EINVAL {
+			sys.Close(fs)
+			fs, err = t.ProcFS()
+		}
+		if err != nil {
+			return -1, fmt.Errorf("choose the pid namespace: %w", err)
+		}
+	}
+	if source != "" {
+		if err := sys.FsSet(fs, "source", source); err != nil {
+			return -1, withLog(fs, err)
+		}
+	}
+	for _, o := range options {
+		if o.Value == "" {
+			err = sys.FsFlag(fs, o.Key)
+		} else {
+			err = sys.FsSet(fs, o.Key, o.Value)
+		}
+		if err != nil {
+			return -1, fmt.Errorf("option %s: %w", o.Key, withLog(fs, err))
+		}
+	}
+	if err := sys.FsCreate(fs); err != nil {
+		return -1, withLog(fs, err)
+	}
+	return sys.Fsmount(fs, int(attr))
+}
+
+// mount makes a file system, fills it, and attaches it.
+func (t *Tree) mount(s plan.Step) error {
+	source := s.Source.Path
+	if source == "" {
+		source = s.Type
+	}
+	n, err := t.fs(s.Type, source, s.Options, s.Attr)
+	if err != nil {
+		return err
+	}
+	if err := t.fill(n, s.Content); err != nil {
+		sys.Close(n)
+		return err
+	}
+	if s.Target == "/" {
+		t.loose = n
+		return t.seat()
+	}
+	defer sys.Close(n)
+	if err := t.place(n, s, unix.S_IFDIR); err != nil {
+		return err
+	}
+	switch s.Target {
+	case "/run":
+		// Kept open from here: what is mounted on /run/host later hides it.
+		t.empty, err = sys.Openat(n, "host/inaccessible", unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	case "/dev/pts":
+		t.devpts, err = sys.Dup(n)
+	}
+	return err
+}
+
+// fill makes the entries inside a file system that is not attached yet, so
+// names can't lead anywhere else.
+func (t *Tree) fill(dir int, entries []plan.Entry) error {
+	for _, e := range entries {
+		err := t.entry(dir, e)
+		if err != nil && e.Optional && (err == unix.EPERM || err == unix.EEXIST) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("make %s: %w", e.Path, err)
+		}
+	}
+	return nil
+}
+
+func (t *Tree) entry(dir int, e plan.Entry) error {
+	var err error
+	switch e.Mode & unix.S_IFMT {
+	case unix.S_IFDIR:
+		if err = sys.Mkdirat(dir, e.Path, e.Mode&0o7777); err == unix.EEXIST {
+			return nil
+		}
+	case unix.S_IFLNK:
+		err = sys.Symlinkat(e.Data, dir, e.Path)
+	default:
+		err = sys.Mknodat(dir, e.Path, e.Mode, e.Dev)
+	}
+	if err == nil && e.Data != "" && e.Mode&unix.S_IFMT == unix.S_IFREG {
+		err = sys.WriteFile(dir, e.Path, e.Data)
+	}
+	if err == nil && t.UID != 0 {
+		err = sys.Fchownat(dir, e.Path, t.UID, t.GID)
+	}
+	return err
+}
+
+// bind clones the source and attaches the clone.
+func (t *Tree) bind(s plan.Step) error {
+	n, err := t.clone(s.Source, s.Recursive)
+	if errors.Is(err, unix.ENOENT) && (s.Optional || s.Lenient) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer sys.Close(n)
+	st, err := sys.Statx(n, "", unix.STATX_TYPE|unix.STATX_UID|unix.STATX_GID)
+	if err != nil {
+		return err
+	}
+	if s.IDMap != mount.NoIDMap {
+		var target unix.Statx_t
+		if s.IDMap == mount.OwnerIDMap {
+			target.Uid, target.Gid = t.UID, t.GID
+			if to, err := t.resolve(s.Target); err == nil {
+				target, err = sys.Statx(to, "", unix.STATX_UID|unix.STATX_GID)
+				sys.Close(to)
+				if err != nil {
+					return err
+				}
+			}
+		}
+		ns, err := t.UserNS(s.IDMap, st, target)
+		if err != nil {
+			return err
+		}
+		if err := sys.MountSetattr(n, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns)}); err != nil {
+			return fmt.Errorf("map owners: %w", err)
+		}
+	}
+	if s.Attr != 0 {
+		if err := setattr(n, s.Attr, s.Recursive); err != nil {
+			return err
+		}
+	}
+	return t.place(n, s, uint32(st.Mode)&unix.S_IFMT)
+}
+
+func setattr(n int, attr uint64, recursive bool) error {
+	a := unix.MountAttr{Attr_set: attr}
+	if attr&unix.MOUNT_ATTR__ATIME != 0 {
+		a.Attr_clr = unix.MOUNT_ATTR__ATIME
+	}
+	flags := uint(0)
+	if recursive {
+		flags = unix.AT_RECURSIVE
+	}
+	return sys.MountSetattr(n, flags, &a)
+}
+
+// clone gives a detached copy of the mount that the source is.
+func (t *Tree) clone(p mount.Path, recursive bool) (int, error) {
+	flags := uint(unix.OPEN_TREE_CLONE)
+	if recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	switch {
+	case p.Temp:
+		dir, err := t.Temp("src")
+		if err != nil {
+			return -1, err
+		}
+		return sys.OpenTree(unix.AT_FDCWD, dir, flags)
+	case p.InRoot:
+		n, err := t.resolve(p.Path)
+		if err != nil {
+			return -1, err
+		}
+		defer sys.Close(n)
+		return sys.OpenTree(n, "", flags|unix.AT_EMPTY_PATH)
+	}
+	// A path of the host's, named by who started the launcher.
+	return sys.OpenTree(unix.AT_FDCWD, p.Path, flags)
+}
+
+// overlay mounts what the user asked for.
+func (t *Tree) overlay(s plan.Step) error {
+	var fds []int
+	defer func() {
+		for _, n := range fds {
+			sys.Close(n)
+		}
+	}()
+	open := func(p mount.Path) (n int, hostPath string, err error) {
+		switch {
+		case p.Temp:
+			if hostPath, err = t.Temp("src"); err != nil {
+				return -1, "", err
+			}
+			n, err = sys.Openat(unix.AT_FDCWD, hostPath, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+		case p.InRoot:
+			n, err = t.resolve(p.Path)
+		default:
+			hostPath = p.Path
+			n, err = sys.Openat(unix.AT_FDCWD, p.Path, unix.O_PATH|unix.O_DIRECTORY, 0)
+		}
+		if err != nil {
+			return -1, "", fmt.Errorf("open %s: %w", p.Path, err)
+		}
+		fds = append(fds, n)
+		return n, hostPath, nil
+	}
+	var lower []int
+	for _, p := range s.Lower {
+		n, _, err := open(p)
+		if err != nil {
+			return err
+		}
+		lower = append(lower, n)
+	}
+	upper, hostPath, err := open(s.Source)
+	if err != nil {
+		return err
+	}
+	work := -1
+	if s.Attr&unix.MOUNT_ATTR_RDONLY != 0 {
+		lower, upper = append(lower, upper), -1
+	} else if s.Source.InRoot {
+		return errors.New("the upper directory lies in the machine's tree: give it as a path of the host")
+	} else {
+		dir, err := t.Work(hostPath)
+		if err != nil {
+			return fmt.Errorf("make a work directory beside %s: %w", hostPath, err)
+		}
+		if work, err = sys.Openat(unix.AT_FDCWD, dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0); err != nil {
+			return err
+		}
+		fds = append(fds, work)
+	}
+	n, err := overlayfs(lower, upper, work, s.Attr)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(n)
+	return t.place(n, s, unix.S_IFDIR)
+}
+
+// mask hides the target behind an empty node of its own kind. The nodes are
+// those that the launcher made in the machine's /run, found below the
+// descriptor of that mount: nothing the tree holds can take their place.
+func (t *Tree) mask(s plan.Step) error {
+	to, err := t.resolve(s.Target)
+	if err == unix.ENOENT && s.Lenient {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer sys.Close(to)
+	st, err := sys.Statx(to, "", unix.STATX_TYPE)
+	if err != nil {
+		return err
+	}
+	var names []string
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		names = []string{"reg"}
+	case unix.S_IFDIR:
+		names = []string{"dir"}
+	case unix.S_IFIFO:
+		names = []string{"fifo"}
+	case unix.S_IFSOCK:
+		names = []string{"sock"}
+	case unix.S_IFCHR:
+		names = []string{"chr", "sock"}
+	case unix.S_IFBLK:
+		names = []string{"blk", "sock"}
+	default:
+		return fmt.Errorf("it is neither file, directory, node, FIFO nor socket")
+	}
+	var from int
+	for _, name := range names {
+		from, err = sys.Openat2(t.empty, name, unix.O_PATH|unix.O_NOFOLLOW, 0,
+			unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV)
+		if err != unix.ENOENT {
+			break
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("open the empty node: %w", err)
+	}
+	defer sys.Close(from)
+	n, err := sys.OpenTree(from, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(n)
+	if err := setattr(n, s.Attr, false); err != nil {
+		return err
+	}
+	return sys.MoveMount(n, to)
+}
+
+// parts attaches the parts of sysfs that a machine with a network of its own
+// may see to directories of the same names, and leaves the rest out.
+func (t *Tree) parts(s plan.Step) error {
+	dir, err := t.resolve(s.Target)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(dir)
+	// The kernel binds parts only of a mount that is attached somewhere.
+	if err := t.fill(dir, []plan.Entry{{Path: "full", Mode: unix.S_IFDIR | 0o755}}); err != nil {
+		return err
+	}
+	full, err := t.fs("sysfs", "sysfs", nil, s.Attr)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(full)
+	at, err := sys.Openat(dir, "full", unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	err = sys.MoveMount(full, at)
+	sys.Close(at)
+	if err != nil {
+		return err
+	}
+	for _, name := range []string{"block", "bus", "class", "dev", "devices", "kernel"} {
+		n, err := sys.OpenTree(full, name, unix.OPEN_TREE_CLONE|unix.AT_RECURSIVE|unix.AT_SYMLINK_NOFOLLOW)
+		if err == unix.ENOENT {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		err = t.fill(dir, []plan.Entry{{Path: name, Mode: unix.S_IFDIR | 0o755}})
+		if err == nil {
+			var to int
+			if to, err = sys.Openat(dir, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0); err == nil {
+				err = sys.MoveMount(n, to)
+				sys.Close(to)
+			}
+		}
+		sys.Close(n)
+		if err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+	}
+	if err := sys.Fchdir(t.l, full); err != nil {
+		return err
+	}
+	if err := sys.Umount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("take the whole sysfs away again: %w", err)
+	}
+	if err := sys.Fchdir(t.l, t.host); err != nil {
+		return err
+	}
+	if err := sys.Unlinkat(dir, "full", unix.AT_REMOVEDIR); err != nil {
+		return err
+	}
+	return setattr(dir, s.Attr, false)
+}
+
+// base makes a directory or link of the tree's top level if it is missing. A
+// tree that can't be written to is taken as it is.
+func (t *Tree) base(s plan.Step) error {
+	name := path.Base(s.Target)
+	e := plan.Entry{Path: name, Mode: unix.S_IFDIR | s.Mode}
+	if s.Do == plan.Symlink {
+		if st, err := sys.Statx(t.root, s.Source.Path, unix.STATX_TYPE); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			return nil
+		}
+		e = plan.Entry{Path: name, Mode: unix.S_IFLNK, Data: s.Source.Path}
+	}
+	if _, err := sys.Statx(t.root, name, unix.STATX_TYPE); err != unix.ENOENT {
+		return err
+	}
+	err := t.entry(t.root, e)
+	if err == unix.EROFS || err == unix.EEXIST {
+		return nil
+	}
+	return err
+}
+
+// attr changes the flags of the mount that the target is.
+func (t *Tree) attr(s plan.Step) error {
+	if s.Target == "/" {
+		return setattr(t.root, s.Attr, s.Recursive)
+	}
+	n, err := t.resolve(s.Target)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(n)
+	return setattr(n, s.Attr, s.Recursive)
+}
+
+// place attaches a detached mount to the step's target, which it makes if the
+// step allows it.
+func (t *Tree) place(n int, s plan.Step, kind uint32) error {
+	to, err := t.target(s, kind)
+	if errors.Is(err, unix.ENOENT) && s.Lenient {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer sys.Close(to)
+	st, err := sys.Statx(to, "", unix.STATX_TYPE)
+	if err != nil {
+		return err
+	}
+	if have := uint32(st.Mode) & unix.S_IFMT; (have == unix.S_IFDIR) != (kind == unix.S_IFDIR) {
+		return fmt.Errorf("%s is %s, what goes there is %s", s.Target, kindWord(have), kindWord(kind))
+	}
+	return sys.MoveMount(n, to)
+}
+
+func kindWord(kind uint32) string {
+	switch kind {
+	case unix.S_IFDIR:
+		return "a directory"
+	case unix.S_IFLNK:
+		return "a symlink"
+	}
+	return "no directory"
+}
+
+// Finish makes the machine's root the root of the namespace and of the thread,
+// and lets go of the host's.
+func (t *Tree) Finish() error {
+	if err := t.seat(); err != nil {
+		return err
+	}
+	if err := sys.Fchdir(t.l, t.root); err != nil {
+		return fmt.Errorf("enter the machine's root: %w", err)
+	}
+	// The old root lands on top of the new one, where "." still names it.
+	if err := sys.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot into the machine's root: %w", err)
+	}
+	if err := sys.Umount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("let go of the host's root: %w", err)
+	}
+	if err := sys.Chdir(t.l, "/"); err != nil {
+		return err
+	}
+	return nil
+}

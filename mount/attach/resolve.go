@@ -1,0 +1,126 @@
+package attach
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/plan"
+	"launch/internal/sys"
+)
+
+// inRoot is how names inside the machine are looked up: links, absolute ones
+// too, mean what they would mean inside, and procfs's magic links mean
+// nothing.
+const inRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
+
+// resolve opens what a path inside the machine names.
+func (t *Tree) resolve(target string) (int, error) {
+	return sys.Openat2(t.root, target, unix.O_PATH, 0, inRoot)
+}
+
+// apiDirs are the directories that every machine's own file systems go to. A
+// link in their place is refused: a tree that redirects its /proc or /dev
+// wants something else than to be run.
+func isAPI(target string) bool {
+	switch target {
+	case "/proc", "/sys", "/dev", "/run":
+		return true
+	}
+	return false
+}
+
+// target opens the step's target, and makes it first if it is missing and the
+// step says with which mode.
+func (t *Tree) target(s plan.Step, kind uint32) (int, error) {
+	if isAPI(s.Target) {
+		n, err := sys.Openat2(t.root, s.Target, unix.O_PATH|unix.O_NOFOLLOW, 0, inRoot)
+		if err != nil {
+			return -1, fmt.Errorf("open %s: %w", s.Target, err)
+		}
+		st, err := sys.Statx(n, "", unix.STATX_TYPE)
+		if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+			err = fmt.Errorf("the tree's %s is %s, it must be a directory", s.Target, kindWord(uint32(st.Mode)&unix.S_IFMT))
+		}
+		if err != nil {
+			sys.Close(n)
+			return -1, err
+		}
+		return n, nil
+	}
+	n, err := t.resolve(s.Target)
+	if err == nil || err != unix.ENOENT || s.Mode == 0 {
+		if err != nil {
+			err = fmt.Errorf("open %s: %w", s.Target, err)
+		}
+		return n, err
+	}
+	if err := t.make(s.Target, kind, s.Mode); err != nil {
+		return -1, err
+	}
+	if n, err = t.resolve(s.Target); err != nil {
+		return -1, fmt.Errorf("open %s: %w", s.Target, err)
+	}
+	return n, nil
+}
+
+// make makes a missing target, and the directories on the way. It goes name by
+// name: each is looked up from the root again, so that links mean what they
+// mean inside, and made in the directory that the lookup of its parent gave.
+// The last one is a directory or an empty file, as kind says.
+func (t *Tree) make(target string, kind, mode uint32) error {
+	rest := strings.Split(strings.Trim(path.Clean(target), "/"), "/")
+	done := ""
+	for links := 0; len(rest) > 0; {
+		name := rest[0]
+		here := done + "/" + name
+		if n, err := t.resolve(here); err == nil {
+			sys.Close(n)
+			done, rest = here, rest[1:]
+			continue
+		} else if err != unix.ENOENT {
+			return fmt.Errorf("open %s: %w", here, err)
+		}
+		parent, err := sys.Openat2(t.root, done+"/", unix.O_PATH|unix.O_DIRECTORY, 0, inRoot)
+		if err != nil {
+			return fmt.Errorf("open %s: %w", done+"/", err)
+		}
+		e := plan.Entry{Path: name, Mode: unix.S_IFDIR | 0o755}
+		if len(rest) == 1 {
+			e.Mode = unix.S_IFDIR | mode
+			if kind != unix.S_IFDIR {
+				e.Mode = unix.S_IFREG | 0o644
+			}
+		}
+		link, lerr := sys.Readlinkat(parent, name)
+		if lerr == nil {
+			// A link to what isn't there: what it names is made.
+			sys.Close(parent)
+			if links++; links > 40 {
+				return fmt.Errorf("make %s: %w", here, unix.ELOOP)
+			}
+			if !strings.HasPrefix(link, "/") {
+				link = done + "/" + link
+			}
+			rest = append(strings.Split(strings.Trim(path.Clean(link), "/"), "/"), rest[1:]...)
+			done = ""
+			continue
+		}
+		if e.Mode&unix.S_IFMT == unix.S_IFDIR {
+			err = sys.Mkdirat(parent, name, e.Mode&0o7777)
+		} else {
+			err = sys.Mknodat(parent, name, e.Mode, 0)
+		}
+		if err == nil && t.UID != 0 {
+			err = sys.Fchownat(parent, name, t.UID, t.GID)
+		}
+		sys.Close(parent)
+		if err != nil {
+			return fmt.Errorf("make %s: %w", here, err)
+		}
+		done, rest = here, rest[1:]
+	}
+	return nil
+}
