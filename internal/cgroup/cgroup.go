@@ -1,0 +1,118 @@
+// Package cgroup makes and removes a machine's cgroup (version 2 only).
+//
+// It guarantees that Remove leaves no process and no directory of the machine
+// behind, whatever the machine made below its cgroup. It refuses to know
+// about controllers' limits.
+//
+// Room: host.
+package cgroup
+
+import (
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/sys"
+)
+
+// delegated are the files that a machine's root user owns, beside the
+// directory, so that it can divide its cgroup further.
+var delegated = [...]string{
+	"cgroup.controllers", "cgroup.events", "cgroup.procs", "cgroup.stat", "cgroup.subtree_control",
+	"cgroup.threads", "memory.oom.group", "memory.reclaim",
+}
+
+// Create makes the cgroup, owned by the user, and gives a descriptor of it.
+// A cgroup that is left over from another start is an error.
+func Create(mount, cgroup string, uid, gid uint32) (int, error) {
+	full := path.Join(mount, cgroup)
+	if err := sys.Mkdirat(unix.AT_FDCWD, full, 0o755); err != nil {
+		return -1, fmt.Errorf("make cgroup %s: %w", full, err)
+	}
+	n, err := sys.Openat(unix.AT_FDCWD, full, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open cgroup %s: %w", full, err)
+	}
+	// Controllers are passed on where they can be; a cgroup that has processes
+	// of its own can't, and the machine does without.
+	if b, err := sys.ReadFile(n, "cgroup.controllers", 4096); err == nil && len(b) > 1 {
+		enable := ""
+		for _, c := range strings.Fields(string(b)) {
+			enable += "+" + c + " "
+		}
+		_ = sys.WriteFile(n, "cgroup.subtree_control", enable) // refused: see above
+	}
+	if uid == 0 {
+		return n, nil
+	}
+	if err := sys.Fchownat(n, "", uid, gid); err != nil {
+		sys.Close(n)
+		return -1, fmt.Errorf("give cgroup %s to user %d: %w", full, uid, err)
+	}
+	for _, name := range delegated {
+		if err := sys.Fchownat(n, name, uid, gid); err != nil && err != unix.ENOENT {
+			sys.Close(n)
+			return -1, fmt.Errorf("give %s of cgroup %s to user %d: %w", name, full, uid, err)
+		}
+	}
+	return n, nil
+}
+
+// Remove kills what runs in the cgroup and removes it with all that is below.
+// A cgroup that is gone is no error. It waits up to five seconds for the
+// kernel to let go of the processes.
+func Remove(full string) error {
+	n, err := sys.Openat(unix.AT_FDCWD, full, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err == unix.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open cgroup %s: %w", full, err)
+	}
+	defer sys.Close(n)
+	// The plain case first: nothing is left but the directory.
+	if err := sys.Unlinkat(unix.AT_FDCWD, full, unix.AT_REMOVEDIR); err == nil || err == unix.ENOENT {
+		return nil
+	}
+	if err := sys.WriteFile(n, "cgroup.kill", "1"); err != nil && err != unix.ENOENT {
+		return fmt.Errorf("kill what runs in cgroup %s: %w", full, err)
+	}
+	deadline := time.Now().Add(5 * time.Second)
+	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
+		removeBelow(n)
+		err := sys.Unlinkat(unix.AT_FDCWD, full, unix.AT_REMOVEDIR)
+		if err == nil || err == unix.ENOENT {
+			return nil
+		}
+		if err != unix.EBUSY || time.Now().After(deadline) {
+			return fmt.Errorf("remove cgroup %s: %w", full, err)
+		}
+		time.Sleep(wait)
+	}
+}
+
+// removeBelow removes the cgroups below an open one, deepest first, as far as
+// they can be.
+func removeBelow(n int) {
+	again, err := sys.Openat(n, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return
+	}
+	defer sys.Close(again)
+	names, err := sys.Names(again)
+	if err != nil {
+		return
+	}
+	for _, name := range names {
+		sub, err := sys.Openat(n, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+		if err != nil {
+			continue // a file, or gone
+		}
+		removeBelow(sub)
+		sys.Close(sub)
+		_ = sys.Unlinkat(n, name, unix.AT_REMOVEDIR) // busy: tried again
+	}
+}

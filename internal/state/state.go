@@ -1,0 +1,331 @@
+// Package state keeps what must survive the launcher: that a machine of a name
+// runs, and what has to be undone when it is gone.
+//
+// A machine has a directory under /run/launch with a lock, which its launcher
+// holds as long as it lives, and a journal. Each effect on the host is recorded
+// in the journal before it is made, so that whoever finds the lock free can
+// finish what the launcher could not. Undoing an effect that was never made,
+// or twice, does nothing.
+//
+// Room: engine.
+package state
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/cgroup"
+	"launch/internal/sys"
+)
+
+// Dir is where machines are kept. It is root's alone.
+const Dir = "/run/launch"
+
+// version is the first word of a journal.
+const version = "launch-undo-1"
+
+// Effect is a kind of change to the host.
+type Effect string
+
+// The effects that can be undone.
+const (
+	Cgroup Effect = "cgroup" // a cgroup: processes in it are killed, it is removed
+	Tree   Effect = "tree"   // a directory with all that is in it
+	File   Effect = "file"   // an empty file
+)
+
+// ErrBusy is what Open gives when the machine's launcher is alive.
+var ErrBusy = errors.New("a machine of this name is running")
+
+// Machine is an open directory of a machine.
+type Machine struct {
+	Name    string
+	dir     int // /run/launch/NAME
+	lock    int
+	journal int
+	entries []entry
+}
+
+type entry struct {
+	effect Effect
+	what   string
+}
+
+// Open takes the machine's name: it makes the directory and locks it. What an
+// earlier launcher of that name left is undone first.
+func Open(name string) (*Machine, error) {
+	base, err := openBase()
+	if err != nil {
+		return nil, err
+	}
+	defer sys.Close(base)
+	m := &Machine{Name: name, dir: -1, lock: -1, journal: -1}
+	for try := 0; ; try++ {
+		ok, err := m.take(base)
+		if err != nil {
+			m.close()
+			return nil, err
+		}
+		if ok {
+			break
+		}
+		// The directory went away between opening and locking: another
+		// launcher finished.
+		m.close()
+		if try == 100 {
+			return nil, fmt.Errorf("lock %s/%s: it keeps disappearing", Dir, name)
+		}
+	}
+	if err := m.load(); err != nil {
+		m.close()
+		return nil, err
+	}
+	if err := m.Undo(); err != nil {
+		m.close()
+		return nil, fmt.Errorf("undo what an earlier machine left: %w", err)
+	}
+	return m, nil
+}
+
+// openBase opens /run/launch, and makes it if it is missing.
+func openBase() (int, error) {
+	if err := sys.Mkdirat(unix.AT_FDCWD, Dir, 0o700); err != nil && err != unix.EEXIST {
+		return -1, fmt.Errorf("make %s: %w", Dir, err)
+	}
+	n, err := sys.Openat(unix.AT_FDCWD, Dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open %s: %w", Dir, err)
+	}
+	return n, nil
+}
+
+// take opens and locks the directory. It reports false when the lock taken is
+// no longer the one that the name stands for.
+func (m *Machine) take(base int) (bool, error) {
+	if err := sys.Mkdirat(base, m.Name, 0o700); err != nil && err != unix.EEXIST {
+		return false, fmt.Errorf("make %s/%s: %w", Dir, m.Name, err)
+	}
+	var err error
+	if m.dir, err = sys.Openat(base, m.Name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0); err != nil {
+		if err == unix.ENOENT {
+			return false, nil
+		}
+		return false, fmt.Errorf("open %s/%s: %w", Dir, m.Name, err)
+	}
+	if m.lock, err = sys.Openat(m.dir, "lock", unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW, 0o600); err != nil {
+		if err == unix.ENOENT {
+			return false, nil
+		}
+		return false, fmt.Errorf("open the lock of %s/%s: %w", Dir, m.Name, err)
+	}
+	if err := sys.Flock(m.lock, unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if err == unix.EWOULDBLOCK {
+			return false, ErrBusy
+		}
+		return false, fmt.Errorf("lock %s/%s: %w", Dir, m.Name, err)
+	}
+	st, err := sys.Statx(m.lock, "", unix.STATX_NLINK)
+	if err != nil {
+		return false, fmt.Errorf("look at the lock of %s/%s: %w", Dir, m.Name, err)
+	}
+	return st.Nlink > 0, nil
+}
+
+// load reads the journal of an earlier launcher. A torn last line is an
+// effect that was never made, since the record comes first.
+func (m *Machine) load() error {
+	b, err := sys.ReadFile(m.dir, "undo", 1<<20)
+	if err == unix.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the journal of %s/%s: %w", Dir, m.Name, err)
+	}
+	for line := range strings.SplitAfterSeq(string(b), "\n") {
+		text, whole := strings.CutSuffix(line, "\n")
+		effect, what, ok := strings.Cut(text, " ")
+		if whole && ok && effect != version {
+			m.entries = append(m.entries, entry{Effect(effect), unescape(what)})
+		}
+	}
+	return nil
+}
+
+var escaper = strings.NewReplacer("%", "%25", "\n", "%0a")
+var unescaper = strings.NewReplacer("%25", "%", "%0a", "\n")
+
+func unescape(s string) string { return unescaper.Replace(s) }
+
+// Record notes an effect that is about to be made.
+func (m *Machine) Record(e Effect, what string) error {
+	if m.journal < 0 {
+		n, err := sys.Openat(m.dir, "undo", unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW, 0o600)
+		if err != nil {
+			return fmt.Errorf("open the journal: %w", err)
+		}
+		m.journal = n
+		if err := sys.WriteString(n, version+" \n"); err != nil {
+			return fmt.Errorf("write the journal: %w", err)
+		}
+	}
+	if err := sys.WriteString(m.journal, string(e)+" "+escaper.Replace(what)+"\n"); err != nil {
+		return fmt.Errorf("write the journal: %w", err)
+	}
+	m.entries = append(m.entries, entry{e, what})
+	return nil
+}
+
+// Undo undoes the recorded effects, last first, and forgets those it could.
+func (m *Machine) Undo() error {
+	var errs []error
+	var left []entry
+	for i := len(m.entries) - 1; i >= 0; i-- {
+		if err := m.entries[i].undo(); err != nil {
+			errs = append(errs, err)
+			left = append([]entry{m.entries[i]}, left...)
+		}
+	}
+	m.entries = left
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	if m.journal >= 0 {
+		sys.Close(m.journal)
+		m.journal = -1
+	}
+	if err := sys.Unlinkat(m.dir, "undo", 0); err != nil && err != unix.ENOENT {
+		return fmt.Errorf("remove the journal: %w", err)
+	}
+	return nil
+}
+
+func (e entry) undo() error {
+	if !strings.HasPrefix(e.what, "/") || path.Clean(e.what) != e.what {
+		return fmt.Errorf("undo %s %q: not a clean path", e.effect, e.what)
+	}
+	switch e.effect {
+	case Cgroup:
+		return cgroup.Remove(e.what)
+	case Tree:
+		return removeTree(unix.AT_FDCWD, e.what)
+	case File:
+		if err := sys.Unlinkat(unix.AT_FDCWD, e.what, 0); err != nil && err != unix.ENOENT {
+			return fmt.Errorf("remove %s: %w", e.what, err)
+		}
+		return nil
+	}
+	return fmt.Errorf("undo %s %s: this launch knows no such effect; a newer one made it", e.effect, e.what)
+}
+
+// removeTree removes a directory and all below it, by descriptor, following
+// nothing and crossing no mount.
+func removeTree(at int, name string) error {
+	n, err := sys.Openat2(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, unix.RESOLVE_NO_SYMLINKS)
+	if err == unix.ENOENT {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("open %s: %w", name, err)
+	}
+	err = empty(n)
+	sys.Close(n)
+	if err != nil {
+		return fmt.Errorf("empty %s: %w", name, err)
+	}
+	if err := sys.Unlinkat(at, name, unix.AT_REMOVEDIR); err != nil && err != unix.ENOENT {
+		return fmt.Errorf("remove %s: %w", name, err)
+	}
+	return nil
+}
+
+func empty(n int) error {
+	names, err := sys.Names(n)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		err := sys.Unlinkat(n, name, 0)
+		if err == unix.EISDIR || err == unix.EPERM {
+			sub, serr := sys.Openat2(n, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV)
+			if serr != nil {
+				return fmt.Errorf("open %s: %w", name, serr)
+			}
+			err = empty(sub)
+			sys.Close(sub)
+			if err == nil {
+				err = sys.Unlinkat(n, name, unix.AT_REMOVEDIR)
+			}
+		}
+		if err != nil && err != unix.ENOENT {
+			return fmt.Errorf("remove %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// Close gives the name back, and removes the directory if nothing is left to
+// undo.
+func (m *Machine) Close() {
+	if len(m.entries) == 0 {
+		// The lock goes last but one: who waits for it sees that its file has
+		// no name any more, and begins anew.
+		_ = sys.Unlinkat(m.dir, "lock", 0)
+		_ = sys.Unlinkat(unix.AT_FDCWD, path.Join(Dir, m.Name), unix.AT_REMOVEDIR)
+	}
+	m.close()
+}
+
+func (m *Machine) close() {
+	for _, n := range []*int{&m.dir, &m.lock, &m.journal} {
+		if *n >= 0 {
+			sys.Close(*n)
+			*n = -1
+		}
+	}
+}
+
+// Cleanup undoes what launchers that are gone have left: of the named machine,
+// or of all if name is "". Machines that run are not touched. It gives the
+// names of those it cleaned up.
+func Cleanup(name string) (cleaned []string, err error) {
+	n, err := sys.Openat(unix.AT_FDCWD, Dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	if err == unix.ENOENT {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", Dir, err)
+	}
+	names, err := sys.Names(n)
+	sys.Close(n)
+	if err != nil {
+		return nil, fmt.Errorf("list %s: %w", Dir, err)
+	}
+	var errs []error
+	for _, found := range names {
+		if name != "" && found != name {
+			continue
+		}
+		m, err := Open(found)
+		if err == ErrBusy {
+			if name != "" {
+				errs = append(errs, fmt.Errorf("%s: %w", found, err))
+			}
+			continue
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", found, err))
+			continue
+		}
+		m.Close()
+		cleaned = append(cleaned, found)
+	}
+	if name == "" && len(errs) == 0 {
+		// Only an empty one goes.
+		_ = sys.Unlinkat(unix.AT_FDCWD, Dir, unix.AT_REMOVEDIR)
+	}
+	return cleaned, errors.Join(errs...)
+}
