@@ -1,0 +1,410 @@
+package engine
+
+import (
+	"fmt"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/child"
+	"launch/internal/console"
+	"launch/internal/plan"
+	"launch/internal/state"
+	"launch/internal/sys"
+	"launch/mount"
+	"launch/mount/attach"
+	"launch/settings"
+	"launch/userns"
+	"launch/userns/shift"
+)
+
+// builder puts a machine together on its own thread.
+type builder struct {
+	plan   *plan.Plan
+	opt    Options
+	state  *state.Machine
+	cgroup int
+
+	l      sys.Locked
+	tree   *attach.Tree
+	prog   *child.Program
+	proc   *child.Process
+	pty    console.Pty
+	goR    int
+	goW    int
+	statR  int
+	statW  int
+	idmaps int // the user namespace for id-mapped mounts, -1 before it is needed
+	user   user
+}
+
+// root is the host's id of the machine's root user.
+func (b *builder) root() uint32 {
+	if !b.plan.Users.Private() {
+		return 0
+	}
+	return b.plan.Users.Range.Start
+}
+
+// programMax is more than any program has: about 20 steps, 64 capabilities and
+// 16 limits.
+const programMax = 160
+
+// build makes the machine and lets its payload go.
+func (b *builder) build(l sys.Locked) (err error) {
+	b.l, b.idmaps = l, -1
+	if b.tree, err = attach.Begin(l); err != nil {
+		return err
+	}
+	defer b.tree.Close()
+	defer func() {
+		if b.idmaps >= 0 {
+			sys.Close(b.idmaps)
+		}
+	}()
+	t := b.tree
+	t.Pin, t.UID, t.GID = b.opt.Pin, b.root(), b.root()
+	t.UserNS, t.Chown, t.Temp, t.Work = b.userNS, b.chown, b.temp, b.work
+	t.ProcFS = b.procFS
+
+	// Here: own mount namespace, all else the host's. The first process is
+	// born now, so that what it does for itself (a network namespace takes
+	// longer than all mounts) happens beside the mounts.
+	if err := b.birth(); err != nil {
+		return err
+	}
+	if err := b.steps(settings.Outer); err != nil {
+		return err
+	}
+	if err := b.ready(); err != nil {
+		return err
+	}
+	// Here: the first process waits, its namespaces are complete. This thread
+	// joins those that decide what proc, sysfs, mqueue and cgroup2 show, but
+	// stays in the mount namespace that belongs to the host's users: what is
+	// mounted here, the machine can't unmount.
+	if err := b.join(); err != nil {
+		return err
+	}
+	if err := b.steps(settings.Inner); err != nil {
+		return err
+	}
+	if b.plan.Console != settings.ConsolePipe {
+		if b.pty, err = console.Open(t.Devpts()); err != nil {
+			return fmt.Errorf("open the machine's terminal: %w", err)
+		}
+		if err := b.pty.Own(b.root(), b.root()+5); err != nil {
+			return fmt.Errorf("give the terminal to the machine: %w", err)
+		}
+	}
+	if err := t.Finish(); err != nil {
+		return err
+	}
+	// Here: the machine's tree is complete, and the root of this thread and of
+	// the first process.
+	if err := b.payload(); err != nil {
+		return err
+	}
+	return b.release()
+}
+
+// steps performs the plan's steps of one world.
+func (b *builder) steps(w settings.World) error {
+	for i, s := range b.plan.Steps {
+		if s.World != w {
+			continue
+		}
+		if err := b.tree.Do(s); err != nil {
+			return &StepError{i + 1, s.Origin, err}
+		}
+	}
+	return nil
+}
+
+// birth starts the first process with the part of its program that needs
+// nothing of the tree.
+func (b *builder) birth() (err error) {
+	if b.goR, b.goW, err = sys.Pipe(); err != nil {
+		return fmt.Errorf("make the go pipe: %w", err)
+	}
+	if b.statR, b.statW, err = sys.Pipe(); err != nil {
+		return fmt.Errorf("make the status pipe: %w", err)
+	}
+	b.prog = child.New(programMax)
+	var flags uint64
+	for _, n := range b.plan.Namespaces {
+		if !n.Late {
+			flags |= n.Flag
+		}
+	}
+	for i, op := range b.plan.Program {
+		if err := b.lower(op); err != nil {
+			return b.programError(i, err)
+		}
+		if op.Call == plan.Go {
+			break
+		}
+	}
+	if b.proc, err = child.Start(b.l, b.prog, child.Options{Namespaces: flags, Cgroup: b.cgroup}); err != nil {
+		return fmt.Errorf("clone the first process: %w", err)
+	}
+	sys.Close(b.goR)
+	sys.Close(b.statW)
+	return nil
+}
+
+func (b *builder) programError(i int, err error) error {
+	return &StepError{len(b.plan.Steps) + i + 1, b.plan.Program[i].Origin, err}
+}
+
+// failure is what went wrong in the first process.
+func (b *builder) failure() error {
+	f := b.proc.Failure()
+	if f == nil {
+		return fmt.Errorf("the first process ended without a word")
+	}
+	// Ops are named by the plan's text; several ops may stem from one.
+	for i, op := range b.plan.Program {
+		if op.Text == f.Name {
+			return b.programError(i, f)
+		}
+	}
+	return f
+}
+
+// ready waits until the first process has its namespaces.
+func (b *builder) ready() error {
+	n, err := sys.Read(b.statR, make([]byte, 1))
+	if err != nil {
+		return fmt.Errorf("hear from the first process: %w", err)
+	}
+	if n == 0 {
+		return b.failure()
+	}
+	if b.plan.Users.Private() {
+		return writeMaps(b.proc.PID, b.plan.Users.Range.Map())
+	}
+	return nil
+}
+
+func writeMaps(pid int, m userns.Map) error {
+	for _, name := range []string{"uid_map", "gid_map"} {
+		if err := sys.WriteFile(unix.AT_FDCWD, procPath(pid, name), m.String()); err != nil {
+			return fmt.Errorf("write the %s: %w", name, err)
+		}
+	}
+	return nil
+}
+
+func procPath(pid int, name string) string { return "/proc/" + strconv.Itoa(pid) + "/" + name }
+
+// join puts the thread into the machine's namespaces and sets them up.
+func (b *builder) join() error {
+	flags := 0
+	network := false
+	var err error
+	if b.tree.PidNS, err = sys.Openat(unix.AT_FDCWD, procPath(b.proc.PID, "ns/pid"), unix.O_RDONLY, 0); err != nil {
+		return fmt.Errorf("open the machine's pid namespace: %w", err)
+	}
+	for _, n := range b.plan.Namespaces {
+		switch n.Flag {
+		case 0, unix.CLONE_NEWUSER:
+			continue
+		case unix.CLONE_NEWNET:
+			network = true
+		}
+		flags |= int(n.Flag)
+	}
+	if err := sys.Setns(b.l, b.proc.Pidfd, flags); err != nil {
+		return fmt.Errorf("join the machine's namespaces: %w", err)
+	}
+	if err := sys.Sethostname(b.l, b.plan.Hostname); err != nil {
+		return fmt.Errorf("set the host name: %w", err)
+	}
+	if network {
+		if err := loopback(); err != nil {
+			return fmt.Errorf("bring up the loopback interface: %w", err)
+		}
+	}
+	return nil
+}
+
+// procFS opens a procfs context of the machine's pid namespace: a process that
+// is born into the namespace does, and shares its descriptors with us.
+func (b *builder) procFS() (int, error) {
+	p := child.New(4)
+	p.Add("open a proc file system", unix.SYS_FSOPEN, p.String("proc"), unix.FSOPEN_CLOEXEC)
+	p.Add("end", unix.SYS_EXIT_GROUP, 0)
+	c, err := child.Start(b.l, p, child.Options{ShareFiles: true})
+	if err != nil {
+		return -1, err
+	}
+	_, _, err = sys.Wait(c.Pidfd)
+	sys.Close(c.Pidfd)
+	if f := c.Failure(); f != nil {
+		return -1, f
+	}
+	n, _ := c.Result(0)
+	return n, err
+}
+
+// userNS gives a user namespace for id-mapped mounts.
+func (b *builder) userNS(kind mount.IDMap, source, target unix.Statx_t) (int, error) {
+	r := b.plan.Users.Range
+	var m userns.Map
+	switch kind {
+	case mount.FullIDMap:
+		if b.idmaps >= 0 {
+			return b.idmaps, nil
+		}
+		// Beside the machine's range, the host's root gets an id that no file
+		// has, so that the launcher itself can make what is missing.
+		m = userns.Map{{Inside: 0, Outside: r.Start, Size: r.Size}}
+		if !r.Contains(0) {
+			m = append(m, userns.Extent{Inside: hostRoot, Outside: 0, Size: 1})
+		}
+	case mount.RootIDMap:
+		m = userns.Map{{Inside: source.Uid, Outside: r.Start, Size: 1}}
+	case mount.OwnerIDMap:
+		m = userns.Map{{Inside: source.Uid, Outside: target.Uid, Size: 1}}
+	}
+	// Not on this thread: over its root lies the machine's, and the kernel
+	// lets nobody make user namespaces whose root is hidden like that.
+	n := -1
+	err := sys.Elsewhere(func(l sys.Locked) (err error) {
+		n, err = mapNamespace(l, m)
+		return err
+	})
+	if err != nil {
+		return -1, fmt.Errorf("make a user namespace for the id map: %w", err)
+	}
+	if kind == mount.FullIDMap {
+		b.idmaps = n
+	}
+	return n, nil
+}
+
+// hostRoot is the id that the host's root has in id-mapped trees.
+const hostRoot = 2147483646
+
+// mapNamespace makes a user namespace with the map and nothing in it. It takes
+// a process to make one; the process waits until the map is written, and ends.
+func mapNamespace(l sys.Locked, m userns.Map) (int, error) {
+	r, w, err := sys.Pipe()
+	if err != nil {
+		return -1, err
+	}
+	var one byte
+	p := child.New(4)
+	p.Add("close the other end of the pipe", unix.SYS_CLOSE, uintptr(w))
+	p.Add("wait for the map", unix.SYS_READ, uintptr(r), child.Keep(p, &one), 1)
+	p.Add("end", unix.SYS_EXIT_GROUP, 0)
+	c, err := child.Start(l, p, child.Options{Namespaces: unix.CLONE_NEWUSER})
+	sys.Close(r)
+	if err != nil {
+		sys.Close(w)
+		return -1, err
+	}
+	n := -1
+	if err = writeMaps(c.PID, m); err == nil {
+		n, err = sys.Openat(unix.AT_FDCWD, procPath(c.PID, "ns/user"), unix.O_RDONLY, 0)
+	}
+	sys.Close(w)
+	if _, _, werr := sys.Wait(c.Pidfd); err == nil && werr != nil {
+		err = werr
+	}
+	sys.Close(c.Pidfd)
+	return n, err
+}
+
+// chown gives a tree to the machine's users.
+func (b *builder) chown(rootfd int) error {
+	_, err := shift.Recursive(rootfd, b.plan.Users.Range, nil)
+	return err
+}
+
+// temp makes a fresh directory for an empty source.
+func (b *builder) temp(what string) (string, error) {
+	dir := "/var/tmp/launch-" + b.plan.Machine + "-" + random()
+	if err := b.state.Record(state.Tree, dir); err != nil {
+		return "", err
+	}
+	if err := sys.Mkdirat(unix.AT_FDCWD, dir, 0o700); err != nil {
+		return "", fmt.Errorf("make %s: %w", dir, err)
+	}
+	return b.mkdir(path.Join(dir, what), 0o755)
+}
+
+// work makes the work directory of an overlay beside its upper directory, on
+// the same file system.
+func (b *builder) work(upper string) (string, error) {
+	dir := path.Join(path.Dir(upper), ".#"+path.Base(upper)+random())
+	if err := b.state.Record(state.Tree, dir); err != nil {
+		return "", err
+	}
+	return b.mkdir(dir, 0o700)
+}
+
+func (b *builder) mkdir(dir string, mode uint32) (string, error) {
+	if err := sys.Mkdirat(unix.AT_FDCWD, dir, mode); err != nil {
+		return "", fmt.Errorf("make %s: %w", dir, err)
+	}
+	if b.root() != 0 {
+		if err := sys.Fchownat(unix.AT_FDCWD, dir, b.root(), b.root()); err != nil {
+			return "", fmt.Errorf("give %s to the machine: %w", dir, err)
+		}
+	}
+	return dir, nil
+}
+
+// release fills in the rest of the program, and lets the first process run it.
+func (b *builder) release() error {
+	after := false
+	for i, op := range b.plan.Program {
+		if after {
+			if err := b.lower(op); err != nil {
+				return b.programError(i, err)
+			}
+		}
+		after = after || op.Call == plan.Go
+	}
+	if err := sys.WriteString(b.goW, "g"); err != nil {
+		return fmt.Errorf("let the first process go: %w", err)
+	}
+	sys.Close(b.goW)
+	b.pty.CloseSlave()
+	// The pipe closes when the payload is executed, or when the process ends
+	// before.
+	if _, err := sys.Read(b.statR, make([]byte, 1)); err != nil {
+		return fmt.Errorf("hear from the first process: %w", err)
+	}
+	sys.Close(b.statR)
+	if f := b.proc.Failure(); f != nil {
+		return b.failure()
+	}
+	if !b.executed() {
+		return fmt.Errorf("the first process was killed before it could run the payload")
+	}
+	return nil
+}
+
+// executed reports whether the process became the payload. An execve that
+// worked never returns, so its result stays open; one that a kill prevented
+// leaves the process dead.
+func (b *builder) executed() bool {
+	fds := []unix.PollFd{{Fd: int32(b.proc.Pidfd), Events: unix.POLLIN}}
+	n, _ := sys.Poll(fds, 0)
+	if n == 0 {
+		return true
+	}
+	// It has ended already: as the payload, if the last op was reached.
+	return b.prog.Reached()
+}
+
+func random() string {
+	var buf [8]byte
+	sys.Random(buf[:])
+	return strings.ToLower(fmt.Sprintf("%x", buf))
+}

@@ -1,0 +1,327 @@
+// Package engine carries out a plan: it is the only place that knows the whole
+// order of a start.
+//
+// Three parties take part. The *supervisor* (the calling goroutine) holds the
+// machine's lock, forwards the console and signals, waits for the end, and
+// undoes what was made. The *builder* is one locked thread in a mount
+// namespace of its own; it puts the tree together with ordinary Go code. The
+// *first process* is a clone of that thread which runs a table of system calls
+// and becomes the payload (package child).
+//
+// What it guarantees: every effect on the host is recorded before it is made;
+// whatever happens, the payload dies with the launcher; an error names the
+// step that failed and who asked for it. It refuses to know options, files or
+// bundles: what it does is in the plan.
+//
+// Room: engine.
+package engine
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"path"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/cgroup"
+	"launch/internal/console"
+	"launch/internal/origin"
+	"launch/internal/plan"
+	"launch/internal/state"
+	"launch/internal/sys"
+	"launch/settings"
+	"launch/userns"
+	"launch/userns/pick"
+)
+
+// Options are what a run needs beside the plan.
+type Options struct {
+	// Pin is the tree's directory, as it was looked at for the plan.
+	Pin int
+	// Shift is the first id of the range that the tree's files belong to now.
+	Shift uint32
+	// Warn takes what a person should know; it may be nil.
+	Warn func(string)
+	// Started is called when the payload runs, with its number on the host.
+	Started func(pid int)
+}
+
+// StepError is a step of a plan that failed.
+type StepError struct {
+	// Number counts from 1, over the steps and then the program.
+	Number int
+	Origin origin.Origin
+	// Err says what was done to what, and why it failed.
+	Err error
+}
+
+func (e *StepError) Error() string { return fmt.Sprintf("step %d, %v", e.Number, e.Err) }
+
+// Unwrap gives the cause.
+func (e *StepError) Unwrap() error { return e.Err }
+
+// Reboot is the status of a machine that wants to be started again.
+const Reboot = 133
+
+// Run carries out the plan and gives the exit status. An error means that the
+// machine did not start, or that something could not be undone; the status is
+// right in both cases.
+func Run(p *plan.Plan, o Options) (status int, err error) {
+	if o.Warn == nil {
+		o.Warn = func(string) {}
+	}
+	// A launcher that the machine could read or trace would give it the host.
+	if err := sys.Prctl(unix.PR_SET_DUMPABLE, 0, 0); err != nil {
+		return 1, fmt.Errorf("become undumpable: %w", err)
+	}
+	s := &supervisor{plan: p, opt: o}
+	if err := s.listen(); err != nil {
+		return 1, err
+	}
+	defer s.deafen()
+	for {
+		status, err := s.once()
+		if err != nil || status != Reboot || p.KeepUnit {
+			return status, err
+		}
+	}
+}
+
+// supervisor is one run of one machine.
+type supervisor struct {
+	plan    *plan.Plan
+	opt     Options
+	state   *state.Machine
+	signals chan os.Signal
+	wakeR   int
+	wakeW   int
+	pending chan os.Signal
+}
+
+// listen makes signals wake the loop instead of ending the launcher.
+func (s *supervisor) listen() error {
+	var err error
+	if s.wakeR, s.wakeW, err = sys.Pipe(); err != nil {
+		return fmt.Errorf("make the wake pipe: %w", err)
+	}
+	s.signals = make(chan os.Signal, 16)
+	s.pending = make(chan os.Signal, 64)
+	signal.Notify(s.signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGWINCH)
+	go func() {
+		for sig := range s.signals {
+			s.pending <- sig
+			// Not through package sys: when a signal comes is not the
+			// machine's doing, and would shift the numbers of fault runs.
+			unix.Write(s.wakeW, []byte{1})
+		}
+	}()
+	return nil
+}
+
+func (s *supervisor) deafen() {
+	signal.Stop(s.signals)
+	close(s.signals)
+	sys.Close(s.wakeR)
+}
+
+// once starts the machine, waits for its end, and undoes everything.
+func (s *supervisor) once() (status int, err error) {
+	p := s.plan
+	if s.state, err = state.Open(p.Machine); err != nil {
+		if err == state.ErrBusy {
+			return 1, fmt.Errorf("a machine named %q is running already", p.Machine)
+		}
+		return 1, err
+	}
+	defer s.state.Close()
+	defer func() {
+		if uerr := s.state.Undo(); uerr != nil {
+			err = errors.Join(err, fmt.Errorf("undo: %w", uerr))
+		}
+	}()
+
+	if p.Users.Mode == userns.Pick {
+		held, err := pick.Range(p.Machine, s.opt.Shift)
+		if err != nil {
+			return 1, &StepError{1, p.Users.Origin, err}
+		}
+		defer held.Release()
+		p.SetRange(held.Range)
+	} else {
+		p.SetRange(p.Users.Range)
+	}
+	b := &builder{plan: p, opt: s.opt, state: s.state, cgroup: -1}
+	if p.Cgroup != (plan.Cgroup{}) {
+		full := path.Join(p.Cgroup.Mount, p.Cgroup.Path)
+		if err := s.state.Record(state.Cgroup, full); err != nil {
+			return 1, err
+		}
+		if b.cgroup, err = cgroup.Create(p.Cgroup.Mount, p.Cgroup.Path, b.root(), b.root()); err != nil {
+			return 1, err
+		}
+		defer sys.Close(b.cgroup)
+	}
+
+	// The thread lives as long as the machine: it is what the first process
+	// dies with.
+	started, hold := make(chan error), make(chan bool)
+	defer close(hold)
+	go func() {
+		started <- b.build(sys.Lock())
+		<-hold
+	}()
+	err = <-started
+	if b.proc != nil {
+		defer sys.Close(b.proc.Pidfd)
+	}
+	if err != nil {
+		b.kill()
+		return 1, err
+	}
+	defer b.pty.Close()
+	if s.opt.Started != nil {
+		s.opt.Started(b.proc.PID)
+	}
+	return s.supervise(b)
+}
+
+// supervise is the loop of a machine's life.
+func (s *supervisor) supervise(b *builder) (int, error) {
+	var f *console.Forwarder
+	asked, hung := false, false
+	if b.pty.Master > 0 && s.plan.Console != settings.ConsolePassive {
+		mode := console.ReadOnly
+		if s.plan.Console == settings.ConsoleInteractive {
+			mode = console.Interactive
+		}
+		var err error
+		f, err = console.New(console.Config{
+			In: 0, Out: 1, Master: b.pty.Master, Mode: mode, Reset: mode == console.Interactive,
+			Hotkey: func(k console.Hotkey) {
+				switch k {
+				case console.Kill:
+					asked = true
+					sys.PidfdSignal(b.proc.Pidfd, int(unix.SIGKILL))
+				case console.Poweroff:
+					sys.PidfdSignal(b.proc.Pidfd, sigrtmin+4)
+				case console.Reboot:
+					sys.PidfdSignal(b.proc.Pidfd, sigrtmin+5)
+				default:
+					s.opt.Warn("after ^] ^]: ^] ends the machine, p powers it off, r reboots it")
+				}
+			},
+		})
+		if err != nil {
+			b.kill()
+			return 1, fmt.Errorf("set up the console: %w", err)
+		}
+		defer f.Restore()
+	}
+	// stop asks the machine to end; the second time it is killed.
+	stop := func() error {
+		sig := int(unix.SIGKILL)
+		if s.plan.Stop.Signal != 0 && !asked {
+			sig = s.plan.Stop.Signal
+		}
+		asked = true
+		return sys.PidfdSignal(b.proc.Pidfd, sig)
+	}
+	var fds []unix.PollFd
+	for {
+		fds = append(fds[:0], unix.PollFd{Fd: int32(b.proc.Pidfd), Events: unix.POLLIN}, unix.PollFd{Fd: int32(s.wakeR), Events: unix.POLLIN})
+		timeout := -1
+		if f != nil {
+			fds = f.Fds(fds)
+			timeout = f.Timeout()
+		}
+		if _, err := sys.Poll(fds, timeout); err != nil {
+			b.kill()
+			return 1, fmt.Errorf("wait for the machine: %w", err)
+		}
+		if fds[1].Revents != 0 {
+			sys.Read(s.wakeR, make([]byte, 64))
+			for more := true; more; {
+				select {
+				case sig := <-s.pending:
+					switch sig {
+					case unix.SIGWINCH:
+						if f != nil {
+							f.Resize()
+						}
+					case unix.SIGHUP:
+						asked = true
+						sys.PidfdSignal(b.proc.Pidfd, int(unix.SIGKILL))
+					default:
+						stop()
+					}
+				default:
+					more = false
+				}
+			}
+		}
+		if f != nil {
+			state, err := f.Handle(fds[2:])
+			if err != nil {
+				s.opt.Warn(fmt.Sprintf("the console is gone: %v", err))
+				f.Restore()
+				f = nil
+			} else if state == console.Hung && !hung {
+				// Nobody can see or stop the machine any more.
+				hung = true
+				stop()
+			}
+		}
+		if fds[0].Revents != 0 {
+			break
+		}
+	}
+	code, status, err := sys.Wait(b.proc.Pidfd)
+	if f != nil {
+		f.Drain(time.Second)
+	}
+	if err != nil {
+		return 1, fmt.Errorf("reap the machine's first process: %w", err)
+	}
+	return verdict(code, status, asked)
+}
+
+// sigrtmin is the first real-time signal as libc counts.
+const sigrtmin = 34
+
+// CLD_EXITED and its like of siginfo.
+const (
+	cldExited = 1
+	cldKilled = 2
+)
+
+// verdict is the launcher's exit status for the end of the first process. The
+// kernel ends a pid namespace that asked for power off or halt by SIGINT, and
+// for a reboot by SIGHUP.
+func verdict(code, status int, asked bool) (int, error) {
+	switch {
+	case code == cldExited && status == Reboot:
+		return 1, nil // means something else to who started the launcher
+	case code == cldExited:
+		return status, nil
+	case code == cldKilled && status == int(unix.SIGINT):
+		return 0, nil
+	case code == cldKilled && status == int(unix.SIGHUP):
+		return Reboot, nil
+	case asked && status == int(unix.SIGKILL):
+		return 1, nil
+	}
+	return 1, fmt.Errorf("the machine's first process was ended by %s", unix.SignalName(syscall.Signal(status)))
+}
+
+// kill ends a first process that must not go on.
+func (b *builder) kill() {
+	if b.proc == nil {
+		return
+	}
+	sys.PidfdSignal(b.proc.Pidfd, int(unix.SIGKILL))
+	sys.Wait(b.proc.Pidfd)
+}

@@ -1,0 +1,116 @@
+package engine
+
+import (
+	"fmt"
+	"math/bits"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/child"
+	"launch/internal/plan"
+	"launch/settings"
+)
+
+// statusFd is where the status pipe is once all other descriptors are closed.
+const statusFd = 3
+
+// lower turns one step of the plan's program into ops.
+func (b *builder) lower(op plan.Op) error {
+	p := b.prog
+	add := func(nr uintptr, args ...uintptr) child.Step { return p.Add(op.Text, nr, args...) }
+	var one byte
+	switch op.Call {
+	case plan.CloseGo:
+		// The child has both ends of both pipes; as long as it holds this
+		// one, it would never see that the launcher is gone.
+		add(unix.SYS_CLOSE, uintptr(b.goW))
+	case plan.DieWith:
+		add(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(op.A))
+	case plan.Unshare:
+		add(unix.SYS_UNSHARE, uintptr(op.A))
+	case plan.Ready:
+		add(unix.SYS_WRITE, uintptr(b.statW), p.Bytes([]byte("r")), 1)
+	case plan.Go:
+		add(unix.SYS_READ, uintptr(b.goR), child.Keep(p, &one), 1).NeedResult()
+	case plan.BecomeRoot:
+		add(unix.SYS_SETGROUPS, 0, 0)
+		add(unix.SYS_SETRESGID, 0, 0, 0)
+		add(unix.SYS_SETRESUID, 0, 0, 0)
+	case plan.Share:
+		attr := &unix.MountAttr{Propagation: unix.MS_SHARED}
+		add(unix.SYS_MOUNT_SETATTR, atFdcwd, p.String("/"), unix.AT_RECURSIVE, child.Keep(p, attr), unsafe.Sizeof(*attr))
+	case plan.Setsid:
+		add(unix.SYS_SETSID)
+	case plan.Keyring:
+		// Where the kernel has no keys, or a filter around us forbids them,
+		// there is nothing to keep apart.
+		add(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0).Allow(unix.ENOSYS, unix.EPERM)
+	case plan.Stdio:
+		if b.plan.Console != settings.ConsolePipe {
+			for n := range uintptr(3) {
+				add(unix.SYS_DUP3, uintptr(b.pty.Slave), n, 0)
+			}
+		}
+		// Out of the way of the fixed number below: dup3 onto itself fails.
+		add(unix.SYS_DUP3, uintptr(b.statW), statusFd, unix.O_CLOEXEC)
+	case plan.CtlTTY:
+		add(unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
+	case plan.CloseRest:
+		add(unix.SYS_CLOSE_RANGE, statusFd+1, ^uintptr(0)>>32, 0)
+	case plan.Rlimit:
+		add(unix.SYS_PRLIMIT64, 0, uintptr(op.A), child.Keep(p, &unix.Rlimit{Cur: op.B, Max: op.C}), 0)
+	case plan.Umask:
+		add(unix.SYS_UMASK, uintptr(op.A))
+	case plan.Bounding:
+		for c := range uint64(bits.Len64(b.capsNow())) {
+			if b.capsNow()&^op.A>>c&1 == 1 {
+				add(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, uintptr(c))
+			}
+		}
+	case plan.Switch:
+		groups := b.user.groups
+		add(unix.SYS_SETGROUPS, uintptr(len(groups)), p.Uint32s(groups))
+		add(unix.SYS_SETRESGID, uintptr(b.user.gid), uintptr(b.user.gid), uintptr(b.user.gid))
+		add(unix.SYS_SETRESUID, uintptr(b.user.uid), uintptr(b.user.uid), uintptr(b.user.uid))
+	case plan.Caps:
+		// Ambient and inheritable sets stay empty: a program that is handed
+		// capabilities nobody asked for keeps them across its own exec.
+		add(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+		mask := op.A & b.capsNow()
+		if b.user.uid != 0 {
+			mask = 0
+		}
+		hdr := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		data := &[2]unix.CapUserData{
+			{Effective: uint32(mask), Permitted: uint32(mask)},
+			{Effective: uint32(mask >> 32), Permitted: uint32(mask >> 32)},
+		}
+		add(unix.SYS_CAPSET, child.Keep(p, hdr), child.Keep(p, data))
+	case plan.NoNewPrivs:
+		add(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+	case plan.Chdir:
+		dir, implicit := b.plan.Payload.Dir, b.plan.Payload.Dir == plan.Home
+		if implicit {
+			dir = b.user.home
+		}
+		s := add(unix.SYS_CHDIR, p.String(dir))
+		if implicit {
+			s.Allow(unix.ENOENT, unix.EACCES, unix.ENOTDIR) // then it is /
+		}
+	case plan.Unblock:
+		add(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, child.Keep(p, new(uint64)), 0, 8)
+	case plan.Exec:
+		u := b.user
+		add(unix.SYS_EXECVE, p.String(u.program), p.Strings(u.args...), p.Strings(u.env...))
+	default:
+		return fmt.Errorf("the program has a step that this launch doesn't know: %s", op.Call)
+	}
+	return nil
+}
+
+const atFdcwd = ^uintptr(99) // AT_FDCWD, -100
+
+// capsNow are the capabilities that the first process has when its program
+// comes to them: all in a user namespace, else the launcher's bounding set.
+func (b *builder) capsNow() uint64 { return b.plan.HostCaps }

@@ -1,0 +1,133 @@
+package engine
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/plan"
+	"launch/internal/sys"
+	"launch/settings"
+	"launch/userns"
+)
+
+// user is what the finished tree says about the payload.
+type user struct {
+	uid, gid uint32
+	groups   []uint32
+	home     string
+	program  string
+	args     []string
+	env      []string
+}
+
+// inTree is how names of the finished tree are looked up.
+const inTree = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
+
+// payload looks up user and program. Nothing of the tree is run for it.
+func (b *builder) payload() error {
+	p := b.plan.Payload
+	u := &b.user
+	u.home = "/root"
+	u.env = append([]string(nil), p.Env...)
+	if p.User != "" && p.User != "root" && p.User != "0" {
+		if err := b.account(p.User); err != nil {
+			return &settings.Error{What: err.Error(), Origin: p.UserOrigin, Value: p.User}
+		}
+	}
+	found, err := b.find(p.Candidates, plan.Getenv(u.env, "PATH"))
+	if err != nil {
+		return err
+	}
+	u.program = found
+	u.args = append([]string(nil), p.Args...)
+	switch u.args[0] {
+	case "":
+		u.args[0] = found
+	case "-":
+		u.args[0] = "-" + path.Base(found)
+	}
+	return nil
+}
+
+// account looks the user up in the tree's own files.
+func (b *builder) account(name string) error {
+	passwd, err := sys.ReadIn(b.tree.Root(), "/etc/passwd", inTree, 1<<20)
+	if err != nil {
+		return fmt.Errorf("cannot look up the user %q: read /etc/passwd of the tree: %w", name, err)
+	}
+	a, err := userns.ParsePasswd(passwd, name)
+	if err != nil {
+		return fmt.Errorf("cannot find the user %q in /etc/passwd of the tree: %w", name, err)
+	}
+	groups, err := sys.ReadIn(b.tree.Root(), "/etc/group", inTree, 1<<20)
+	if err != nil && err != unix.ENOENT {
+		return fmt.Errorf("cannot look up the groups of %q: read /etc/group of the tree: %w", name, err)
+	}
+	u := &b.user
+	u.uid, u.gid, u.home = a.UID, a.GID, a.Home
+	u.groups = userns.Groups(groups, a.Name, a.GID)
+	if u.home == "" {
+		u.home = "/"
+	}
+	for _, e := range []string{"HOME=" + u.home, "USER=" + a.Name, "LOGNAME=" + a.Name} {
+		name, _, _ := strings.Cut(e, "=")
+		// Only the defaults: what the user set stays.
+		if plan.Getenv(u.env, name) == map[string]string{"HOME": "/root", "USER": "root", "LOGNAME": "root"}[name] {
+			u.env = plan.SetEnv(u.env, e)
+		}
+	}
+	return nil
+}
+
+// find gives the first candidate that the tree has and that may be executed.
+func (b *builder) find(candidates []string, search string) (string, error) {
+	var denied string
+	for _, c := range candidates {
+		list := []string{c}
+		if !strings.Contains(c, "/") {
+			list = nil
+			for dir := range strings.SplitSeq(search, ":") {
+				if dir == "" {
+					dir = "."
+				}
+				list = append(list, path.Join(dir, c))
+			}
+		}
+		for _, file := range list {
+			at := file
+			if !strings.HasPrefix(at, "/") {
+				at = path.Join(b.dir(), at)
+			}
+			n, err := sys.Openat2(b.tree.Root(), at, unix.O_PATH, 0, inTree)
+			if err != nil {
+				continue
+			}
+			st, err := sys.Statx(n, "", unix.STATX_TYPE|unix.STATX_MODE)
+			sys.Close(n)
+			if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o111 != 0 {
+				return file, nil
+			}
+			denied = at
+		}
+	}
+	word := strings.Join(candidates, ", ")
+	if denied != "" {
+		return "", &settings.Error{What: fmt.Sprintf("cannot run %s: %s is no executable file", word, denied)}
+	}
+	hint := "give the command's path inside the tree, or set PATH with --setenv="
+	if strings.Contains(word, "/") {
+		hint = "no such file in the tree"
+	}
+	return "", &settings.Error{What: fmt.Sprintf("cannot run %s: executable file not found in the tree", word), Hint: hint}
+}
+
+// dir is the payload's working directory.
+func (b *builder) dir() string {
+	if b.plan.Payload.Dir == plan.Home {
+		return b.user.home
+	}
+	return b.plan.Payload.Dir
+}
