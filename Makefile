@@ -44,6 +44,9 @@ build: go ## bin/launch, static
 install: build ## PREFIX=/usr/local
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 0755 $(BIN)/* $(DESTDIR)$(PREFIX)/bin/
+	@for page in man/*.[1-8]; do \
+		[ ! -e "$$page" ] || install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man$${page##*.} "$$page"; \
+	done
 
 # A machine that is thrown away: the host's own /usr, read-only, and a tmpfs
 # for everything else.

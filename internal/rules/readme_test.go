@@ -135,6 +135,24 @@ func TestDocuments(t *testing.T) {
 	}
 }
 
+// TestMakeRun: what `make run` starts is a machine, not just a command.
+func TestMakeRun(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	dir := t.TempDir()
+	s := shop{dir: mustAbs(t, root), out: filepath.Join(dir, "out"), bin: filepath.Join(dir, "bin")}
+	out, err := s.output("make", "run")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{`host name +throwaway`, `process +1, the first of [1-9][0-9]?`, `mounts +[1-9][0-9]`, `container +systemd-nspawn`} {
+		if !regexp.MustCompile(`(?m)^` + line + `\r?$`).MatchString(out) {
+			t.Errorf("make run doesn't say %q:\n%s", line, out)
+		}
+	}
+}
+
 // TestOptions: the options that README.md lists are those that launch has. The
 // list need not be complete.
 func TestOptions(t *testing.T) {
