@@ -194,6 +194,7 @@ static void child(const char *tree, char **words)
 	fresh("tmpfs", "/dev/shm", NS | ND | SA, (const char *[]){ "mode", "01777", "size", "10%", "nr_inodes", "400k", NULL });
 	fresh("tmpfs", "/run", NS | ND | SA, (const char *[]){ "mode", "0755", "size", "20%", "nr_inodes", "800k", NULL });
 	dir("/run/host", 0755);
+	bind("/run/host", "/run/host", 0);
 
 	/* /dev */
 	dir("/dev/net", 0755);
@@ -255,11 +256,9 @@ static void child(const char *tree, char **words)
 		die("unshare", "cgroup");
 	if (access("/sys/fs/cgroup", F_OK) == 0)
 		fresh("cgroup2", "/sys/fs/cgroup", NS | NX | ND, NULL);
-	int host = copied("/run/host", AT_RECURSIVE, 0, 0);
 	struct mount_attr ro = { .attr_set = RO | NS | NX | ND };
-	if (syscall(SYS_mount_setattr, host, "", AT_EMPTY_PATH, &ro, sizeof ro) < 0)
+	if (syscall(SYS_mount_setattr, AT_FDCWD, "/run/host", 0, &ro, sizeof ro) < 0)
 		die("mount_setattr", "/run/host");
-	attach(host, "/run/host");
 	if (syscall(SYS_mount_setattr, AT_FDCWD, "/", AT_RECURSIVE, &shared, sizeof shared) < 0)
 		die("mount_setattr", "/");
 
