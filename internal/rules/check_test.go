@@ -44,7 +44,7 @@ type calls map[string]map[string]bool
 // pure are the functions among them that only compute.
 var pure = calls{
 	"golang.org/x/sys/unix": set(`BytePtrFromString BytePtrToString ByteSliceFromString ByteSliceToString
-		CmsgLen CmsgSpace ErrnoName Major Minor Mkdev NsecToTimespec NsecToTimeval ParseDirent
+		CmsgLen CmsgSpace ErrnoName Major Minor Mkdev NewIfreq NsecToTimespec NsecToTimeval ParseDirent
 		ParseOneSocketControlMessage ParseSocketControlMessage ParseUnixCredentials ParseUnixRights SignalName SignalNum
 		TimespecToNsec TimeToTimespec TimevalToNsec UnixCredentials UnixRights`),
 	"syscall": set(`BytePtrFromString ByteSliceFromString NsecToTimespec NsecToTimeval TimespecToNsec TimevalToNsec

@@ -10,7 +10,7 @@ const (
 	host                // what changes the kernel or the disk, one topic each
 	engine              // the order in which a machine comes to life
 	cmd                 // what a user talks to
-	tests               // programs and packages that only check the others
+	tests               // what only those who work on launch run
 )
 
 var floorNames = [...]string{"base", "paper", "host", "engine", "cmd", "tests"}
@@ -63,6 +63,7 @@ var house = []row{
 	{"cmd/launch-pull", cmd, "desk"},
 	{"cmd/launch-oci", cmd, "desk"},
 
+	{"internal/seccomp/gen", tests, ""},
 	{"internal/rules", tests, ""},
 	{"internal/rules/report", tests, ""},
 	{"internal/itest", tests, ""},
