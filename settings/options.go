@@ -1,0 +1,374 @@
+package settings
+
+import (
+	"launch/mount"
+	"launch/userns"
+)
+
+// Options is THE option table. A row gives the flag, the key in a .nspawn
+// file, --help, completion, and the list in the manual pages.
+//
+// It is a static array, and neither a map nor filled by code, so that it costs
+// nothing when the launcher starts.
+var Options = [...]Option{
+	// Image.
+	{
+		Name: "directory", Flag: "directory", Short: 'D', Arg: RequiredArg, Placeholder: "PATH",
+		Group: GroupDirectory, Topic: TopicImage, Trusted: NoFile,
+		Help:  "Root directory of the machine",
+		Parse: parseDirectory,
+		Set:   func(s *Settings, a Assignment) { s.Image.Directory = a.Value.(string) },
+	},
+	{
+		Name: "read-only", Flag: "read-only", Section: "Files", Key: "ReadOnly",
+		Group: GroupReadOnly, Topic: TopicImage, Trusted: Tighten, Empty: EmptyClears, Since: 226,
+		Help:   "Mount the root read-only",
+		Parse:  parseBool,
+		Set:    func(s *Settings, a Assignment) { s.Image.ReadOnly = a.Value.(bool) },
+		Weaker: func(s Settings, a Assignment) bool { return s.Image.ReadOnly && !a.Value.(bool) },
+	},
+	{
+		Name: "volatile", Flag: "volatile", Section: "Files", Key: "Volatile", Arg: OptionalArg, Placeholder: "MODE",
+		Enum:  []string{"no", "yes", "state", "overlay"},
+		Group: GroupVolatile, Topic: TopicImage, Trusted: Tighten, Since: 226,
+		Help:   "Run on a throw-away copy of the root, or of its parts",
+		Parse:  parseVolatile,
+		Set:    func(s *Settings, a Assignment) { s.Image.Volatile = a.Value.(Volatile) },
+		Weaker: func(s Settings, a Assignment) bool { return weakerVolatile(s.Image.Volatile, a.Value.(Volatile)) },
+	},
+
+	// Execution.
+	{
+		Name: "machine", Flag: "machine", Short: 'M', Arg: RequiredArg, Placeholder: "NAME",
+		Group: GroupMachine, Topic: TopicExec, Trusted: NoFile, Since: 202,
+		Help:  "Name of the machine; the directory's by default",
+		Parse: parseHostname,
+		Set:   func(s *Settings, a Assignment) { s.Machine = a.Value.(string) },
+	},
+	{
+		Name: "boot", Flag: "boot", Short: 'b', Section: "Exec", Key: "Boot",
+		Group: GroupStart, Topic: TopicExec, Trusted: Anyone, Since: 226,
+		Help:  "Run the tree's init, with the words as its arguments",
+		Parse: parseBool,
+		Set:   func(s *Settings, a Assignment) { setMode(s, Boot, a.Value.(bool)) },
+	},
+	{
+		Name: "as-pid2", Flag: "as-pid2", Short: 'a', Section: "Exec", Key: "ProcessTwo",
+		Group: GroupStart, Topic: TopicExec, Trusted: Anyone, Since: 229,
+		Help:  "Run a small init as process 1, the command as process 2",
+		Parse: parseBool,
+		Set:   func(s *Settings, a Assignment) { setMode(s, PID2, a.Value.(bool)) },
+	},
+	{
+		Name: "words", Section: "Exec", Key: "Parameters", Repeat: true,
+		Group: GroupStart, Trusted: Anyone, Empty: EmptyClears, Since: 226,
+		Help:  "The command and its arguments",
+		Parse: parseWords,
+		Set:   func(s *Settings, a Assignment) { s.Exec.Words = append(s.Exec.Words, a.Value.([]string)...) },
+	},
+	{
+		Name: "chdir", Flag: "chdir", Section: "Exec", Key: "WorkingDirectory", Arg: RequiredArg, Placeholder: "PATH",
+		Group: GroupChdir, Topic: TopicExec, Trusted: Anyone, Empty: EmptyClears, Since: 229,
+		Help:  "Working directory in the machine",
+		Parse: parseChdir,
+		Set:   func(s *Settings, a Assignment) { s.Exec.Dir = a.Value.(string) },
+	},
+	{
+		Name: "setenv", Flag: "setenv", Short: 'E', Section: "Exec", Key: "Environment", Arg: RequiredArg, Placeholder: "NAME[=VALUE]",
+		Repeat: true, Group: GroupEnvironment, Topic: TopicExec, Trusted: Anyone, Empty: EmptyClears, Since: 209,
+		Help:  "Environment variable; without a value, the caller's",
+		Parse: parseSetenv, ParseKey: parseEnvironment,
+		Set: func(s *Settings, a Assignment) { setEnv(s, a.Value.([]string)) },
+	},
+	{
+		Name: "uid", Flag: "uid", Short: 'u', Section: "Exec", Key: "User", Arg: RequiredArg, Placeholder: "USER",
+		Group: GroupUser, Topic: TopicExec, Trusted: Tighten, Empty: EmptyClears, Since: 226,
+		Help:   "Run the command as this user of the machine",
+		Parse:  parseUser,
+		Set:    func(s *Settings, a Assignment) { s.Exec.User = a.Value.(string) },
+		Weaker: func(s Settings, a Assignment) bool { return !root(s.Exec.User) && s.Exec.User != a.Value.(string) },
+	},
+	{
+		Name: "user", Same: "uid", Flag: "user", Arg: RequiredArg, Placeholder: "USER", Old: "uid",
+		Group: GroupUser, Trusted: NoFile,
+		Help:  "Old spelling of --uid=",
+		Parse: parseUser,
+		Set:   func(s *Settings, a Assignment) { s.Exec.User = a.Value.(string) },
+	},
+	{
+		Name: "kill-signal", Flag: "kill-signal", Section: "Exec", Key: "KillSignal", Arg: RequiredArg, Placeholder: "SIGNAL",
+		Group: GroupKillSignal, Topic: TopicExec, Trusted: Anyone, Since: 220,
+		Help:  "Signal that asks the machine to shut down",
+		Parse: parseSignal,
+		Set:   func(s *Settings, a Assignment) { s.Exec.KillSignal = a.Value.(int) },
+	},
+	{
+		Name: "hostname", Flag: "hostname", Section: "Exec", Key: "Hostname", Arg: RequiredArg, Placeholder: "NAME",
+		Group: GroupHostname, Topic: TopicExec, Trusted: Anyone, Empty: EmptyClears, Since: 239,
+		Help:  "Host name, if it isn't the machine's name",
+		Parse: parseHostname,
+		Set:   func(s *Settings, a Assignment) { s.Exec.Hostname = a.Value.(string) },
+	},
+
+	// Users.
+	{
+		Name: "private-users", Flag: "private-users", Section: "Exec", Key: "PrivateUsers", Arg: OptionalArg, Placeholder: "MODE",
+		Enum:  []string{"no", "yes", "pick", "identity", "START[:SIZE]"},
+		Group: GroupUsers, Topic: TopicUsers, Trusted: TrustedOnly, Since: 220,
+		Help:  "Run with users of its own: yes, pick, identity, or a range",
+		Parse: parseUsers, ParseKey: parseUsersKey,
+		Set: func(s *Settings, a Assignment) {
+			v := a.Value.(Users)
+			s.Users.Mode, s.Users.Range = v.Mode, v.Range
+		},
+	},
+	{
+		Name: "private-users-ownership", Flag: "private-users-ownership", Section: "Files", Key: "PrivateUsersOwnership",
+		Arg: RequiredArg, Placeholder: "MODE", Enum: []string{"off", "chown", "map", "auto"},
+		Group: GroupUsers, Topic: TopicUsers, Trusted: TrustedOnly, Since: 249,
+		Help:  "How the tree's files get owners that the machine can see",
+		Parse: parseOwnership,
+		Set:   func(s *Settings, a Assignment) { s.Users.Ownership = a.Value.(userns.Ownership) },
+	},
+	{
+		Name: "private-users-chown", Same: "private-users-ownership", Flag: "private-users-chown",
+		Section: "Files", Key: "PrivateUsersChown", Old: "private-users-ownership=chown",
+		Group: GroupUsers, Trusted: TrustedOnly, Since: 230,
+		Help:  "Old spelling of --private-users-ownership=chown",
+		Parse: parseChown,
+		Set:   func(s *Settings, a Assignment) { s.Users.Ownership = a.Value.(userns.Ownership) },
+	},
+	{
+		Name: "U", Same: "private-users", Short: 'U',
+		Group: GroupUsers, Topic: TopicUsers, Trusted: NoFile, Since: 230,
+		Help:  "Same as --private-users=pick --private-users-ownership=auto",
+		Parse: parseU,
+		Set:   func(s *Settings, a Assignment) { s.Users = a.Value.(Users) },
+	},
+
+	// Network.
+	{
+		Name: "private-network", Flag: "private-network", Section: "Network", Key: "Private",
+		Group: GroupNetwork, Topic: TopicNetwork, Trusted: TrustedOnly, Empty: EmptyClears, Since: 226,
+		Help:  "Run with a network of its own, loopback only",
+		Parse: parseBool,
+		Set:   func(s *Settings, a Assignment) { s.Network.Private = a.Value.(bool) },
+	},
+
+	// Security.
+	{
+		Name: "capability", Flag: "capability", Section: "Exec", Key: "Capability", Arg: RequiredArg, Placeholder: "CAP[,CAP…]",
+		Repeat: true, Group: GroupCapabilities, Topic: TopicLimits, Trusted: TrustedOnly, Empty: EmptyNothing, Since: 186,
+		Help:  "Capabilities to add to the default set",
+		Parse: parseCaps, ParseKey: parseCapsKey,
+		Set: func(s *Settings, a Assignment) { s.Exec.AddCaps |= a.Value.(uint64) },
+	},
+	{
+		Name: "drop-capability", Flag: "drop-capability", Section: "Exec", Key: "DropCapability", Arg: RequiredArg, Placeholder: "CAP[,CAP…]",
+		Repeat: true, Group: GroupCapabilities, Topic: TopicLimits, Trusted: Tighten, Empty: EmptyNothing, Since: 209,
+		Help:  "Capabilities to take from the set",
+		Parse: parseCaps, ParseKey: parseCapsKey,
+		Set:    func(s *Settings, a Assignment) { s.Exec.DropCaps |= a.Value.(uint64) },
+		Weaker: func(Settings, Assignment) bool { return false },
+	},
+	{
+		Name: "no-new-privileges", Flag: "no-new-privileges", Section: "Exec", Key: "NoNewPrivileges", Arg: RequiredArg, Placeholder: "BOOL",
+		Group: GroupNoNewPrivs, Topic: TopicLimits, Trusted: Tighten, Empty: EmptyClears, Since: 239,
+		Help:   "Programs can't gain rights from setuid files",
+		Parse:  parseBool,
+		Set:    func(s *Settings, a Assignment) { s.Exec.NoNewPrivileges = a.Value.(bool) },
+		Weaker: func(s Settings, a Assignment) bool { return s.Exec.NoNewPrivileges && !a.Value.(bool) },
+	},
+
+	// Mounts.
+	{
+		Name: "bind", Flag: "bind", Section: "Files", Key: "Bind", Arg: RequiredArg, Placeholder: "SOURCE[:TARGET[:OPTIONS]]",
+		Repeat: true, Group: GroupMounts, Topic: TopicMounts, Trusted: TrustedOnly, Since: 198,
+		Help:  "Show a file or directory of the host",
+		Parse: func(p Place, text string) (any, error) { return mount.ParseBind(text, p.Cwd, false) },
+		Set:   addMount,
+	},
+	{
+		Name: "bind-ro", Flag: "bind-ro", Section: "Files", Key: "BindReadOnly", Arg: RequiredArg, Placeholder: "SOURCE[:TARGET[:OPTIONS]]",
+		Repeat: true, Group: GroupMounts, Topic: TopicMounts, Trusted: TrustedOnly, Since: 198,
+		Help:  "The same, read-only",
+		Parse: func(p Place, text string) (any, error) { return mount.ParseBind(text, p.Cwd, true) },
+		Set:   addMount,
+	},
+	{
+		Name: "tmpfs", Flag: "tmpfs", Section: "Files", Key: "TemporaryFileSystem", Arg: RequiredArg, Placeholder: "TARGET[:OPTIONS]",
+		Repeat: true, Group: GroupMounts, Topic: TopicMounts, Trusted: TrustedOnly, Since: 214,
+		Help:  "Mount an empty tmpfs",
+		Parse: func(_ Place, text string) (any, error) { return mount.ParseTmpfs(text) },
+		Set:   addMount,
+	},
+	{
+		Name: "overlay", Flag: "overlay", Section: "Files", Key: "Overlay", Arg: RequiredArg, Placeholder: "LOWER[:LOWER…]:UPPER:TARGET",
+		Repeat: true, Group: GroupMounts, Topic: TopicMounts, Trusted: TrustedOnly, Since: 220,
+		Help:  "Lay directories of the host over each other",
+		Parse: func(p Place, text string) (any, error) { return mount.ParseOverlay(text, p.Cwd, false) },
+		Set:   addMount,
+	},
+	{
+		Name: "overlay-ro", Flag: "overlay-ro", Section: "Files", Key: "OverlayReadOnly", Arg: RequiredArg, Placeholder: "LOWER[:LOWER…]:UPPER:TARGET",
+		Repeat: true, Group: GroupMounts, Topic: TopicMounts, Trusted: TrustedOnly, Since: 220,
+		Help:  "The same, read-only",
+		Parse: func(p Place, text string) (any, error) { return mount.ParseOverlay(text, p.Cwd, true) },
+		Set:   addMount,
+	},
+	{
+		Name: "inaccessible", Flag: "inaccessible", Section: "Files", Key: "Inaccessible", Arg: RequiredArg, Placeholder: "TARGET",
+		Repeat: true, Group: GroupMounts, Topic: TopicMounts, Trusted: TrustedOnly, Since: 242,
+		Help:  "Hide a file or directory of the tree",
+		Parse: func(_ Place, text string) (any, error) { return mount.ParseInaccessible(text) },
+		Set:   addMount,
+	},
+
+	// Integration.
+	{
+		Name: "console", Flag: "console", Arg: RequiredArg, Placeholder: "MODE",
+		Enum:  []string{"interactive", "read-only", "passive", "pipe", "autopipe"},
+		Group: GroupConsole, Topic: TopicLife, Trusted: NoFile, Since: 242,
+		Help:  "What the command has as input and output",
+		Parse: parseConsole,
+		Set:   func(s *Settings, a Assignment) { s.Life.Console = a.Value.(Console) },
+	},
+	{
+		Name: "pipe", Same: "console", Flag: "pipe", Short: 'P',
+		Group: GroupConsole, Topic: TopicLife, Trusted: NoFile, Since: 242,
+		Help:  "Same as --console=pipe",
+		Parse: func(Place, string) (any, error) { return ConsolePipe, nil },
+		Set:   func(s *Settings, a Assignment) { s.Life.Console = a.Value.(Console) },
+	},
+	{
+		Name: "register", Flag: "register", Arg: RequiredArg, Placeholder: "MODE", Enum: []string{"yes", "no", "auto"},
+		Group: GroupRegister, Topic: TopicLife, Trusted: NoFile, Since: 209,
+		Help:  "Tell systemd-machined about the machine",
+		Parse: parseAuto,
+		Set:   func(s *Settings, a Assignment) { s.Life.Register = a.Value.(Auto) },
+	},
+	{
+		Name: "keep-unit", Flag: "keep-unit",
+		Group: GroupKeepUnit, Topic: TopicLife, Trusted: NoFile, Since: 209,
+		Help:  "Stay in the launcher's own unit",
+		Parse: parseBool,
+		Set:   func(s *Settings, a Assignment) { s.Life.KeepUnit = a.Value.(bool) },
+	},
+	{
+		Name: "quiet", Flag: "quiet", Short: 'q',
+		Group: GroupQuiet, Topic: TopicLife, Trusted: NoFile, Since: 209,
+		Help:  "No status messages",
+		Parse: parseBool,
+		Set:   func(s *Settings, a Assignment) { s.Life.Quiet = a.Value.(bool) },
+	},
+
+	// The launcher's own.
+	{
+		Name: "settings", Flag: "settings", Arg: RequiredArg, Placeholder: "MODE", Enum: []string{"yes", "no", "override", "trusted"},
+		Group: GroupLauncher, Topic: TopicOther, Trusted: NoFile, Since: 226,
+		Help:  "Whether to read MACHINE.nspawn, and what it may say",
+		Parse: parseFileMode,
+	},
+	{
+		Name: "plan", Flag: "plan", Arg: OptionalArg, Placeholder: "FORMAT", Enum: []string{"text", "json"},
+		Group: GroupLauncher, Topic: TopicOther, Trusted: NoFile,
+		Help:  "Print what would be done, and do nothing",
+		Parse: parsePlan,
+	},
+	{
+		Name: "cleanup", Flag: "cleanup",
+		Group: GroupLauncher, Topic: TopicOther, Trusted: NoFile, Since: 257,
+		Help:  "Remove what an earlier run has left",
+		Parse: parseBool,
+	},
+	{
+		Name: "no-pager", Flag: "no-pager",
+		Group: GroupLauncher, Topic: TopicOther, Trusted: NoFile,
+		Help:  "Accepted; nothing is ever shown in a pager",
+		Parse: parseBool,
+	},
+	{
+		Name: "help", Flag: "help", Short: 'h',
+		Group: GroupLauncher, Topic: TopicOther, Trusted: NoFile,
+		Help:  "Show this text",
+		Parse: parseBool,
+	},
+	{
+		Name: "version", Flag: "version",
+		Group: GroupLauncher, Topic: TopicOther, Trusted: NoFile,
+		Help:  "Show the version",
+		Parse: parseBool,
+	},
+
+	// Known, but not supported yet. They are in the table so that an
+	// abbreviation means what it means to systemd-nspawn, and so that nobody
+	// is told that a well-known option doesn't exist.
+	{Name: "ephemeral", Flag: "ephemeral", Short: 'x', Section: "Exec", Key: "Ephemeral", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "template", Flag: "template", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "image", Flag: "image", Short: 'i', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "image-policy", Flag: "image-policy", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "mstack", Flag: "mstack", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "oci-bundle", Flag: "oci-bundle", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "root-hash", Flag: "root-hash", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "root-hash-sig", Flag: "root-hash-sig", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "verity-data", Flag: "verity-data", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "pivot-root", Flag: "pivot-root", Section: "Exec", Key: "PivotRoot", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "notify-ready", Flag: "notify-ready", Section: "Exec", Key: "NotifyReady", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "suppress-sync", Flag: "suppress-sync", Section: "Exec", Key: "SuppressSync", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "uuid", Flag: "uuid", Section: "Exec", Key: "MachineID", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "slice", Flag: "slice", Short: 'S', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "property", Flag: "property", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "system", Flag: "system", Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "private-users-delegate", Flag: "private-users-delegate", Section: "Exec", Key: "PrivateUsersDelegate", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "network-interface", Flag: "network-interface", Section: "Network", Key: "Interface", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "network-macvlan", Flag: "network-macvlan", Section: "Network", Key: "MACVLAN", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "network-ipvlan", Flag: "network-ipvlan", Section: "Network", Key: "IPVLAN", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "network-veth", Flag: "network-veth", Short: 'n', Section: "Network", Key: "VirtualEthernet", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "network-veth-extra", Flag: "network-veth-extra", Section: "Network", Key: "VirtualEthernetExtra", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "network-bridge", Flag: "network-bridge", Section: "Network", Key: "Bridge", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "network-zone", Flag: "network-zone", Section: "Network", Key: "Zone", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "network-namespace-path", Flag: "network-namespace-path", Section: "Network", Key: "NamespacePath", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "port", Flag: "port", Short: 'p', Section: "Network", Key: "Port", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "ambient-capability", Flag: "ambient-capability", Section: "Exec", Key: "AmbientCapability", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "system-call-filter", Flag: "system-call-filter", Section: "Exec", Key: "SystemCallFilter", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "restrict-address-families", Flag: "restrict-address-families", Section: "Exec", Key: "RestrictAddressFamilies", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "selinux-context", Flag: "selinux-context", Short: 'Z', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "selinux-apifs-context", Flag: "selinux-apifs-context", Short: 'L', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "rlimit", Flag: "rlimit", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "oom-score-adjust", Flag: "oom-score-adjust", Section: "Exec", Key: "OOMScoreAdjust", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "cpu-affinity", Flag: "cpu-affinity", Section: "Exec", Key: "CPUAffinity", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "personality", Flag: "personality", Section: "Exec", Key: "Personality", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "resolv-conf", Flag: "resolv-conf", Section: "Exec", Key: "ResolvConf", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "timezone", Flag: "timezone", Section: "Exec", Key: "Timezone", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "link-journal", Flag: "link-journal", Section: "Exec", Key: "LinkJournal", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "try-guest-journal", Short: 'j', Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "forward-journal", Flag: "forward-journal", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "forward-journal-max-use", Flag: "forward-journal-max-use", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "forward-journal-keep-free", Flag: "forward-journal-keep-free", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "forward-journal-max-file-size", Flag: "forward-journal-max-file-size", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "forward-journal-max-files", Flag: "forward-journal-max-files", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "bind-user", Flag: "bind-user", Section: "Files", Key: "BindUser", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "bind-user-shell", Flag: "bind-user-shell", Section: "Files", Key: "BindUserShell", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "bind-user-group", Flag: "bind-user-group", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "background", Flag: "background", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "set-credential", Flag: "set-credential", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "load-credential", Flag: "load-credential", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "share-system", Flag: "share-system", Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "no-ask-password", Flag: "no-ask-password", Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
+	{Name: "limit-cpu", Section: "Exec", Key: "LimitCPU", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "limit-fsize", Section: "Exec", Key: "LimitFSIZE", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "limit-data", Section: "Exec", Key: "LimitDATA", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "limit-stack", Section: "Exec", Key: "LimitSTACK", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "limit-core", Section: "Exec", Key: "LimitCORE", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "limit-rss", Section: "Exec", Key: "LimitRSS", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "limit-nofile", Section: "Exec", Key: "LimitNOFILE", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "limit-as", Section: "Exec", Key: "LimitAS", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "limit-nproc", Section: "Exec", Key: "LimitNPROC", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "limit-memlock", Section: "Exec", Key: "LimitMEMLOCK", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "limit-locks", Section: "Exec", Key: "LimitLOCKS", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "limit-sigpending", Section: "Exec", Key: "LimitSIGPENDING", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "limit-msgqueue", Section: "Exec", Key: "LimitMSGQUEUE", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "limit-nice", Section: "Exec", Key: "LimitNICE", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "limit-rtprio", Section: "Exec", Key: "LimitRTPRIO", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+	{Name: "limit-rttime", Section: "Exec", Key: "LimitRTTIME", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
+}

@@ -1,0 +1,324 @@
+package settings
+
+import (
+	"fmt"
+	"path"
+	"strings"
+
+	"launch/internal/origin"
+	"launch/mount"
+	"launch/userns"
+)
+
+// Surroundings are what a settings' meaning may depend on beside the
+// assignments.
+type Surroundings struct {
+	Place
+	// Hostname is the host's name, which a machine on `/` gets.
+	Hostname string
+	// Files says who wins, and what a file may say.
+	Files FileMode
+	// Images finds the tree of a machine by its name. Without it, a name alone
+	// finds nothing.
+	Images func(name string) (directory string, ok bool)
+	// PID2: the stub for --as-pid2 is there.
+	PID2 bool
+}
+
+// ImageDirs are the directories in which systemd looks for a machine's tree.
+var ImageDirs = [...]string{
+	"/etc/machines", "/run/machines", "/var/lib/machines", "/var/lib/container", "/usr/local/lib/machines", "/usr/lib/machines",
+}
+
+// Locate gives the name and the tree that the assignments speak of. It comes
+// before the settings file, whose name and place depend on both.
+func Locate(flags []Assignment, around Surroundings) (machine, directory string, err error) {
+	var dir, name Assignment
+	for _, a := range flags {
+		if a.Option == nil || a.Origin.Source == origin.File {
+			continue
+		}
+		switch a.Option.Name {
+		case "directory":
+			dir, directory = a, a.Value.(string)
+		case "machine":
+			name, machine = a, a.Value.(string)
+		}
+	}
+	if directory == "" && machine == "" {
+		directory = around.Cwd
+	}
+	if directory == "" {
+		found := false
+		if around.Images != nil {
+			directory, found = around.Images(machine)
+		}
+		if !found {
+			return "", "", &Error{
+				What:   fmt.Sprintf("cannot find a directory for machine %q", machine),
+				Origin: name.Origin, Value: name.Text,
+				Hint: "give the directory as --directory=PATH",
+			}
+		}
+	}
+	if machine != "" {
+		return machine, directory, nil
+	}
+	from := path.Base(directory)
+	if directory == "/" {
+		from = around.Hostname
+	}
+	machine = DeriveName(from)
+	if err := CheckName(machine); err != nil {
+		return "", "", &Error{
+			What:   fmt.Sprintf("cannot make a machine name of %q", from),
+			Origin: dir.Origin, Value: dir.Text,
+			Hint: "give a name as --machine=NAME",
+		}
+	}
+	return machine, directory, nil
+}
+
+// resolver is one Resolve under way.
+type resolver struct {
+	around   Surroundings
+	s        Settings
+	trace    Trace
+	warnings []Warning
+}
+
+// Resolve turns assignments into settings: those of the command line first,
+// then those of a file, each in its order. It refuses combinations that can't
+// work. What it returns beside an error is what was known until then.
+//
+// Merging goes by groups (see Option.Group). If the command line says anything
+// about a group, all that a file says about it is hidden; with --settings=override
+// it is the other way round.
+func Resolve(assignments []Assignment, around Surroundings) (Settings, Trace, []Warning, error) {
+	r := &resolver{around: around}
+	for _, a := range assignments {
+		r.trace = append(r.trace, Entry{Assignment: a, Fate: Applied})
+	}
+	r.readFile()
+	r.merge()
+	r.apply()
+	err := r.check(assignments)
+	return r.s, r.trace, r.warnings, err
+}
+
+// eachFile calls f for each assignment of a file that is still in force.
+func (r *resolver) eachFile(f func(e *Entry)) {
+	for i := range r.trace {
+		if e := &r.trace[i]; e.Origin.Source == origin.File && e.Fate == Applied {
+			f(e)
+		}
+	}
+}
+
+func (e *Entry) ignore(why string) { e.Fate, e.Why = Ignored, why }
+
+func (r *resolver) warn(e *Entry, what, hint string) {
+	r.warnings = append(r.warnings, Warning{What: what, Origin: e.Origin, Value: e.Text, Hint: hint})
+}
+
+// readFile decides what of a file holds before anything is merged.
+func (r *resolver) readFile() {
+	if r.around.Files == FileNo {
+		r.eachFile(func(e *Entry) { e.ignore("--settings=no") })
+		return
+	}
+	var distrusted []string
+	var first origin.Origin
+	r.eachFile(func(e *Entry) {
+		switch {
+		case e.Option.Later:
+			e.ignore("not supported yet")
+			r.warn(e, e.Option.Key+"= is not supported yet, and ignored", "")
+		case r.untrusted(e) && e.Option.Trusted != Tighten && e.Option.Trusted != Anyone:
+			e.ignore("the file is not trusted")
+			if first == (origin.Origin{}) {
+				first = e.Origin
+			}
+			distrusted = append(distrusted, fmt.Sprintf("%s= (line %d)", e.Option.Key, e.Origin.Line))
+		case e.Reset:
+			by := e.Origin
+			r.eachFile(func(earlier *Entry) {
+				if earlier.Origin.Line < by.Line && earlier.Option.slot() == e.Option.slot() {
+					earlier.Fate, earlier.By = Hidden, by
+				}
+			})
+		}
+	})
+	if distrusted != nil {
+		r.warnings = append(r.warnings, Warning{
+			What:   fmt.Sprintf("%s is not trusted; ignored: %s", first.Path, strings.Join(distrusted, ", ")),
+			Origin: origin.Origin{Source: origin.File, Path: first.Path},
+			Hint:   "put the file into /etc/systemd/nspawn, or use --settings=trusted",
+		})
+	}
+
+	// The way to start is settled by the first line that says yes; what speaks
+	// against it later is dropped. The words of Parameters= belong to it.
+	mode, told := Plain, false
+	r.eachFile(func(e *Entry) {
+		var m Mode
+		switch e.Option.Name {
+		case "boot":
+			m = Boot
+		case "as-pid2":
+			m = PID2
+		default:
+			return
+		}
+		on := e.Value.(bool)
+		if on && mode != Plain && mode != m || !on && mode == m {
+			e.ignore("contradicts an earlier line")
+			r.warn(e, e.Option.Key+"= contradicts an earlier line, and is ignored", "")
+			return
+		}
+		told = true
+		if on {
+			mode = m
+		}
+	})
+	if told {
+		return
+	}
+	r.eachFile(func(e *Entry) {
+		if e.Option.Name == "words" && !e.Reset {
+			e.ignore("neither Boot= nor ProcessTwo= is there")
+			r.warn(e, "Parameters= is ignored: the file has neither Boot= nor ProcessTwo=", "add Boot=no to run the words as they are")
+		}
+	})
+}
+
+// untrusted reports whether the entry comes from a file that may not say
+// everything.
+func (r *resolver) untrusted(e *Entry) bool {
+	return e.Untrusted && r.around.Files != FileTrusted
+}
+
+// merge lets one side's groups hide the other's.
+func (r *resolver) merge() {
+	override := r.around.Files == FileOverride
+	for i := range r.trace {
+		e := &r.trace[i]
+		if e.Fate != Applied || e.Option.Group == GroupLauncher || e.Reset {
+			continue
+		}
+		if file := e.Origin.Source == origin.File; file == override {
+			continue // the winner
+		}
+		if by, ok := r.teller(e.Option.Group, override); ok {
+			e.Fate, e.By = Hidden, by
+		}
+	}
+}
+
+// teller gives the first place that says something about the group: in the
+// file, or on the command line.
+func (r *resolver) teller(g Group, inFile bool) (origin.Origin, bool) {
+	for i := range r.trace {
+		e := &r.trace[i]
+		if e.Option.Group != g || e.Fate != Applied || e.Reset || (e.Origin.Source == origin.File) != inFile {
+			continue
+		}
+		// What an untrusted file may only tighten comes on top, and never
+		// takes the place of what the command line says.
+		if inFile && r.untrusted(e) && e.Option.Trusted == Tighten {
+			continue
+		}
+		return e.Origin, true
+	}
+	return origin.Origin{}, false
+}
+
+// apply sets what is left, and hides what a later assignment replaces.
+func (r *resolver) apply() {
+	for _, file := range [...]bool{false, true} {
+		for i := range r.trace {
+			e := &r.trace[i]
+			if e.Fate != Applied || e.Reset || (e.Origin.Source == origin.File) != file || e.Option.Set == nil {
+				continue
+			}
+			if r.untrusted(e) && e.Option.Trusted == Tighten && e.Option.Weaker(r.s, e.Assignment) {
+				e.ignore("an untrusted file can't weaken the machine")
+				r.warn(e, e.Option.Key+"= is ignored: the file is not trusted, and the machine would become weaker", "")
+				continue
+			}
+			if !e.Option.Repeat {
+				r.hideEarlier(i)
+			}
+			e.Option.Set(&r.s, e.Assignment)
+		}
+	}
+}
+
+// hideEarlier marks what entry i replaces.
+func (r *resolver) hideEarlier(i int) {
+	e := &r.trace[i]
+	file := e.Origin.Source == origin.File
+	for j := range r.trace {
+		old := &r.trace[j]
+		oldFile := old.Origin.Source == origin.File
+		before := j < i && oldFile == file || file && !oldFile
+		if before && old.Fate == Applied && !old.Reset && old.Option.slot() == e.Option.slot() {
+			old.Fate, old.By = Hidden, e.Origin
+		}
+	}
+}
+
+// blame makes an error about the row of that name.
+func (r *resolver) blame(name, what, hint string) error {
+	o, text := r.trace.origin(name)
+	return &Error{What: what, Origin: o, Value: text, Hint: hint}
+}
+
+// check finds the name and the tree, and refuses what can't work together.
+func (r *resolver) check(assignments []Assignment) error {
+	s := &r.s
+	var err error
+	if s.Machine, s.Image.Directory, err = Locate(assignments, r.around); err != nil {
+		return err
+	}
+
+	var boot, pid2 bool
+	for _, e := range r.trace {
+		on, _ := e.Value.(bool)
+		boot = boot || e.Fate == Applied && on && e.Option.Name == "boot"
+		pid2 = pid2 || e.Fate == Applied && on && e.Option.Name == "as-pid2"
+	}
+	volatile, readOnly := s.Image.Volatile != VolatileNo, s.Image.ReadOnly
+	switch {
+	case boot && pid2:
+		return r.blame("as-pid2", "cannot boot and run a command as process 2 at the same time", "use --boot or --as-pid2")
+	case pid2 && !r.around.PID2:
+		return r.blame("as-pid2", "--as-pid2 is not supported yet", "")
+	case s.Users.Ownership == userns.Chown && readOnly:
+		return r.blame("private-users-ownership", "cannot change the owners of a tree that is read-only", "use --private-users-ownership=map, or leave out --read-only")
+	case s.Users.Ownership == userns.Chown && volatile:
+		return r.blame("private-users-ownership", "cannot change the owners of a tree that is run with --volatile", "use --private-users-ownership=map, or leave out --volatile")
+	case s.Image.Directory == "/" && s.Image.Volatile != VolatileYes && s.Image.Volatile != VolatileState:
+		return r.blame("directory", "cannot run a machine on the host's own root", "use --volatile=yes or --volatile=state")
+	}
+	for _, m := range s.Mounts {
+		if m.IDMap != mount.NoIDMap && s.Users.Mode == userns.No {
+			return &Error{
+				What:   fmt.Sprintf("cannot map the owners of %s: the machine has no users of its own", m.Target),
+				Origin: m.Origin, Value: r.text(m),
+				Hint: "add --private-users=, or leave out the bind option " + string(m.IDMap),
+			}
+		}
+	}
+	return nil
+}
+
+// text gives what a mount was read from.
+func (r *resolver) text(m mount.Mount) string {
+	for _, e := range r.trace {
+		if v, ok := e.Value.(mount.Mount); ok && e.Origin == m.Origin && v.Target == m.Target {
+			return e.Text
+		}
+	}
+	return ""
+}
