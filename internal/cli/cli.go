@@ -1,0 +1,156 @@
+// Package cli reads the launcher's command line and prints its help and its
+// errors, all from the option table of package settings.
+//
+// It guarantees GNU's rules for options, to the letter of the error texts, and
+// that nothing is printed but what its functions are asked to print. It refuses
+// to know what an option does.
+//
+// Room: desk.
+package cli
+
+import (
+	"errors"
+	"strings"
+
+	"launch/internal/origin"
+	"launch/settings"
+)
+
+// Action is what the launcher is asked to do.
+type Action string
+
+// The actions.
+const (
+	Run     Action = "run"
+	Plan    Action = "plan"
+	Cleanup Action = "cleanup"
+	Help    Action = "help"
+	Version Action = "version"
+	// Values: list what an option may be told (`--console=help`).
+	Values Action = "values"
+)
+
+// Request is a command line that was understood.
+type Request struct {
+	Action Action
+	// PlanFormat is "text" or "json".
+	PlanFormat string
+	// Option is what Values is about.
+	Option *settings.Option
+	// Files says whether to read the machine's settings file.
+	Files settings.FileMode
+	// Assignments are what the options and the words say.
+	Assignments []settings.Assignment
+	// Words are the command, as they stand.
+	Words    []string
+	Warnings []settings.Warning
+}
+
+// table gives getopt's view of the option table.
+func table() []option {
+	t := make([]option, len(settings.Options))
+	for i := range settings.Options {
+		o := &settings.Options[i]
+		t[i] = option{long: o.Flag, short: o.Short, arg: uint8(o.Arg), id: i}
+	}
+	return t
+}
+
+// Parse reads the words behind the program's name. The caller's environment
+// and working directory are what a value may refer to.
+func Parse(args []string, env []string, cwd string) (Request, error) {
+	r := Request{Action: Run}
+	place := settings.Place{Cwd: cwd, Env: env}
+	done := errors.New("nothing else matters")
+	words, err := getopt(args, table(), func(w word) error {
+		o := &settings.Options[w.id]
+		from := origin.Origin{Source: origin.CommandLine, Path: w.typed}
+		if o.Later {
+			return &settings.Error{What: "option '" + w.typed + "' is not supported yet", Origin: from, Value: w.value}
+		}
+		if w.told && w.value == "help" && len(o.Enum) > 0 {
+			r.Action, r.Option = Values, o
+			return done
+		}
+		if o.Arg == settings.OptionalArg && w.told && w.value == "" {
+			return &settings.Error{What: "option '" + w.typed + "' has nothing behind the equals sign", Origin: from}
+		}
+		text := w.value
+		if o.Arg == settings.NoArg {
+			text = "yes"
+		}
+		v, err := o.Parse(place, text)
+		if err != nil {
+			return &settings.Error{What: "cannot use " + given(w) + ": " + err.Error(), Origin: from, Value: w.value}
+		}
+		if o.Old != "" {
+			r.Warnings = append(r.Warnings, settings.Warning{
+				What:   "option '" + w.typed + "' is deprecated",
+				Origin: from, Value: w.value,
+				Hint: "use --" + o.Old,
+			})
+		}
+		switch o.Name {
+		case "help":
+			r.Action = Help
+			return done
+		case "version":
+			r.Action = Version
+			return done
+		case "plan":
+			r.Action, r.PlanFormat = Plan, v.(string)
+		case "cleanup":
+			r.Action = Cleanup
+		case "settings":
+			r.Files = v.(settings.FileMode)
+		case "no-pager":
+		default:
+			r.Assignments = append(r.Assignments, settings.Assignment{Option: o, Value: v, Origin: from, Text: w.value})
+		}
+		return nil
+	})
+	var bad *badOption
+	switch {
+	case err == done:
+		return r, nil
+	case errors.As(err, &bad):
+		return r, &settings.Error{What: bad.text, Hint: suggest(bad.unknown)}
+	case err != nil:
+		return r, err
+	}
+	if len(words) > 0 {
+		r.Words = words
+		r.Assignments = append(r.Assignments, settings.Assignment{
+			Option: settings.Find("words"), Value: words, Text: strings.Join(words, " "),
+			Origin: origin.Origin{Source: origin.CommandLine, Path: "the command"},
+		})
+	}
+	return r, nil
+}
+
+func given(w word) string {
+	switch {
+	case !w.told:
+		return w.typed
+	case len(w.typed) == 2:
+		return w.typed + " " + w.value
+	}
+	return w.typed + "=" + w.value
+}
+
+// suggest gives a hint for a long option that nobody knows.
+func suggest(name string) string {
+	if name == "" {
+		return ""
+	}
+	var flags []string
+	for i := range settings.Options {
+		if o := &settings.Options[i]; o.Flag != "" && !o.Later && o.Old == "" {
+			flags = append(flags, o.Flag)
+		}
+	}
+	if near := settings.Nearest(name, flags...); near != "" {
+		return "did you mean --" + near + "?"
+	}
+	return "launch --help lists the options"
+}
