@@ -1,0 +1,317 @@
+package seccomp
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func TestGenerated(t *testing.T) {
+	out, err := exec.Command("go", "run", "./gen").Output()
+	if err != nil {
+		t.Skipf("the generator can't run here: %v", err)
+	}
+	old, err := os.ReadFile("tables_gen.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(out, old) {
+		t.Fatal("tables_gen.go is stale: run go generate")
+	}
+}
+
+func TestTables(t *testing.T) {
+	if !slices.IsSorted(callNames[:]) {
+		t.Error("callNames are not sorted")
+	}
+	for _, k := range []struct {
+		arch Arch
+		name string
+		nr   uint32
+	}{
+		{X86_64, "read", 0}, {X86_64, "mseal", 462}, {X86, "read", 3}, {X86, "socketcall", 102},
+		{X32, "read", x32Bit}, {X32, "ioctl", x32Bit | 514}, {X32, "pwritev2", x32Bit | 547},
+		{AArch64, "openat", 56}, {ARM, "set_tls", 0xf0005}, {S390X, "ipc", 117},
+		{RISCV64, "riscv_hwprobe", 258}, {PPC64LE, "socket", 326},
+	} {
+		if nr, ok := k.arch.Number(k.name); !ok || nr != k.nr {
+			t.Errorf("%v %s = %d %v, want %d", k.arch, k.name, nr, ok, k.nr)
+		}
+		if name, ok := k.arch.Name(k.nr); !ok || name != k.name {
+			t.Errorf("%v %d = %q %v, want %s", k.arch, k.nr, name, ok, k.name)
+		}
+	}
+	if _, ok := AArch64.Number("open"); ok {
+		t.Error("arm64 has no open")
+	}
+	if _, ok := X32.Number("uselib"); ok {
+		t.Error("x32 has no uselib")
+	}
+	if n, ok := X86_64.Name(400); ok {
+		t.Errorf("400 is no x86-64 call, got %s", n)
+	}
+	// Headers of the build machine, where there are any, are a second witness.
+	for _, h := range []struct {
+		arch         Arch
+		path, prefix string
+		base         uint32
+	}{
+		{X86_64, "/usr/include/x86_64-linux-gnu/asm/unistd_64.h", "", 0},
+		{X86, "/usr/include/x86_64-linux-gnu/asm/unistd_32.h", "", 0},
+		{X32, "/usr/include/x86_64-linux-gnu/asm/unistd_x32.h", "(__X32_SYSCALL_BIT + ", x32Bit},
+	} {
+		text, err := os.ReadFile(h.path)
+		if err != nil {
+			t.Logf("not compared with %s: %v", h.path, err)
+			continue
+		}
+		for _, line := range strings.Split(string(text), "\n") {
+			rest, ok := strings.CutPrefix(line, "#define __NR_")
+			name, value, ok2 := strings.Cut(rest, " ")
+			if !ok || !ok2 {
+				continue
+			}
+			value = strings.TrimSuffix(strings.TrimPrefix(value, h.prefix), ")")
+			var want uint32
+			for _, d := range value {
+				want = want*10 + uint32(d-'0')
+			}
+			if nr, ok := h.arch.Number(name); !ok || nr != want|h.base {
+				t.Errorf("%v %s: %d %v, the header says %d", h.arch, name, nr, ok, want|h.base)
+			}
+		}
+	}
+	for _, g := range Groups() {
+		members, ok := Group(g)
+		if !ok || len(members) == 0 {
+			t.Errorf("group %s: %d members, %v", g, len(members), ok)
+		}
+	}
+}
+
+// randomFilter makes a filter of few numbers and many coincidences.
+func randomFilter(r *rand.Rand, archs []Arch, names []string) Filter {
+	actions := []Action{Allow, Errno(1), Errno(38), Trap, Log, KillProcess, KillThread, Trace(7)}
+	f := Filter{
+		Archs:   archs,
+		Default: actions[r.IntN(3)],
+		BadArch: actions[r.IntN(len(actions))],
+	}
+	values := []uint64{0, 1, 2, 9, 16, 40, 0xff, 0x7fffffff, 0x80000000, 0xffffffff, 1 << 32, 1<<32 | 1, 1 << 63, ^uint64(0)}
+	for range 1 + r.IntN(40) {
+		rule := Rule{Action: actions[r.IntN(len(actions))]}
+		for range 1 + r.IntN(12) {
+			rule.Names = append(rule.Names, names[r.IntN(len(names))])
+		}
+		if r.IntN(2) == 0 {
+			perm := r.Perm(6)
+			for i := range 1 + r.IntN(3) {
+				rule.Conds = append(rule.Conds, Cond{
+					Arg:   uint8(perm[i]),
+					Op:    Op(1 + r.IntN(7)),
+					Value: values[r.IntN(len(values))],
+					Mask:  values[r.IntN(len(values))],
+				})
+			}
+		}
+		f.Rules = append(f.Rules, rule)
+	}
+	return f
+}
+
+// inputs are all numbers around the tables, with arguments at the edges of the
+// filter's conditions.
+func inputs(r *rand.Rand, f *Filter, each func(call)) {
+	edges := []uint64{0, 1, 2, 3, 9, 16, ^uint64(0), 1 << 32}
+	for i := range f.Rules {
+		for _, c := range f.Rules[i].Conds {
+			edges = append(edges, c.Value, c.Value-1, c.Value+1, c.Value&0xffffffff, c.Value^1<<40, c.Mask)
+		}
+	}
+	conditional := map[uint32]bool{102: true, 117: true}
+	for i := range f.Rules {
+		if len(f.Rules[i].Conds) == 0 {
+			continue
+		}
+		for _, name := range f.Rules[i].Names {
+			for _, a := range f.Archs {
+				if nr, ok := a.Number(name); ok {
+					conditional[nr] = true
+				}
+			}
+		}
+	}
+	one := func(c call) {
+		each(c)
+		n := 1
+		if conditional[c.nr] {
+			n = 24
+		}
+		for range n {
+			for i := range c.args {
+				c.args[i] = edges[r.IntN(len(edges))]
+			}
+			if r.IntN(3) == 0 {
+				c.args[0] = r.Uint64N(26)
+			}
+			each(c)
+		}
+	}
+	for a := Arch(0); a < archCount; a++ {
+		for nr := range uint32(701) {
+			one(call{arch: a, nr: nr})
+			if a == X86_64 {
+				one(call{arch: X32, nr: nr | x32Bit})
+			}
+		}
+		one(call{arch: a, nr: 0xffffffff})
+		for nr := uint32(0xf0000); nr < 0xf0008; nr++ {
+			one(call{arch: a, nr: nr})
+		}
+	}
+	one(call{arch: X86_64, nr: 1, token: 0x12345678})
+}
+
+var archSets = [][]Arch{
+	{X86_64, X86, X32}, {X86_64, X86}, {X86_64}, {X32}, {X86}, {AArch64, ARM}, {S390X}, {PPC64LE}, {RISCV64},
+	{X86_64, X86, X32, AArch64, ARM, RISCV64, PPC64LE},
+}
+
+// judge holds a filter's program against the model.
+func judge(t *testing.T, r *rand.Rand, f *Filter) {
+	t.Helper()
+	prog, err := f.Compile()
+	if err != nil {
+		t.Fatalf("%v: %+v", err, f)
+	}
+	if err := wellFormed(prog); err != nil {
+		t.Fatal(err)
+	}
+	bad := 0
+	inputs(r, f, func(c call) {
+		got, _, err := interpret(prog, c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := model(f, c); got != want && bad < 5 {
+			bad++
+			name, _ := c.arch.Name(c.nr)
+			t.Errorf("%v %d (%s) %#x: %v, the model says %v", c.arch, c.nr, name, c.args, got, want)
+		}
+	})
+	if bad > 0 {
+		t.Fatalf("filter: %+v", f)
+	}
+}
+
+func TestCompileAgainstModel(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	few := []string{"read", "write", "close", "socket", "connect", "accept", "bind", "send", "semop", "shmat",
+		"ioctl", "clone", "personality", "socketcall", "ipc", "set_tls", "execve", "preadv2", "mseal", "openat2", "waitid"}
+	for _, archs := range archSets {
+		for i := range 3 {
+			names := few
+			if i == 0 {
+				names = callNames[:]
+			}
+			f := randomFilter(r, archs, names)
+			f.NewerENOSYS = r.IntN(2) == 0
+			f.CondsStayDirect = r.IntN(2) == 0
+			judge(t, r, &f)
+		}
+	}
+	f := dockerSize()
+	judge(t, r, &f)
+	for _, f := range NSpawn(X86_64, 0xfdecafff, Calls{}) {
+		judge(t, r, &f)
+	}
+}
+
+// A filter that is larger than conditional jumps reach.
+func TestCompileFar(t *testing.T) {
+	r := rand.New(rand.NewPCG(3, 4))
+	f := Filter{Archs: []Arch{X86_64, X86}, BadArch: KillProcess, Default: Errno(1)}
+	for i, name := range callNames {
+		if i%2 == 0 && len(f.Rules) < 150 {
+			f.Rules = append(f.Rules, Rule{Names: []string{name}, Action: Errno(unix.Errno(i + 2)),
+				Conds: []Cond{{Arg: uint8(i % 6), Op: Op(1 + i%7), Value: uint64(i) << 30, Mask: 0xfff0fff0fff0}}})
+		}
+	}
+	judge(t, r, &f)
+	for i := range f.Rules {
+		for a := range 6 {
+			f.Rules[i].Conds = append(f.Rules[i].Conds, Cond{Arg: uint8(a), Op: Equal, Value: 1 << 40})
+		}
+	}
+	if _, err := f.Compile(); err == nil {
+		t.Error("a program above the kernel's limit was given")
+	}
+}
+
+func TestCompileRefuses(t *testing.T) {
+	for name, f := range map[string]Filter{
+		"no architecture":      {},
+		"unknown architecture": {Archs: []Arch{99}},
+		"argument":             {Archs: []Arch{X86}, Rules: []Rule{{Conds: []Cond{{Arg: 6, Op: Equal}}}}},
+		"comparison":           {Archs: []Arch{X86}, Rules: []Rule{{Conds: []Cond{{}}}}},
+	} {
+		if _, err := f.Compile(); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
+
+// dockerSize is a filter of the size and kind that container engines send.
+func dockerSize() Filter {
+	var names []string
+	for _, g := range []string{"@system-service", "@timer", "@io-event"} {
+		members, _ := Group(g)
+		names = append(names, members...)
+	}
+	special := []string{"personality", "socket", "clone", "clone3"}
+	names = slices.DeleteFunc(names, func(n string) bool { return slices.Contains(special, n) })
+	slices.Sort(names)
+	names = slices.Compact(names)
+	rules := []Rule{{Names: names, Action: Allow}}
+	for _, v := range []uint64{0, 8, 0x20000, 0x20008, 0xffffffff} {
+		rules = append(rules, Rule{Names: []string{"personality"}, Action: Allow, Conds: []Cond{{Arg: 0, Op: Equal, Value: v}}})
+	}
+	rules = append(rules,
+		Rule{Names: []string{"socket"}, Action: Allow, Conds: []Cond{{Arg: 0, Op: NotEqual, Value: 40}}},
+		Rule{Names: []string{"clone"}, Action: Allow, Conds: []Cond{{Arg: 0, Op: MaskedEqual, Mask: 0x7e020000}}},
+		Rule{Names: []string{"clone3"}, Action: Errno(unix.ENOSYS)},
+	)
+	f, err := OCI(X86_64, []Arch{X86_64, X86, X32}, Errno(unix.EPERM), rules, 0)
+	if err != nil {
+		panic(err)
+	}
+	return f
+}
+
+func BenchmarkDockerSize(b *testing.B) {
+	f := dockerSize()
+	b.ReportAllocs()
+	var prog []unix.SockFilter
+	for b.Loop() {
+		prog, _ = f.Compile()
+	}
+	b.ReportMetric(float64(len(prog)), "instructions")
+	b.ReportMetric(float64(len(f.Rules[0].Names)), "names")
+}
+
+func BenchmarkNSpawn(b *testing.B) {
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, f := range NSpawn(X86_64, 0xfdecafff, Calls{}) {
+			if _, err := f.Compile(); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
