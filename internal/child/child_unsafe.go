@@ -45,17 +45,18 @@ type Process struct {
 	Pidfd int
 	prog  *Program
 	stack []byte
+	pidfd int32 // as the kernel writes it
 }
 
 // Start clones a child that runs the program. All signals are blocked in it;
 // the program's last steps unblock them. The thread is the child's parent for
 // PR_SET_PDEATHSIG: when it ends, the child gets that signal.
 func Start(_ sys.Locked, p *Program, o Options) (*Process, error) {
+	// c is on the heap, which doesn't move, since it is what is returned.
 	c := &Process{prog: p, stack: make([]byte, 16<<10)}
-	pidfd := int32(-1)
 	args := &cloneArgs{
 		flags:      cloneVM | clonePidfd | cloneClearSighand | o.Namespaces,
-		pidfd:      uint64(uintptr(unsafe.Pointer(&pidfd))),
+		pidfd:      uint64(uintptr(unsafe.Pointer(&c.pidfd))),
 		exitSignal: uint64(unix.SIGCHLD),
 		stack:      uint64(uintptr(unsafe.Pointer(&c.stack[0]))),
 		stackSize:  uint64(len(c.stack)),
@@ -85,7 +86,7 @@ func Start(_ sys.Locked, p *Program, o Options) (*Process, error) {
 	if errno != 0 {
 		return nil, unix.Errno(errno)
 	}
-	c.PID, c.Pidfd = pid, int(pidfd)
+	c.PID, c.Pidfd = pid, int(c.pidfd)
 	return c, nil
 }
 

@@ -72,6 +72,9 @@ func (b *builder) build(l sys.Locked) (err error) {
 	// Here: own mount namespace, all else the host's. The first process is
 	// born now, so that what it does for itself (a network namespace takes
 	// longer than all mounts) happens beside the mounts.
+	if err := b.terminal(); err != nil {
+		return err
+	}
 	if err := b.birth(); err != nil {
 		return err
 	}
@@ -90,14 +93,6 @@ func (b *builder) build(l sys.Locked) (err error) {
 	}
 	if err := b.steps(settings.Inner); err != nil {
 		return err
-	}
-	if b.plan.Console != settings.ConsolePipe {
-		if b.pty, err = console.Open(t.Devpts()); err != nil {
-			return fmt.Errorf("open the machine's terminal: %w", err)
-		}
-		if err := b.pty.Own(b.root(), b.root()+5); err != nil {
-			return fmt.Errorf("give the terminal to the machine: %w", err)
-		}
 	}
 	if err := t.Finish(); err != nil {
 		return err
@@ -121,6 +116,30 @@ func (b *builder) steps(w settings.World) error {
 		}
 	}
 	return nil
+}
+
+// terminal makes the machine's own terminal.
+func (b *builder) terminal() error {
+	if b.plan.Console == settings.ConsolePipe {
+		return nil
+	}
+	for i, s := range b.plan.Steps {
+		if s.Type != "devpts" {
+			continue
+		}
+		devpts, err := b.tree.Terminals(s)
+		if err != nil {
+			return &StepError{i + 1, s.Origin, err}
+		}
+		if b.pty, err = console.Open(devpts); err != nil {
+			return fmt.Errorf("open the machine's terminal: %w", err)
+		}
+		if err := b.pty.Own(b.root(), b.root()+5); err != nil {
+			return fmt.Errorf("give the terminal to the machine: %w", err)
+		}
+		return nil
+	}
+	return fmt.Errorf("the plan has a console, but no devpts to take it from")
 }
 
 // birth starts the first process with the part of its program that needs

@@ -132,9 +132,6 @@ func (s *supervisor) deafen() {
 func (s *supervisor) once() (status int, err error) {
 	p := s.plan
 	if s.state, err = state.Open(p.Machine); err != nil {
-		if err == state.ErrBusy {
-			return 1, fmt.Errorf("a machine named %q is running already", p.Machine)
-		}
 		return 1, err
 	}
 	defer s.state.Close()
@@ -314,7 +311,15 @@ func verdict(code, status int, asked bool) (int, error) {
 	case asked && status == int(unix.SIGKILL):
 		return 1, nil
 	}
-	return 1, fmt.Errorf("the machine's first process was ended by %s", unix.SignalName(syscall.Signal(status)))
+	return 1, &Ended{syscall.Signal(status)}
+}
+
+// Ended is the error for a machine whose first process was ended by a signal
+// that nobody sent on purpose.
+type Ended struct{ Signal syscall.Signal }
+
+func (e *Ended) Error() string {
+	return "the first process was ended by " + unix.SignalName(e.Signal)
 }
 
 // kill ends a first process that must not go on.

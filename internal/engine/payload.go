@@ -68,7 +68,9 @@ func (b *builder) account(name string) error {
 	}
 	u := &b.user
 	u.uid, u.gid, u.home = a.UID, a.GID, a.Home
-	u.groups = userns.Groups(groups, a.Name, a.GID)
+	if u.groups, err = userns.Groups(groups, a.Name, a.GID); err != nil {
+		return fmt.Errorf("cannot look up the groups of %q in /etc/group of the tree: %w", name, err)
+	}
 	if u.home == "" {
 		u.home = "/"
 	}

@@ -50,6 +50,9 @@ func Compile(in Input) (*Plan, error) {
 	if in.Facts.Root.MachineID != "" {
 		c.Plan.ID = in.Facts.Root.MachineID
 	}
+	if err := c.check(); err != nil {
+		return nil, err
+	}
 	c.console()
 	if err := c.users(); err != nil {
 		return nil, err
@@ -65,6 +68,25 @@ func Compile(in Input) (*Plan, error) {
 	c.program()
 	p := c.Plan
 	return &p, nil
+}
+
+// check refuses a directory that is no operating system's tree.
+func (c *compiler) check() error {
+	root := c.Facts.Root
+	e := &settings.Error{Origin: c.from("directory"), Value: c.Directory}
+	switch {
+	case !root.Known:
+		return nil
+	case c.Settings.Exec.Mode == settings.Boot && !root.OSRelease:
+		e.What = fmt.Sprintf("cannot boot %s: it holds no operating system (no /etc/os-release, no /usr/lib/os-release)", c.Directory)
+		e.Hint = "give the directory of a whole tree, or run a command in it without --boot"
+	case root.Usr != facts.Dir:
+		e.What = fmt.Sprintf("cannot use %s as a root directory: it has no /usr directory", c.Directory)
+		e.Hint = "give the directory of an operating system's tree"
+	default:
+		return nil
+	}
+	return e
 }
 
 func (c *compiler) from(option string) origin.Origin {

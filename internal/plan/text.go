@@ -157,4 +157,3 @@ func AttrWords(attr uint64) []string {
 	}
 	return w
 }
-

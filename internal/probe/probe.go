@@ -17,6 +17,7 @@ import (
 
 	"launch/internal/facts"
 	"launch/internal/sys"
+	"launch/settings"
 )
 
 // fileMax is more than any file read here has.
@@ -65,11 +66,18 @@ func Root(n int) facts.Root {
 // loaders are what the dynamic loaders of 64-bit architectures are called.
 var loaders = [...]string{"ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
 
+// kind tells what a name of the tree is; a link in the last place is not
+// followed, those before it stay inside.
 func kind(n int, name string) facts.Kind {
-	st, err := sys.Statx(n, name, unix.STATX_TYPE)
+	fd, err := sys.Openat2(n, name, unix.O_PATH|unix.O_NOFOLLOW, 0, inTree)
 	if err == unix.ENOENT || err == unix.ENOTDIR {
 		return facts.Absent
 	}
+	if err != nil {
+		return facts.Unknown
+	}
+	st, err := sys.Statx(fd, "", unix.STATX_TYPE)
+	sys.Close(fd)
 	if err != nil {
 		return facts.Unknown
 	}
@@ -85,7 +93,11 @@ func kind(n int, name string) facts.Kind {
 }
 
 func exists(n int, name string) bool {
-	fd, err := sys.Openat2(n, name, unix.O_PATH, 0, inTree)
+	how := uint64(inTree)
+	if n == unix.AT_FDCWD {
+		how = 0
+	}
+	fd, err := sys.Openat2(n, name, unix.O_PATH, 0, how)
 	if err != nil {
 		return false
 	}
@@ -240,4 +252,16 @@ func NewID() string {
 	b[6] = b[6]&0x0f | 0x40
 	b[8] = b[8]&0x3f | 0x80
 	return hex.EncodeToString(b[:])
+}
+
+// Image finds the tree of a machine by its name, where systemd keeps them.
+func Image(name string) (directory string, ok bool) {
+	for _, dir := range settings.ImageDirs {
+		n, err := sys.Openat(unix.AT_FDCWD, dir+"/"+name, unix.O_PATH|unix.O_DIRECTORY, 0)
+		if err == nil {
+			sys.Close(n)
+			return dir + "/" + name, true
+		}
+	}
+	return "", false
 }

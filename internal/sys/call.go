@@ -18,6 +18,10 @@ import (
 
 // call makes one system call and repeats it when a signal interrupts it.
 //
+// Every function that passes an address on as a number must be marked like
+// this one: the mark keeps what the address points to off the stack, which
+// moves.
+//
 //go:uintptrescapes
 func call(name string, nr, a, b, c, d, e, f uintptr) (uintptr, error) {
 	for {
@@ -60,7 +64,9 @@ func str(s string) (*byte, error) {
 // fd turns a descriptor, or AT_FDCWD, into a register.
 func fd(n int) uintptr { return uintptr(n) }
 
-// pathCall is a call of the shape nr(dirfd, path, b, c, d).
+// pathCall is a call of the shape nr(dirfd, path, c, d, e).
+//
+//go:uintptrescapes
 func pathCall(name string, nr uintptr, dirfd int, path string, c, d, e uintptr) (uintptr, error) {
 	p, err := str(path)
 	if err != nil {

@@ -79,8 +79,7 @@ func OpenTree(dirfd int, path string, flags uint) (int, error) {
 // descriptors, no path is looked up.
 func MoveMount(from, to int) error {
 	var empty byte
-	p := uintptr(unsafe.Pointer(&empty))
-	_, err := call("move_mount", unix.SYS_MOVE_MOUNT, fd(from), p, fd(to), p,
+	_, err := call("move_mount", unix.SYS_MOVE_MOUNT, fd(from), uintptr(unsafe.Pointer(&empty)), fd(to), uintptr(unsafe.Pointer(&empty)),
 		unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH, 0)
 	return err
 }

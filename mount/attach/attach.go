@@ -34,6 +34,8 @@ type Tree struct {
 	// root is the machine's root: the topmost mount on "/" of the launcher's
 	// namespace; -1 until the first step.
 	root int
+	// seats counts the mounts over "/": the root, and what it is made of.
+	seats int
 	// loose is a root that is not attached yet; -1 otherwise.
 	loose int
 	// host is the host's root directory, below the machine's.
@@ -91,9 +93,6 @@ func (t *Tree) Close() {
 		}
 	}
 }
-
-// Devpts is the machine's /dev/pts; -1 if it has none yet.
-func (t *Tree) Devpts() int { return t.devpts }
 
 // Root is the machine's root.
 func (t *Tree) Root() int { return t.root }
@@ -229,6 +228,7 @@ func (t *Tree) seat() error {
 		sys.Close(t.root)
 	}
 	t.root, t.loose = t.loose, -1
+	t.seats++
 	return nil
 }
 
@@ -250,6 +250,7 @@ func (t *Tree) layer(s plan.Step) error {
 	if err := sys.MoveMount(tmp, t.host); err != nil {
 		return err
 	}
+	t.seats++
 	upper, err := sys.Openat(tmp, "upper", unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
@@ -363,7 +364,13 @@ func (t *Tree) mount(s plan.Step) error {
 	if source == "" {
 		source = s.Type
 	}
-	n, err := t.fs(s.Type, source, s.Options, s.Attr)
+	var n int
+	var err error
+	if s.Type == "devpts" && t.devpts >= 0 {
+		n, err = sys.Dup(t.devpts)
+	} else {
+		n, err = t.fs(s.Type, source, s.Options, s.Attr)
+	}
 	if err != nil {
 		return err
 	}
@@ -379,14 +386,23 @@ func (t *Tree) mount(s plan.Step) error {
 	if err := t.place(n, s, unix.S_IFDIR); err != nil {
 		return err
 	}
-	switch s.Target {
-	case "/run":
+	if s.Target == "/run" {
 		// Kept open from here: what is mounted on /run/host later hides it.
 		t.empty, err = sys.Openat(n, "host/inaccessible", unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-	case "/dev/pts":
-		t.devpts, err = sys.Dup(n)
 	}
 	return err
+}
+
+// Terminals makes the machine's devpts, which the step will attach, and gives
+// its descriptor. A first process that is to get a terminal from it must be
+// born after, to have the terminal among its descriptors.
+func (t *Tree) Terminals(s plan.Step) (int, error) {
+	n, err := t.fs(s.Type, s.Type, s.Options, s.Attr)
+	if err != nil {
+		return -1, fmt.Errorf("%s: %w", words(s), err)
+	}
+	t.devpts = n
+	return n, nil
 }
 
 // fill makes the entries inside a file system that is not attached yet, so
@@ -690,9 +706,11 @@ func (t *Tree) base(s plan.Step) error {
 	name := path.Base(s.Target)
 	e := plan.Entry{Path: name, Mode: unix.S_IFDIR | s.Mode}
 	if s.Do == plan.Symlink {
-		if st, err := sys.Statx(t.root, s.Source.Path, unix.STATX_TYPE); err != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
-			return nil
+		n, err := sys.Openat2(t.root, s.Source.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, inRoot)
+		if err != nil {
+			return nil // nothing there to point to
 		}
+		sys.Close(n)
 		e = plan.Entry{Path: name, Mode: unix.S_IFLNK, Data: s.Source.Path}
 	}
 	if _, err := sys.Statx(t.root, name, unix.STATX_TYPE); err != unix.ENOENT {
@@ -762,11 +780,38 @@ func (t *Tree) Finish() error {
 	if err := sys.PivotRoot(".", "."); err != nil {
 		return fmt.Errorf("pivot into the machine's root: %w", err)
 	}
-	if err := sys.Umount(".", unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("let go of the host's root: %w", err)
+	// What was below the new root is now above it, with the host's root at
+	// the bottom, and umount takes the topmost.
+	for range t.seats {
+		if err := sys.Umount(".", unix.MNT_DETACH); err != nil {
+			return fmt.Errorf("let go of the host's root: %w", err)
+		}
 	}
 	if err := sys.Chdir(t.l, "/"); err != nil {
 		return err
+	}
+	return t.alone()
+}
+
+// alone makes sure that nothing is left on top of the machine's root: "/.."
+// would lead there. It can only fail if this package is wrong about how
+// mounts stack, and then nothing must run.
+func (t *Tree) alone() error {
+	n, err := sys.Openat(unix.AT_FDCWD, "/..", unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return fmt.Errorf("open the machine's root: %w", err)
+	}
+	defer sys.Close(n)
+	top, err := sys.Statx(n, "", unix.STATX_MNT_ID)
+	if err != nil {
+		return err
+	}
+	root, err := sys.Statx(t.root, "", unix.STATX_MNT_ID)
+	if err != nil {
+		return err
+	}
+	if top.Mnt_id != root.Mnt_id {
+		return errors.New("the machine's root is covered by another mount")
 	}
 	return nil
 }

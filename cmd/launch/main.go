@@ -1,0 +1,196 @@
+// Command launch starts a machine: an operating system's tree, or a command in
+// one, with its own processes, mounts, users and network.
+//
+// The order of everything is here: the command line becomes assignments, these
+// become Settings; the tree's directory is opened and the facts about it and
+// the host are looked up; Settings and facts become a Plan; the plan is printed
+// or run.
+//
+// Room: desk.
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/cli"
+	"launch/internal/console"
+	"launch/internal/engine"
+	"launch/internal/facts"
+	"launch/internal/plan"
+	"launch/internal/probe"
+	"launch/internal/state"
+	"launch/settings"
+)
+
+func main() { os.Exit(launch(os.Args[1:], os.Environ())) }
+
+// launch does what the command line asks for and gives the exit status.
+func launch(args, env []string) int {
+	cwd, err := os.Getwd()
+	if err != nil {
+		cwd = "/"
+	}
+	req, err := cli.Parse(args, env, cwd)
+	if err != nil {
+		cli.Report(os.Stderr, err)
+		return 1
+	}
+	switch req.Action {
+	case cli.Help:
+		cli.Usage(os.Stdout)
+		return 0
+	case cli.Version:
+		cli.PrintVersion(os.Stdout)
+		return 0
+	case cli.Values:
+		cli.ListValues(os.Stdout, req.Option)
+		return 0
+	case cli.Cleanup:
+		return cleanup(req)
+	}
+	return start(req, env, cwd)
+}
+
+// start makes a plan, and prints or runs it.
+func start(req cli.Request, env []string, cwd string) int {
+	fail := func(err error) int {
+		cli.Report(os.Stderr, err)
+		return 1
+	}
+	host := probe.Host(env)
+	around := settings.Surroundings{
+		Place:    settings.Place{Cwd: cwd, Env: env},
+		Hostname: host.Hostname,
+		Files:    req.Files,
+		Images:   probe.Image,
+	}
+	var err error
+	s, trace, warnings, err := settings.Resolve(req.Assignments, around)
+	if !s.Life.Quiet || err != nil {
+		for _, w := range append(req.Warnings, warnings...) {
+			cli.Warn(os.Stderr, w)
+		}
+	}
+	if err != nil {
+		return fail(err)
+	}
+	planning := req.Action == cli.Plan
+	if !planning && !host.Root {
+		return fail(&settings.Error{What: "cannot start a machine as this user", Hint: "run launch as root; --plan needs no root"})
+	}
+	pin, err := probe.OpenRoot(s.Image.Directory)
+	if err != nil {
+		return fail(&settings.Error{What: err.Error(), Origin: trace.Origin("directory"), Value: s.Image.Directory})
+	}
+	f := facts.Facts{Root: probe.Root(pin), Host: host}
+	p, err := plan.Compile(plan.Input{
+		Settings: s, Facts: f, Profile: settings.NSpawn, From: trace.Origin,
+		ID: probe.NewID(), BootID: probe.NewID(),
+	})
+	if err != nil {
+		return fail(err)
+	}
+	if planning {
+		if err := show(os.Stdout, p, req.PlanFormat); err != nil {
+			return fail(fmt.Errorf("print the plan: %w", err))
+		}
+		return 0
+	}
+	return run(p, pin, f.Root.UID&^0xffff)
+}
+
+func show(w io.Writer, p *plan.Plan, format string) error {
+	if format == "json" {
+		e := json.NewEncoder(w)
+		e.SetIndent("", "  ")
+		return e.Encode(p)
+	}
+	return p.Print(w)
+}
+
+// run starts the machine and stays with it.
+func run(p *plan.Plan, pin int, shift uint32) int {
+	say := func(text string) {
+		if !p.Quiet {
+			// The terminal may be raw meanwhile.
+			fmt.Fprintf(os.Stderr, "%s: %s\r\n", cli.Name, text)
+		}
+	}
+	for _, n := range p.Notes {
+		say(n)
+	}
+	if p.Console == settings.ConsoleInteractive && !p.Quiet {
+		fmt.Fprintf(os.Stderr, "%s: machine %s from %s; press ^] three times within a second to end it\n",
+			cli.Name, console.Printable(p.Machine), console.Printable(p.Directory))
+	}
+	status, err := engine.Run(p, engine.Options{Pin: pin, Shift: shift, Warn: say})
+	if err != nil {
+		cli.Report(os.Stderr, explain(p, err))
+	}
+	return status
+}
+
+// explain makes one sentence of what went wrong, and adds what may help.
+func explain(p *plan.Plan, err error) error {
+	var bad *settings.Error
+	if errors.As(err, &bad) {
+		return err
+	}
+	e := &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", p.Machine, err)}
+	var step *engine.StepError
+	var ended *engine.Ended
+	switch {
+	case errors.As(err, &step):
+		e.Origin = step.Origin
+	case errors.As(err, &ended):
+		e.What = fmt.Sprintf("machine %q: %v", p.Machine, err)
+	}
+	switch {
+	case errors.Is(err, state.ErrBusy):
+		e.Hint = "give this one another name with --machine=, or end the other"
+	case errors.Is(err, unix.EMFILE):
+		e.Hint = "raise the limit of open files (ulimit -n)"
+	case errors.Is(err, unix.ENFILE):
+		e.Hint = "the host has no more open files: raise fs.file-max"
+	case errors.Is(err, unix.ENOSYS):
+		e.Hint = "launch needs Linux 6.1 or newer"
+	case errors.Is(err, unix.EOVERFLOW):
+		e.Hint = "the owner of this file or directory has no place in the machine's user range"
+	case errors.Is(err, unix.ENOSPC):
+		e.Hint = "a file system is full, or a limit is reached: see /proc/sys/fs/mount-max and /proc/sys/user/max_*_namespaces"
+	}
+	return e
+}
+
+// cleanup undoes what launchers that are gone have left behind.
+func cleanup(req cli.Request) int {
+	name := ""
+	for _, a := range req.Assignments {
+		if a.Option.Name == "machine" || a.Option.Name == "directory" {
+			host := probe.Host(nil)
+			var err error
+			if name, _, err = settings.Locate(req.Assignments, settings.Surroundings{Hostname: host.Hostname, Images: probe.Image}); err != nil && a.Option.Name != "machine" {
+				cli.Report(os.Stderr, err)
+				return 1
+			}
+			if a.Option.Name == "machine" {
+				name = a.Value.(string)
+			}
+		}
+	}
+	cleaned, err := state.Cleanup(name)
+	for _, m := range cleaned {
+		fmt.Fprintf(os.Stderr, "%s: cleaned up after machine %s\n", cli.Name, console.Printable(m))
+	}
+	if err != nil {
+		cli.Report(os.Stderr, &settings.Error{What: "cannot clean up: " + err.Error()})
+		return 1
+	}
+	return 0
+}
