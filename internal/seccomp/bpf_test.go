@@ -167,9 +167,9 @@ func model(f *Filter, c call) Action {
 		if r.Archs != nil && !slices.Contains(r.Archs, arch) {
 			continue
 		}
-		names := r.Names
+		names := slices.Clip(r.Names)
 		for _, n := range r.calls {
-			names = append(slices.Clone(names), callNames[n])
+			names = append(names, callNames[n])
 		}
 		for _, name := range names {
 			nr, ok := arch.Number(name)

@@ -96,6 +96,16 @@ func (p *program) x86Section(f *Filter, done [archCount]bool, bad int, section f
 type program struct {
 	backwards []unix.SockFilter
 	rets      []ret
+	blocks    []block
+}
+
+// block is a chain of comparisons that was emitted already: numbers with the
+// same rules share it, also across architectures that compare alike.
+type block struct {
+	verdict
+	word  int
+	big   bool
+	label int
 }
 
 type ret struct {
@@ -181,6 +191,15 @@ func (p *program) search(a Arch, spans []span) int {
 }
 
 func (p *program) end(a Arch, v verdict) int {
+	if len(v.branches) == 0 {
+		return p.ret(v.action)
+	}
+	for i := range p.blocks {
+		b := &p.blocks[i]
+		if b.word == arches[a].word && b.big == arches[a].big && b.verdict.equal(v) {
+			return b.label
+		}
+	}
 	next := p.ret(v.action)
 	for i := len(v.branches) - 1; i >= 0; i-- {
 		b := v.branches[i]
@@ -190,6 +209,7 @@ func (p *program) end(a Arch, v verdict) int {
 		}
 		next = yes
 	}
+	p.blocks = append(p.blocks, block{v, arches[a].word, arches[a].big, next})
 	return next
 }
 

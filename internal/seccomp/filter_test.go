@@ -2,6 +2,7 @@ package seccomp
 
 import (
 	"bytes"
+	"flag"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -313,5 +314,23 @@ func BenchmarkNSpawn(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
+	}
+}
+
+var update = flag.Bool("update", false, "write golden files anew")
+
+func golden(t *testing.T, path, got string) {
+	t.Helper()
+	if *update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs:\n%s", path, got)
 	}
 }

@@ -203,8 +203,8 @@ func read(path string) (map[string]int, error) {
 			continue
 		}
 		name := strings.ToLower(strings.TrimPrefix(f[0], "SYS_"))
-		if name == "syscall_mask" { // a constant of 32-bit ARM, not a call
-			continue
+		if name == "syscall_mask" || name == "arch_specific_syscall" {
+			continue // constants of the headers, not calls
 		}
 		nr, err := strconv.Atoi(f[2])
 		if err != nil {
