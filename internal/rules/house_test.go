@@ -35,6 +35,7 @@ var house = []row{
 	{"userns", paper, "paper"},
 	{"mount", paper, "paper"},
 	{"settings", paper, "paper"},
+	{"settings/nspawn", paper, "paper"},
 	{"internal/facts", paper, "paper"},
 	{"internal/seccomp", paper, "paper"},
 	{"internal/plan", paper, "paper"},
