@@ -66,6 +66,10 @@ func Compile(in Input) (*Plan, error) {
 	}
 	c.payload()
 	c.program()
+	c.effects()
+	for i := range c.Steps {
+		c.Steps[i].Flags = AttrWords(c.Steps[i].Attr)
+	}
 	p := c.Plan
 	return &p, nil
 }
@@ -561,4 +565,31 @@ func (c *compiler) custom(m mount.Mount, w settings.World) error {
 	}
 	c.step(s)
 	return nil
+}
+
+// effects lists what the host will have for the machine.
+func (c *compiler) effects() {
+	add := func(o origin.Origin, what, where, undo string) {
+		c.Effects = append(c.Effects, Effect{what, where, undo, o})
+	}
+	add(c.base, "lock and journal", "/run/launch/"+c.Machine, "removed")
+	if c.Plan.Users.Mode == userns.Pick {
+		add(c.Plan.Users.Origin, "lock of the user range", "/run/systemd/nspawn-uid/", "released and removed")
+	}
+	if c.Plan.Cgroup != (Cgroup{}) {
+		add(c.base, "cgroup", path.Join(c.Plan.Cgroup.Mount, c.Plan.Cgroup.Path), "its processes are killed, it is removed")
+	}
+	for _, s := range c.Steps {
+		for _, p := range append([]mount.Path{s.Source}, s.Lower...) {
+			if p.Temp {
+				add(s.Origin, "fresh directory", "/var/tmp/launch-"+c.Machine+"-", "removed with what is in it")
+			}
+		}
+		switch {
+		case s.Do == Overlay && s.Attr&ro == 0 && !s.Source.InRoot && !s.Source.Temp:
+			add(s.Origin, "work directory", path.Join(path.Dir(s.Source.Path), ".#"+path.Base(s.Source.Path)), "removed")
+		case s.Do == Chown || s.Fallback == Chown:
+			add(s.Origin, "owners of the tree's files", c.Directory, "stay changed")
+		}
+	}
 }

@@ -30,6 +30,7 @@ type Plan struct {
 	Cgroup     Cgroup           `json:"cgroup,omitzero"`
 	Console    settings.Console `json:"console"`
 	Steps      []Step           `json:"steps"`
+	Effects    []Effect         `json:"effects"`
 	Program    []Op             `json:"program"`
 	Payload    Payload          `json:"payload"`
 	Stop       Stop             `json:"stop"`
@@ -39,6 +40,16 @@ type Plan struct {
 	Hostname string   `json:"hostname"`
 	KeepUnit bool     `json:"keep_unit,omitempty"`
 	Quiet    bool     `json:"quiet,omitempty"`
+}
+
+// Effect is what a start changes on the host, beside the tree, and what is done
+// about it at the end, or by --cleanup if the launcher was killed.
+type Effect struct {
+	// What it is, Path where, Undo what is done about it.
+	What   string        `json:"what"`
+	Path   string        `json:"path"`
+	Undo   string        `json:"undo"`
+	Origin origin.Origin `json:"origin,omitzero"`
 }
 
 // Users is the user namespace of a machine.
@@ -103,8 +114,10 @@ type Step struct {
 	Type string `json:"type,omitempty"`
 	// Attr are MOUNT_ATTR_ flags that are set; Recursive: on everything
 	// below, too.
-	Attr      uint64 `json:"-"`
-	Recursive bool   `json:"recursive,omitempty"`
+	Attr uint64 `json:"-"`
+	// Flags are Attr in mount(8)'s words.
+	Flags     []string `json:"flags,omitempty"`
+	Recursive bool     `json:"recursive,omitempty"`
 	// Options go to the file system one by one.
 	Options []Option    `json:"options,omitempty"`
 	IDMap   mount.IDMap `json:"id_map,omitempty"`

@@ -19,8 +19,8 @@ func (p *Plan) Print(w io.Writer) error {
 		own = append(own, n.Name)
 	}
 	fmt.Fprintf(b, "own     %s    console %s\n", strings.Join(own, " "), p.Console)
-	if p.Cgroup != (Cgroup{}) {
-		fmt.Fprintf(b, "cgroup  %s\n", p.Cgroup.Path)
+	for _, e := range p.Effects {
+		fmt.Fprintf(b, "host    %-26s %-44s %-40s %s\n", e.What, e.Path, e.Undo, e.Origin)
 	}
 	for i, s := range p.Steps {
 		fmt.Fprintf(b, "%s %02d  %-8s %-34s %-44s %s\n", s.World, i+1, s.Do, s.what(), s.how(), s.Origin)
