@@ -148,8 +148,6 @@ func (s *supervisor) once() (status int, err error) {
 		}
 		defer held.Release()
 		p.SetRange(held.Range)
-	} else {
-		p.SetRange(p.Users.Range)
 	}
 	b := &builder{plan: p, opt: s.opt, state: s.state, cgroup: -1}
 	if p.Cgroup != (plan.Cgroup{}) {

@@ -71,6 +71,9 @@ func Compile(in Input) (*Plan, error) {
 		c.Steps[i].Flags = AttrWords(c.Steps[i].Attr)
 	}
 	p := c.Plan
+	if p.Users.Mode != userns.Pick {
+		p.SetRange(p.Users.Range)
+	}
 	return &p, nil
 }
 

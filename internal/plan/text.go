@@ -59,6 +59,8 @@ func (s Step) what() string {
 		w = s.Type + " " + w
 	}
 	switch {
+	case s.Do == Symlink:
+		w += " -> " + s.Source.Path
 	case len(s.Lower) > 0:
 		var l []string
 		for _, p := range s.Lower {

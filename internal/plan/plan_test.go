@@ -1,0 +1,233 @@
+package plan
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/facts"
+	"launch/internal/origin"
+	"launch/mount"
+	"launch/settings"
+	"launch/userns"
+)
+
+var update = flag.Bool("update", false, "write the goldens anew")
+
+// host and root are a plain Debian host and tree.
+var host = facts.Host{
+	Known: true, Root: true, Hostname: "host", OSRelease: "/etc/os-release",
+	OSFields: facts.OSFields{ID: "debian", VersionID: "12"},
+	Cgroup:   "/", CgroupMount: "/sys/fs/cgroup", Fuse: true, Tun: true,
+	Processes: [2]uint64{100, 200}, Signals: [2]uint64{300, 300}, OpenMax: 1 << 20,
+	Raise: true, Caps: 1<<41 - 1, UserNamespaces: true,
+}
+
+var root = facts.Root{
+	Known: true, Bin: facts.Link, Usr: facts.Dir, Var: facts.Dir, UsrBin: facts.Dir, UsrLib: facts.Dir,
+	UsrSbin: facts.Dir, Loader64: "usr/lib64", OSRelease: true, MachineID: "0123456789abcdef0123456789abcdef",
+}
+
+func option(name string) origin.Origin {
+	return origin.Origin{Source: origin.CommandLine, Path: "--" + name}
+}
+
+// parse gives a mount as the command line says it.
+func bind(text string) mount.Mount {
+	m, err := mount.ParseBind(text, "/", false)
+	if err != nil {
+		panic(err)
+	}
+	m.Origin = option("bind")
+	return m
+}
+
+var cases = map[string]func(s *settings.Settings, f *facts.Facts){
+	"plain": func(s *settings.Settings, f *facts.Facts) {},
+	"boot": func(s *settings.Settings, f *facts.Facts) {
+		s.Exec.Mode = settings.Boot
+		s.Exec.Words = []string{"--log-level=debug", "A-B=1", "a.b=2"}
+	},
+	"pick": func(s *settings.Settings, f *facts.Facts) { s.Users.Mode = userns.Pick },
+	"map": func(s *settings.Settings, f *facts.Facts) {
+		s.Users = settings.Users{Mode: userns.Fixed, Range: userns.Range{Start: 1310720, Size: 65536}, Ownership: userns.MapIt}
+	},
+	"network":          func(s *settings.Settings, f *facts.Facts) { s.Network.Private = true },
+	"read-only":        func(s *settings.Settings, f *facts.Facts) { s.Image.ReadOnly = true },
+	"volatile-yes":     func(s *settings.Settings, f *facts.Facts) { s.Image.Volatile = settings.VolatileYes },
+	"volatile-state":   func(s *settings.Settings, f *facts.Facts) { s.Image.Volatile = settings.VolatileState },
+	"volatile-overlay": func(s *settings.Settings, f *facts.Facts) { s.Image.Volatile = settings.VolatileOverlay },
+	"terminal": func(s *settings.Settings, f *facts.Facts) {
+		f.Host.StdinTTY, f.Host.StdoutTTY, f.Host.Term = true, true, "xterm"
+	},
+	"poor-host": func(s *settings.Settings, f *facts.Facts) {
+		f.Host.Raise, f.Host.CgroupMount = false, ""
+		f.Host.Limits[unix.RLIMIT_NOFILE] = [2]uint64{100, 20000}
+	},
+	"mounts": func(s *settings.Settings, f *facts.Facts) {
+		s.Mounts = []mount.Mount{bind("/srv/a:/x/y"), bind("/srv/b:/x"), bind("-/srv/c:/z:idmap"),
+			bind("/srv/d:/proc/fs"), {Kind: mount.Tmpfs, Target: "/t", Options: "size=1M,noexec", Origin: option("tmpfs")},
+			{Kind: mount.Inaccessible, Target: "/etc/shadow", Origin: option("inaccessible")},
+			{Kind: mount.Overlay, Target: "/o", Lower: []mount.Path{{Path: "/l1"}, {Path: "/l2", InRoot: true}}, Source: mount.Path{Temp: true}, Origin: option("overlay")}}
+		s.Users = settings.Users{Mode: userns.Pick}
+	},
+}
+
+func compile(t *testing.T, name string) *Plan {
+	t.Helper()
+	s := settings.Settings{Machine: "m", Image: settings.Image{Directory: "/srv/m"}, Exec: settings.Exec{Words: []string{"true"}}}
+	f := facts.Facts{Root: root, Host: host}
+	cases[name](&s, &f)
+	p, err := Compile(Input{Settings: s, Facts: f, Profile: settings.NSpawn, From: func(o string) origin.Origin {
+		if o == "directory" {
+			return option(o)
+		}
+		return origin.Origin{}
+	}, ID: strings.Repeat("1", 32), BootID: strings.Repeat("2", 32)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// The goldens are what a reviewer reads: a change to what is really done to a
+// machine shows there.
+func TestGolden(t *testing.T) {
+	for name := range cases {
+		t.Run(name, func(t *testing.T) {
+			var got bytes.Buffer
+			if err := compile(t, name).Print(&got); err != nil {
+				t.Fatal(err)
+			}
+			file := filepath.Join("testdata", name+".plan")
+			if *update {
+				if err := os.WriteFile(file, got.Bytes(), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.String() != string(want) {
+				t.Errorf("the plan changed (go test ./internal/plan -update, and read the difference):\n%s", got.String())
+			}
+		})
+	}
+}
+
+func TestProperties(t *testing.T) {
+	for name := range cases {
+		t.Run(name, func(t *testing.T) {
+			p, again := compile(t, name), compile(t, name)
+			if !reflect.DeepEqual(p, again) {
+				t.Error("the same input gave two plans")
+			}
+			if _, err := json.Marshal(p); err != nil {
+				t.Error(err)
+			}
+			// A mount hides what was mounted below its target before.
+			seen := map[settings.World][]string{}
+			for i, s := range p.Steps {
+				if s.Origin == (origin.Origin{}) {
+					t.Errorf("step %d (%s %s) does not say who asked for it", i+1, s.Do, s.Target)
+				}
+				if s.Do != Mount && s.Do != Bind && s.Do != Overlay {
+					continue
+				}
+				for _, before := range seen[s.World] {
+					// Remounts of the profile's own trees put a mount on itself.
+					if s.Target != before && mount.Below(before, s.Target) && !(s.Source.InRoot && s.Source.Path == s.Target) {
+						t.Errorf("step %d mounts %s over %s", i+1, s.Target, before)
+					}
+				}
+				seen[s.World] = append(seen[s.World], s.Target)
+			}
+			for i, op := range p.Program {
+				if op.Origin == (origin.Origin{}) || op.Text == "" {
+					t.Errorf("op %d (%s) lacks words or origin", i+1, op.Call)
+				}
+			}
+			if last := p.Program[len(p.Program)-1]; last.Call != Exec {
+				t.Errorf("the program ends in %s", last.Call)
+			}
+		})
+	}
+}
+
+// What the first process gives up must be given up before it execs, in an
+// order that works: the bounding set while it has the right to, the user
+// before the sets that a change of user would clear, the death signal after.
+func TestOrderOfProgram(t *testing.T) {
+	at := func(p *Plan, c Call, from int) int {
+		for i := from; i < len(p.Program); i++ {
+			if p.Program[i].Call == c {
+				return i
+			}
+		}
+		return -1
+	}
+	for name := range cases {
+		p := compile(t, name)
+		order := []Call{CloseGo, DieWith, Ready, Go, Setsid, Stdio, CloseRest, Bounding, Switch, Caps, DieWith, Chdir, Unblock, Exec}
+		from := 0
+		for _, c := range order {
+			i := at(p, c, from)
+			if i < 0 {
+				t.Errorf("%s: no %s after step %d", name, c, from)
+				break
+			}
+			from = i + 1
+		}
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(s *settings.Settings, f *facts.Facts)
+		want   string
+	}{
+		"no usr": {func(s *settings.Settings, f *facts.Facts) { f.Root.Usr = facts.Absent }, "no /usr"},
+		"no os":  {func(s *settings.Settings, f *facts.Facts) { f.Root.OSRelease = false; s.Exec.Mode = settings.Boot }, "no operating system"},
+		"own bin": {func(s *settings.Settings, f *facts.Facts) {
+			f.Root.Bin = facts.Dir
+			s.Image.Volatile = settings.VolatileYes
+		}, "its /bin is a directory"},
+		"root mount": {func(s *settings.Settings, f *facts.Facts) { s.Mounts = []mount.Mount{{Kind: mount.Tmpfs, Target: "/"}} }, "cannot mount on /"},
+		"idmap":      {func(s *settings.Settings, f *facts.Facts) { s.Mounts = []mount.Mount{bind("/a:/b:idmap")} }, "no users of its own"},
+		"owners": {func(s *settings.Settings, f *facts.Facts) {
+			s.Users.Mode = userns.Owner
+			f.Root.UID, f.Root.GID = 1<<16, 2<<16
+		}, "different ranges"},
+	} {
+		s := settings.Settings{Machine: "m", Image: settings.Image{Directory: "/srv/m"}}
+		f := facts.Facts{Root: root, Host: host}
+		c.change(&s, &f)
+		_, err := Compile(Input{Settings: s, Facts: f, Profile: settings.NSpawn})
+		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: got %v, want an error with %q", name, err, c.want)
+		}
+	}
+}
+
+func TestSetRange(t *testing.T) {
+	p := compile(t, "pick")
+	p.SetRange(userns.Range{Start: 524288, Size: 65536})
+	for _, s := range p.Steps {
+		for _, o := range s.Options {
+			if strings.HasPrefix(o.Value, "@") {
+				t.Errorf("%s: %s=%s is left open", s.Target, o.Key, o.Value)
+			}
+			if o.Key == "uid" && o.Value != "524288" {
+				t.Errorf("%s: uid=%s", s.Target, o.Value)
+			}
+		}
+	}
+}
