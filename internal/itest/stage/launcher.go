@@ -1,0 +1,107 @@
+package stage
+
+import (
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+)
+
+// A Launcher is a program that takes systemd-nspawn's options.
+type Launcher struct {
+	Name string // "launch" or "nspawn"
+	Path string
+	Env  []string
+}
+
+// Nspawn is the peer. It is told to use cgroup2 inside, which it otherwise
+// works out from the systemd of the tree.
+func Nspawn(t testing.TB) Launcher {
+	t.Helper()
+	path, err := exec.LookPath("systemd-nspawn")
+	if err != nil {
+		t.Skip("needs systemd-nspawn: ", err)
+	}
+	return Launcher{Name: "nspawn", Path: path, Env: []string{"SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1"}}
+}
+
+var built struct {
+	sync.Once
+	path string
+	err  error
+	out  []byte
+}
+
+// Launch is the launcher under test: $LAUNCH, or one built from this tree.
+func Launch(t testing.TB) Launcher {
+	t.Helper()
+	if p := os.Getenv("LAUNCH"); p != "" {
+		return Launcher{Name: "launch", Path: p}
+	}
+	built.Do(build)
+	if built.err != nil {
+		t.Fatalf("build launch: %v\n%s", built.err, built.out)
+	}
+	return Launcher{Name: "launch", Path: built.path}
+}
+
+// Under gives the launcher that $LAUNCH_PEER names: launch, unless it is
+// "nspawn".
+func Under(t testing.TB) Launcher {
+	t.Helper()
+	switch p := os.Getenv("LAUNCH_PEER"); p {
+	case "", "launch":
+		return Launch(t)
+	case "nspawn":
+		return Nspawn(t)
+	default:
+		t.Fatalf("LAUNCH_PEER=%s: it is launch or nspawn", p)
+		panic("not reached")
+	}
+}
+
+var buildDir string
+
+func build() {
+	buildDir, built.err = os.MkdirTemp("", "launch-test-")
+	if built.err != nil {
+		return
+	}
+	fresh := filepath.Join(buildDir, "built")
+	c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", fresh, "launch/cmd/launch")
+	c.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if built.out, built.err = c.CombinedOutput(); built.err != nil {
+		return
+	}
+	// A copy, as install(1) makes it: what the linker writes starts slower.
+	built.path = filepath.Join(buildDir, "launch")
+	built.err = install(fresh, built.path)
+}
+
+func install(from, to string) error {
+	r, err := os.Open(from)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	w, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o755)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(w, r); err != nil {
+		w.Close()
+		return err
+	}
+	return w.Close()
+}
+
+// Main is what TestMain calls: it runs the tests and removes what was built.
+func Main(m *testing.M) int {
+	code := m.Run()
+	if buildDir != "" {
+		os.RemoveAll(buildDir)
+	}
+	return code
+}
