@@ -340,7 +340,7 @@ func mapNamespace(l sys.Locked, m userns.Map) (int, error) {
 
 // chown gives a tree to the machine's users.
 func (b *builder) chown(rootfd int) error {
-	_, err := shift.Recursive(rootfd, b.plan.Users.Range, nil)
+	_, err := shift.Recursive(rootfd, b.plan.Users.Range, shift.Options{})
 	return err
 }
 

@@ -142,6 +142,9 @@ func (s *supervisor) once() (status int, err error) {
 	}()
 
 	if p.Users.Mode == userns.Pick {
+		if err := s.state.Record(state.Ranges, pick.Dir); err != nil {
+			return 1, err
+		}
 		held, err := pick.Range(p.Machine, s.opt.Shift)
 		if err != nil {
 			return 1, &StepError{1, p.Users.Origin, err}

@@ -20,6 +20,7 @@ import (
 
 	"launch/internal/cgroup"
 	"launch/internal/sys"
+	"launch/userns/pick"
 )
 
 // Dir is where machines are kept. It is root's alone.
@@ -36,6 +37,7 @@ const (
 	Cgroup Effect = "cgroup" // a cgroup: processes in it are killed, it is removed
 	Tree   Effect = "tree"   // a directory with all that is in it
 	File   Effect = "file"   // an empty file
+	Ranges Effect = "ranges" // lock files of user ranges that nobody holds
 )
 
 // ErrBusy is what Open gives when the machine's launcher is alive.
@@ -210,6 +212,9 @@ func (e entry) undo() error {
 	switch e.effect {
 	case Cgroup:
 		return cgroup.Remove(e.what)
+	case Ranges:
+		_, err := pick.CleanAt(e.what)
+		return err
 	case Tree:
 		return removeTree(unix.AT_FDCWD, e.what)
 	case File:
