@@ -176,9 +176,14 @@ var newerThan252 = strings.Fields(`add_key keyctl request_key listns lsm_set_sel
 	lsm_get_self_attr lsm_list_modules map_shadow_stack mseal open_tree_attr
 	rseq_slice_yield statmount`)
 
-// Every number is called with nonsense under systemd-nspawn's own filter, and
-// again without it under ours, in the same kind of machine.
-func TestNSpawnPeer(t *testing.T) {
+// peer is a machine of systemd-nspawn with nothing in it but the prober.
+type peer struct {
+	nspawn, tree string
+	calls        []call
+}
+
+func newPeer(t *testing.T, program string, calls []call) peer {
+	t.Helper()
 	nspawn, err := exec.LookPath("systemd-nspawn")
 	if err != nil {
 		t.Skip("no systemd-nspawn")
@@ -186,6 +191,54 @@ func TestNSpawnPeer(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("systemd-nspawn needs root")
 	}
+	tree := filepath.Join(t.TempDir(), "seccomp-peer")
+	for _, dir := range []string{"usr", "etc"} {
+		if err := os.MkdirAll(filepath.Join(tree, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	text, err := os.ReadFile(program)
+	if err == nil {
+		err = os.WriteFile(filepath.Join(tree, "prober"), text, 0o755)
+	}
+	if err == nil {
+		err = os.WriteFile(filepath.Join(tree, "etc/os-release"), []byte("ID=test\n"), 0o644)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	writeCalls(t, tree, calls)
+	return peer{nspawn, tree, calls}
+}
+
+// results makes the calls in a machine with those flags: under nspawn's own
+// filters, or under ours only.
+func (p peer) results(t *testing.T, ours []Filter, flags ...string) []int {
+	t.Helper()
+	args := append([]string{"-q", "-D", p.tree, "--register=no", "--keep-unit", "--console=pipe", "--resolv-conf=off",
+		"--timezone=off", "--link-journal=no"}, flags...)
+	args = append(args, "/prober", "/calls")
+	env := "SYSTEMD_SECCOMP=1"
+	if ours != nil {
+		env = "SYSTEMD_SECCOMP=0"
+		for _, path := range writeFilters(t, p.tree, ours) {
+			args = append(args, "/"+filepath.Base(path))
+		}
+	}
+	cmd := exec.Command(p.nspawn, args...)
+	cmd.Env = append(os.Environ(), env)
+	var complaint strings.Builder
+	cmd.Stderr = &complaint
+	out, err := cmd.Output()
+	if err != nil {
+		t.Skipf("systemd-nspawn does not work here: %v: %s", err, &complaint)
+	}
+	return results(t, out, len(p.calls))
+}
+
+// Every number is called with nonsense under systemd-nspawn's own filter, and
+// again without it under ours, in the same kind of machine.
+func TestNSpawnPeer(t *testing.T) {
 	program := prober(t)
 	// These end, stop, multiply or signal the caller, or reach outside.
 	never := strings.Fields(`exit exit_group fork vfork clone clone3 pause kill tkill tgkill rt_sigreturn sigreturn
@@ -221,43 +274,9 @@ func TestNSpawnPeer(t *testing.T) {
 		calls = append(calls, call{arch: X86_64, nr: nrSocket, args: [6]uint64{k[0], k[1], k[2]}})
 	}
 
-	tree := filepath.Join(t.TempDir(), "seccomp-peer")
-	for _, dir := range []string{"usr", "etc"} {
-		if err := os.MkdirAll(filepath.Join(tree, dir), 0o755); err != nil {
-			t.Fatal(err)
-		}
-	}
-	text, err := os.ReadFile(program)
-	if err == nil {
-		err = os.WriteFile(filepath.Join(tree, "prober"), text, 0o755)
-	}
-	if err == nil {
-		err = os.WriteFile(filepath.Join(tree, "etc/os-release"), []byte("ID=test\n"), 0o644)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	writeCalls(t, tree, calls)
-	paths := writeFilters(t, tree, NSpawn(X86_64, usualCaps, Calls{}))
-	run := func(env string, filters ...string) []int {
-		args := []string{"-q", "-D", tree, "--register=no", "--keep-unit", "--console=pipe", "--resolv-conf=off",
-			"--timezone=off", "--link-journal=no", "/prober", "/calls"}
-		cmd := exec.Command(nspawn, append(args, filters...)...)
-		cmd.Env = append(os.Environ(), env)
-		var complaint strings.Builder
-		cmd.Stderr = &complaint
-		out, err := cmd.Output()
-		if err != nil {
-			t.Skipf("systemd-nspawn does not work here: %v: %s", err, &complaint)
-		}
-		return results(t, out, len(calls))
-	}
-	theirs := run("SYSTEMD_SECCOMP=1")
-	var inside []string
-	for _, p := range paths {
-		inside = append(inside, "/"+filepath.Base(p))
-	}
-	ours := run("SYSTEMD_SECCOMP=0", inside...)
+	p := newPeer(t, program, calls)
+	theirs := p.results(t, nil)
+	ours := p.results(t, NSpawn(X86_64, usualCaps, Calls{}))
 	differ, refused := 0, 0
 	for i, c := range calls {
 		if ours[i] == int(unix.EPERM) {
@@ -279,5 +298,57 @@ func TestNSpawnPeer(t *testing.T) {
 	t.Logf("%d calls, %d refused, %d newer than the peer's list", len(calls), refused, differ)
 	if refused < 15 {
 		t.Errorf("only %d calls were refused: was the filter in place?", refused)
+	}
+}
+
+// The options that change the filter do what the peer's do.
+func TestNSpawnPeerOptions(t *testing.T) {
+	minusOne := ^uint64(0)
+	var calls []call
+	for _, k := range []struct {
+		name string
+		args []uint64
+	}{
+		{"fsync", []uint64{0}}, {"fsync", []uint64{minusOne}}, {"fdatasync", []uint64{999}}, {"fdatasync", []uint64{0xffffffff}},
+		{"syncfs", []uint64{999}}, {"msync", []uint64{minusOne, 1, 99}}, {"sync_file_range", []uint64{999}},
+		{"open", []uint64{0, unix.O_SYNC}}, {"open", []uint64{0, unix.O_DSYNC}}, {"open", []uint64{0, 0}},
+		{"openat", []uint64{minusOne, 0, unix.O_SYNC}}, {"openat", []uint64{minusOne, 0, unix.O_DSYNC}}, {"openat", []uint64{minusOne, 0, 0}},
+		{"openat2", []uint64{minusOne}}, {"swapon", nil}, {"swapoff", nil}, {"perf_event_open", nil}, {"getpriority", nil},
+		{"settimeofday", []uint64{minusOne}}, {"userfaultfd", []uint64{minusOne}}, {"syslog", []uint64{minusOne}}, {"bpf", []uint64{minusOne}},
+	} {
+		calls = append(calls, named(t, X86_64, k.name, k.args...))
+	}
+	p := newPeer(t, prober(t), calls)
+	with := func(caps uint64, values ...string) []Filter {
+		var extra Calls
+		for _, v := range values {
+			extra.Add(v)
+		}
+		return NSpawn(X86_64, caps, extra)
+	}
+	for _, k := range []struct {
+		flags []string
+		ours  []Filter
+	}{
+		{[]string{"--suppress-sync=yes"}, append(with(usualCaps), SuppressSync(X86_64.Siblings()))},
+		{[]string{"--system-call-filter=@swap perf_event_open"}, with(usualCaps, "@swap perf_event_open")},
+		{[]string{"--system-call-filter=@swap", "--system-call-filter=~swapoff getpriority"}, with(usualCaps, "@swap", "~swapoff getpriority")},
+		{[]string{"--capability=CAP_SYS_TIME,CAP_SYSLOG"},
+			with(usualCaps | 1<<unix.CAP_SYS_TIME | 1<<unix.CAP_SYSLOG)},
+	} {
+		// Ours gets only what the flags mean for capabilities.
+		var caps []string
+		for _, flag := range k.flags {
+			if strings.HasPrefix(flag, "--capability=") {
+				caps = append(caps, flag)
+			}
+		}
+		theirs, ours := p.results(t, nil, k.flags...), p.results(t, k.ours, caps...)
+		for i, c := range calls {
+			if ours[i] != theirs[i] {
+				name, _ := c.arch.Name(c.nr)
+				t.Errorf("%v: %s %#x: %d, systemd-nspawn %d", k.flags, name, c.args, ours[i], theirs[i])
+			}
+		}
 	}
 }
