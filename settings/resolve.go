@@ -236,12 +236,13 @@ func (r *resolver) teller(g Group, inFile bool) (origin.Origin, bool) {
 // apply sets what is left, and hides what a later assignment replaces.
 func (r *resolver) apply() {
 	for _, file := range [...]bool{false, true} {
+		said := r.s // what an untrusted file is measured against
 		for i := range r.trace {
 			e := &r.trace[i]
 			if e.Fate != Applied || e.Reset || (e.Origin.Source == origin.File) != file || e.Option.Set == nil {
 				continue
 			}
-			if r.untrusted(e) && e.Option.Trusted == Tighten && e.Option.Weaker(r.s, e.Assignment) {
+			if r.untrusted(e) && e.Option.Trusted == Tighten && e.Option.Weaker(said, e.Assignment) {
 				e.ignore("an untrusted file can't weaken the machine")
 				r.warn(e, e.Option.Key+"= is ignored: the file is not trusted, and the machine would become weaker", "")
 				continue
