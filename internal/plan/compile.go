@@ -214,11 +214,24 @@ const (
 func (c *compiler) tree() error {
 	img := c.Settings.Image
 	root := c.Facts.Root
-	owners := func() {
+	owners := func() error {
 		u := c.Plan.Users
+		shifted := root.Known && root.UID>>16 != 0
 		// A range that begins at 0 shows the files' owners as they are.
-		if !u.Private() || (u.Mode != userns.Pick && u.Range.Start == 0) {
-			return
+		if !u.Private() || u.Mode != userns.Pick && u.Range.Start == 0 && u.Ownership != userns.Chown {
+			return nil
+		}
+		switch {
+		case u.Ownership == userns.MapIt && shifted:
+			return &settings.Error{
+				What:   fmt.Sprintf("cannot map the owners of %s: its files belong to the range from %d already", c.Directory, root.UID&^0xffff),
+				Origin: u.Origin,
+				Hint:   "use --private-users-ownership=chown, which moves them to the new range",
+			}
+		case u.Ownership == userns.Auto && shifted:
+			// A tree that was given to a range once: an id map starts at 0.
+			c.step(Step{Do: Chown, Target: "/", Origin: u.Origin})
+			return nil
 		}
 		switch u.Ownership {
 		case userns.Auto:
@@ -228,6 +241,7 @@ func (c *compiler) tree() error {
 		case userns.Chown:
 			c.step(Step{Do: Chown, Target: "/", Origin: u.Origin})
 		}
+		return nil
 	}
 	dir := mount.Path{Path: c.Directory}
 	from := c.from("directory")
@@ -236,7 +250,9 @@ func (c *compiler) tree() error {
 	switch img.Volatile {
 	case settings.VolatileNo:
 		c.step(Step{Do: Tree, Source: dir, Origin: from})
-		owners()
+		if err := owners(); err != nil {
+			return err
+		}
 		if img.ReadOnly {
 			c.base0()
 			c.step(Step{Do: Attr, Target: "/", Attr: ro, Recursive: true, Origin: c.from("read-only")})
@@ -244,14 +260,18 @@ func (c *compiler) tree() error {
 		}
 	case settings.VolatileState:
 		c.step(Step{Do: Tree, Source: dir, Origin: from})
-		owners()
+		if err := owners(); err != nil {
+			return err
+		}
 		c.base0()
 		c.step(Step{Do: Attr, Target: "/", Attr: ro, Recursive: true, Origin: volatile})
 		c.step(Step{Do: Mount, Target: "/var", Type: "tmpfs", Attr: sa, Options: c.owned(fill), Origin: volatile})
 		return nil
 	case settings.VolatileOverlay:
 		c.step(Step{Do: Tree, Source: dir, Origin: from})
-		owners()
+		if err := owners(); err != nil {
+			return err
+		}
 		c.step(Step{Do: Layer, Target: "/", Attr: sa, Options: c.owned(fill), Origin: volatile})
 	case settings.VolatileYes:
 		if root.Known && root.Bin != facts.Link && root.Bin != facts.Absent {
