@@ -35,7 +35,7 @@ type Op struct {
 	Ret uintptr
 	// Allow has bit E set where errno E (below 64) is no failure.
 	Allow uint64
-	// Flags: needResult.
+	// Flags: needResult, needNone.
 	Flags uintptr
 }
 
@@ -43,6 +43,9 @@ const (
 	// needResult: a result of 0 is a failure, too (a read at the end of a
 	// pipe whose other end died).
 	needResult = 1
+	// needNone: any other result than 0 is a failure (a poll that must find
+	// nothing).
+	needNone = 2
 
 	// end ends the table: the child exits with status 127.
 	end = ^uintptr(0)
@@ -104,6 +107,12 @@ func (s Step) NeedResult() Step {
 	return s
 }
 
+// NeedNone makes a result other than 0 a failure of the op.
+func (s Step) NeedNone() Step {
+	s.p.ops[s.i].Flags |= needNone
+	return s
+}
+
 // Names lists what the ops do, in order.
 func (p *Program) Names() []string { return p.names }
 
@@ -111,13 +120,14 @@ func (p *Program) Names() []string { return p.names }
 type Failure struct {
 	Index int
 	Name  string
-	// Errno is 0 where a call gave nothing although it had to (NeedResult).
+	// Errno is 0 where a call gave nothing although it had to (NeedResult), or
+	// something although it must not (NeedNone).
 	Errno unix.Errno
 }
 
 func (f *Failure) Error() string {
 	if f.Errno == 0 {
-		return fmt.Sprintf("%s: end of file", f.Name)
+		return f.Name + ": the other side is gone"
 	}
 	return fmt.Sprintf("%s: %v", f.Name, f.Errno)
 }

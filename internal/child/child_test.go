@@ -88,6 +88,22 @@ func TestAllow(t *testing.T) {
 	}
 }
 
+// An op that must give nothing fails when it gives something.
+func TestNeedNone(t *testing.T) {
+	for _, tc := range []struct {
+		nr   uintptr
+		want int
+	}{{unix.SYS_GETPID, 127}, {unix.SYS_SCHED_YIELD, 5}} {
+		p := New(8)
+		p.Add("give nothing", tc.nr).NeedNone()
+		p.Add("exit", unix.SYS_EXIT_GROUP, 5)
+		c, _, status := run(t, p, Options{})
+		if status != tc.want || (c.Failure() != nil) != (tc.want == 127) {
+			t.Errorf("call %d: status %d, failure %v", tc.nr, status, c.Failure())
+		}
+	}
+}
+
 // An op that must give something fails at the end of a pipe, and a table can
 // be written further while the child waits in it.
 func TestGoStep(t *testing.T) {

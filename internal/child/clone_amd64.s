@@ -38,9 +38,15 @@ loop:
 	MOVQ AX, 56(R12)
 	CMPQ AX, $0xfffffffffffff001
 	JCC  errno
+	MOVQ 72(R12), R13
 	TESTQ AX, AX
-	JNE  next
-	TESTQ $1, 72(R12) // needResult
+	JNE  result
+	TESTQ $1, R13 // needResult
+	JNE  exit
+	JMP  next
+
+result:
+	TESTQ $2, R13 // needNone
 	JNE  exit
 
 next:

@@ -37,9 +37,13 @@ loop:
 	MOVD R0, 56(R19)
 	CMN  $4095, R0
 	BCS  errno
-	CBNZ R0, next
 	MOVD 72(R19), R9
+	CBNZ R0, result
 	TBNZ $0, R9, exit // needResult
+	B    next
+
+result:
+	TBNZ $1, R9, exit // needNone
 
 next:
 	ADD $80, R19

@@ -392,7 +392,6 @@ func (b *builder) release() error {
 	if err := sys.WriteString(b.goW, "g"); err != nil {
 		return fmt.Errorf("let the first process go: %w", err)
 	}
-	sys.Close(b.goW)
 	b.pty.CloseSlave()
 	// The pipe closes when the payload is executed, or when the process ends
 	// before.
@@ -400,6 +399,7 @@ func (b *builder) release() error {
 		return fmt.Errorf("hear from the first process: %w", err)
 	}
 	sys.Close(b.statR)
+	sys.Close(b.goW)
 	if f := b.proc.Failure(); f != nil {
 		return b.failure()
 	}

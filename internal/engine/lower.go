@@ -27,6 +27,10 @@ func (b *builder) lower(op plan.Op) error {
 		add(unix.SYS_CLOSE, uintptr(b.goW))
 	case plan.DieWith:
 		add(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(op.A))
+	case plan.Alive:
+		// The launcher holds the other end open until the payload runs.
+		fds := &unix.PollFd{Fd: int32(b.goR)}
+		add(unix.SYS_PPOLL, child.Keep(p, fds), 1, child.Keep(p, &unix.Timespec{}), 0, 0).NeedNone()
 	case plan.Unshare:
 		add(unix.SYS_UNSHARE, uintptr(op.A))
 	case plan.Ready:

@@ -185,6 +185,7 @@ type Call string
 const (
 	CloseGo    Call = "close-go"
 	DieWith    Call = "die-with-launcher"
+	Alive      Call = "launcher-alive"
 	Unshare    Call = "unshare"
 	Ready      Call = "ready"
 	Go         Call = "go"

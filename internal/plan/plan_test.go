@@ -176,7 +176,7 @@ func TestOrderOfProgram(t *testing.T) {
 	}
 	for name := range cases {
 		p := compile(t, name)
-		order := []Call{CloseGo, DieWith, Ready, Go, Setsid, Stdio, CloseRest, Bounding, Switch, Caps, DieWith, Chdir, Unblock, Exec}
+		order := []Call{CloseGo, DieWith, Ready, Go, Setsid, Stdio, Bounding, Switch, Caps, DieWith, Alive, CloseRest, Chdir, Unblock, Exec}
 		from := 0
 		for _, c := range order {
 			i := at(p, c, from)

@@ -211,7 +211,6 @@ func (c *compiler) program() {
 	if c.pty() {
 		op(CtlTTY, c.from("console"), 0, 0, 0, "take the terminal")
 	}
-	op(CloseRest, none, 0, 0, 0, "close all other descriptors")
 	for _, l := range c.limits() {
 		op(Rlimit, none, uint64(l.resource), l.soft, l.hard, "set RLIMIT_%s to %s:%s", l.name, number(l.soft), number(l.hard))
 	}
@@ -234,8 +233,12 @@ func (c *compiler) program() {
 	if s.Exec.NoNewPrivileges {
 		op(NoNewPrivs, c.from("no-new-privileges"), 0, 0, 0, "renounce new privileges")
 	}
-	// Changing ids cleared it.
-	op(DieWith, none, uint64(unix.SIGKILL), 0, 0, "die with the launcher")
+	// Changing ids cleared it; a launcher that died meanwhile is noticed now.
+	op(DieWith, none, uint64(unix.SIGKILL), 0, 0, "die with the launcher, as this user too")
+	op(Alive, none, 0, 0, 0, "make sure that the launcher is still there")
+	// Closed before any path is followed: one through /proc/self/fd must not
+	// find a descriptor of the launcher's.
+	op(CloseRest, none, 0, 0, 0, "close all other descriptors")
 	op(Chdir, c.from("chdir"), 0, 0, 0, "change to %s", dirWord(c.Plan.Payload.Dir))
 	op(Unblock, none, 0, 0, 0, "unblock signals")
 	op(Exec, none, 0, 0, 0, "exec %s", strings.Join(c.Plan.Payload.Candidates, " or "))
