@@ -43,6 +43,9 @@ func TestReport(t *testing.T) {
 			t.Errorf("%s\n got %swant %s", c.args, got, c.want)
 		}
 	}
+	if got := report(&settings.Error{What: "a\x1b[31mb\n\xffé", Hint: "c\u009b"}); got != "launch: a\\x1b[31mb\\n\\xffé\n  hint:  c\\u009b\n" {
+		t.Errorf("%q", got)
+	}
 	if got := report(errors.New("attach tmpfs on /run: no space left on device")); got != "launch: attach tmpfs on /run: no space left on device\n" {
 		t.Error(got)
 	}

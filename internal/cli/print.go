@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"launch/settings"
@@ -18,7 +20,7 @@ const Name = "launch"
 func Report(w io.Writer, err error) {
 	var e *settings.Error
 	if !errors.As(err, &e) {
-		fmt.Fprintf(w, "%s: %v\n", Name, err)
+		fmt.Fprintf(w, "%s: %s\n", Name, printable(err.Error()))
 		return
 	}
 	// An outer layer may have put its own words in front.
@@ -29,13 +31,37 @@ func Report(w io.Writer, err error) {
 func Warn(w io.Writer, warning settings.Warning) { say(w, warning.What, &warning) }
 
 func say(w io.Writer, what string, e *settings.Error) {
-	fmt.Fprintf(w, "%s: %s\n", Name, what)
+	fmt.Fprintf(w, "%s: %s\n", Name, printable(what))
 	if place := e.Place(); place != "" && !strings.Contains(what, place) {
-		fmt.Fprintf(w, "  from:  %s\n", place)
+		fmt.Fprintf(w, "  from:  %s\n", printable(place))
 	}
 	if e.Hint != "" {
-		fmt.Fprintf(w, "  hint:  %s\n", e.Hint)
+		fmt.Fprintf(w, "  hint:  %s\n", printable(e.Hint))
 	}
+}
+
+// printable writes out what a terminal would act on: values come from files
+// that anybody may have written, and a line must stay one line.
+func printable(s string) string {
+	clean := true
+	for _, c := range s {
+		clean = clean && c != utf8.RuneError && unicode.IsPrint(c)
+	}
+	if clean {
+		return s
+	}
+	var b strings.Builder
+	for i, c := range s {
+		switch {
+		case c == utf8.RuneError:
+			fmt.Fprintf(&b, "\\x%02x", s[i])
+		case !unicode.IsPrint(c):
+			b.WriteString(strings.Trim(strconv.QuoteRune(c), "'"))
+		default:
+			b.WriteRune(c)
+		}
+	}
+	return b.String()
 }
 
 // Usage prints the short help.

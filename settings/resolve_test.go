@@ -1,0 +1,258 @@
+package settings
+
+import (
+	"errors"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+
+	"launch/internal/origin"
+	"launch/userns"
+)
+
+// line is a place in a file; line 0 is a flag.
+func line(n int) origin.Origin {
+	if n == 0 {
+		return origin.Origin{Source: origin.CommandLine, Path: "--flag"}
+	}
+	return origin.Origin{Source: origin.File, Path: "web.nspawn", Line: n}
+}
+
+// say makes flags of `name=value` words.
+func say(t *testing.T, words ...string) []Assignment {
+	t.Helper()
+	var list []Assignment
+	for _, w := range words {
+		name, text, _ := strings.Cut(w, "=")
+		o := Find(name)
+		if o == nil {
+			t.Fatalf("no row %s", name)
+		}
+		v, err := o.Parse(Place{Cwd: "/srv/web", Env: []string{"TERM=vt100", "TERM=xterm"}}, text)
+		if err != nil {
+			t.Fatalf("%s: %v", w, err)
+		}
+		list = append(list, Assignment{Option: o, Value: v, Text: text, Origin: origin.Origin{Source: origin.CommandLine, Path: "--" + name}})
+	}
+	return list
+}
+
+func TestRefused(t *testing.T) {
+	for _, c := range []struct{ words, what, place string }{
+		{"directory=/", "cannot run a machine on the host's own root", "--directory=/"},
+		{"directory=/ volatile=overlay", "cannot run a machine on the host's own root", "--directory=/"},
+		{"directory=/ read-only=yes", "cannot run a machine on the host's own root", "--directory=/"},
+		{"boot=yes as-pid2=yes", "cannot boot and run a command as process 2 at the same time", "--as-pid2=yes"},
+		{"as-pid2=yes", "--as-pid2 is not supported yet", "--as-pid2=yes"},
+		{"private-users=pick private-users-ownership=chown read-only=yes", "cannot change the owners of a tree that is read-only", "--private-users-ownership=chown"},
+		{"private-users=pick private-users-chown=yes volatile=", "cannot change the owners of a tree that is run with --volatile", "--private-users-chown=yes"},
+		{"bind=/a:/b:idmap", "cannot map the owners of /b: the machine has no users of its own", "--bind=/a:/b:idmap"},
+		{"directory=/srv/---", `cannot make a machine name of "---"`, "--directory=/srv/---"},
+		{"machine=web", `cannot find a directory for machine "web"`, "--machine=web"},
+	} {
+		_, _, _, err := Resolve(say(t, strings.Fields(c.words)...), Surroundings{Place: Place{Cwd: "/srv/web"}, Hostname: "host"})
+		var e *Error
+		if !errors.As(err, &e) || e.What != c.what || e.Place() != c.place {
+			t.Errorf("%s: got %v", c.words, err)
+			if e != nil {
+				t.Errorf("  from %s", e.Place())
+			}
+		}
+	}
+}
+
+func TestAccepted(t *testing.T) {
+	for _, words := range []string{
+		"", "directory=/ volatile=yes", "directory=/ volatile=state", "boot=yes", "private-users=pick bind=/a:/b:idmap",
+		"private-users=pick private-users-ownership=map read-only=yes", "private-users-ownership=chown private-users-ownership=off read-only=yes",
+	} {
+		if _, _, _, err := Resolve(say(t, strings.Fields(words)...), Surroundings{Place: Place{Cwd: "/srv/web"}, Hostname: "host"}); err != nil {
+			t.Errorf("%s: %v", words, err)
+		}
+	}
+}
+
+func TestLocate(t *testing.T) {
+	images := func(name string) (string, bool) { return "/var/lib/machines/" + name, name != "none" }
+	for _, c := range []struct{ words, machine, directory string }{
+		{"", "web", "/srv/web"},
+		{"directory=../db", "db", "/srv/db"},
+		{"directory=.", "web", "/srv/web"},
+		{"directory=..", "srv", "/srv"},
+		{"directory=/srv/a_b.c..d.", "ab.c.d", "/srv/a_b.c..d."},
+		{"directory=/", "host", "/"},
+		{"machine=x", "x", "/var/lib/machines/x"},
+		{"machine=x directory=/srv/y", "x", "/srv/y"},
+		{"machine=x machine=", "web", "/srv/web"},
+		{"directory=/srv/" + strings.Repeat("a", 70), strings.Repeat("a", 64), "/srv/" + strings.Repeat("a", 70)},
+	} {
+		m, d, err := Locate(say(t, strings.Fields(c.words)...), Surroundings{Place: Place{Cwd: "/srv/web"}, Hostname: "host", Images: images})
+		if err != nil || m != c.machine || d != c.directory {
+			t.Errorf("%s: %q %q %v", c.words, m, d, err)
+		}
+	}
+}
+
+func TestTraceOrigin(t *testing.T) {
+	_, trace, _, err := Resolve(say(t, "console=passive", "pipe=yes", "uid=joe"), Surroundings{Place: Place{Cwd: "/srv/web"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]string{"console": "--pipe", "uid": "--uid", "boot": ""} {
+		if got := trace.Origin(name).Path; got != want {
+			t.Errorf("%s: %q, want %q", name, got, want)
+		}
+	}
+}
+
+func TestCheckName(t *testing.T) {
+	for _, name := range []string{"a", "web", "web-1.example.org", "1", strings.Repeat("a", 64), "A-b"} {
+		if err := CheckName(name); err != nil {
+			t.Error(err)
+		}
+	}
+	for _, name := range []string{"", ".", "a.", ".a", "a..b", "-a", "a-", "a.-b", "a-.b", "a_b", "a b", "é", "a/b", strings.Repeat("a", 65), "a\n"} {
+		if CheckName(name) == nil {
+			t.Errorf("%q is accepted", name)
+		}
+	}
+}
+
+func TestParseUsers(t *testing.T) {
+	fixed := func(start, size uint32) Users {
+		return Users{Mode: userns.Fixed, Range: userns.Range{Start: start, Size: size}}
+	}
+	for _, c := range []struct {
+		text     string
+		flag     any
+		key      any
+		flagFail bool
+	}{
+		{"", Users{Mode: userns.Owner}, Users{Mode: userns.Owner}, false},
+		{"yes", Users{Mode: userns.Owner}, Users{Mode: userns.Owner}, false},
+		{"no", Users{}, Users{}, false},
+		{"0", fixed(0, 65536), Users{}, false},
+		{"1", fixed(1, 65536), Users{Mode: userns.Owner}, false},
+		{"0:10", fixed(0, 10), fixed(0, 10), false},
+		{"4294901759:65536", fixed(4294901759, 65536), fixed(4294901759, 65536), false},
+		{"4294901760:65536", nil, nil, true},
+		{"65535", nil, nil, true},
+		{"00", nil, nil, true},
+		{"+1", nil, nil, true},
+		{"1:", nil, nil, true},
+		{":1", nil, nil, true},
+		{"1:2:3", nil, nil, true},
+		{"99999999999", nil, nil, true},
+	} {
+		f, err := parseUsers(Place{}, c.text)
+		k, err2 := parseUsersKey(Place{}, c.text)
+		if c.flagFail != (err != nil) || c.flagFail != (err2 != nil) || !c.flagFail && (f != c.flag || k != c.key) {
+			t.Errorf("%q: flag %v %v, key %v %v", c.text, f, err, k, err2)
+		}
+	}
+}
+
+func TestSignals(t *testing.T) {
+	for text, want := range map[string]int{
+		"SIGTERM": 15, "term": 15, "15": 15, "SIGRTMIN": 34, "RTMIN+3": 37, "SIGRTMAX": 64, "RTMAX-1": 63, "sigrtmin+30": 64,
+		"": 0, "0": 0, "65": 0, "RTMIN+31": 0, "RTMAX-31": 0, "RTMIN+": 0, "RTMIN3": 0, "SIG": 0, "-1": 0, "RTMIN+-1": 0, "RTMAX+1": 0,
+	} {
+		got, err := ParseSignal(text)
+		if (err != nil) != (want == 0) || err == nil && got != want {
+			t.Errorf("%q: %d %v", text, got, err)
+		}
+	}
+}
+
+func TestCapabilities(t *testing.T) {
+	if !slices.IsSortedFunc(capNames[:], func(a, b numbered) int { return strings.Compare(a.name, b.name) }) {
+		t.Error("the names are not sorted: some would not be found")
+	}
+	var all uint64
+	for n := range len(capNames) {
+		name := CapabilityName(n)
+		got, err := ParseCapability(strings.ToLower(name))
+		if err != nil || got != n {
+			t.Errorf("%d %s: %d %v", n, name, got, err)
+		}
+		all |= 1 << got
+	}
+	if all != AllCaps || len(capNames) != 41 {
+		t.Errorf("%#x, %d names", all, len(capNames))
+	}
+	for text, want := range map[string]any{"": uint64(0), "CAP_CHOWN": uint64(1), "CAP_CHOWN,cap_kill": uint64(0x21), "all": uint64(AllCaps), " CAP_CHOWN , 5 ": uint64(0x21)} {
+		if got, err := parseCaps(Place{}, text); err != nil || got != want {
+			t.Errorf("%q: %#x %v", text, got, err)
+		}
+	}
+	if _, err := parseCaps(Place{}, "CAP_CHOWN,CAP_X"); err == nil {
+		t.Error("CAP_X is accepted")
+	}
+}
+
+func TestSplitWords(t *testing.T) {
+	for text, want := range map[string][]string{
+		"":                nil,
+		"  \t ":           nil,
+		"a  b":            {"a", "b"},
+		`"a b" 'c d'`:     {"a b", "c d"},
+		`a"b c"d`:         {"ab cd"},
+		`""`:              {""},
+		`'' a`:            {"", "a"},
+		`"it's"`:          {"it's"},
+		`a\ b`:            {`a\`, "b"},
+		`"a\"`:            {`a\`},
+		`A="1 2" B='3 4'`: {"A=1 2", "B=3 4"},
+	} {
+		if got, err := SplitWords(text); err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("%s: %q %v", text, got, err)
+		}
+	}
+	for _, text := range []string{`"`, `a 'b`, `"a' b`} {
+		if got, err := SplitWords(text); err == nil {
+			t.Errorf("%s: %q", text, got)
+		}
+	}
+}
+
+func TestNearest(t *testing.T) {
+	known := []string{"boot", "bind", "bind-ro", "directory", "read-only", "private-users"}
+	for word, want := range map[string]string{
+		"boto": "boot", "bidn-ro": "bind-ro", "directroy": "directory", "readonly": "read-only", "private_users": "private-users",
+		"zzzz": "", "": "", "x": "", strings.Repeat("a", 500): "",
+	} {
+		if got := Nearest(word, known...); got != want {
+			t.Errorf("%.20s: %q, want %q", word, got, want)
+		}
+	}
+	if got := Nearest("a", strings.Repeat("a", 500)); got != "" {
+		t.Error(got)
+	}
+}
+
+func FuzzValues(f *testing.F) {
+	for _, s := range []string{"yes", "1:2", "/a:/b", "CAP_CHOWN", "RTMIN+3", "A=b", "a'b'", "web-1"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		for i := range Options {
+			o := &Options[i]
+			for _, parse := range []func(Place, string) (any, error){o.Parse, o.ParseKey} {
+				if parse == nil {
+					continue
+				}
+				v, err := parse(Place{Cwd: "/srv", Env: []string{"A=b"}}, text)
+				if err != nil {
+					if strings.ContainsAny(err.Error(), "\n\x1b") {
+						t.Errorf("%s: the error %q isn't fit to print", o.Name, err)
+					}
+					continue
+				}
+				if o.Set != nil {
+					o.Set(new(Settings), Assignment{Option: o, Value: v})
+				}
+			}
+		}
+	})
+}
