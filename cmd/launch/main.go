@@ -89,9 +89,16 @@ func start(req cli.Request, env []string, cwd string) int {
 		return fail(&settings.Error{What: err.Error(), Origin: trace.Origin("directory"), Value: s.Image.Directory})
 	}
 	f := facts.Facts{Root: probe.Root(pin), Host: host}
+	id, err := probe.NewID()
+	if err != nil {
+		return fail(err)
+	}
+	boot, err := probe.NewID()
+	if err != nil {
+		return fail(err)
+	}
 	p, err := plan.Compile(plan.Input{
-		Settings: s, Facts: f, Profile: settings.NSpawn, From: trace.Origin,
-		ID: probe.NewID(), BootID: probe.NewID(),
+		Settings: s, Facts: f, Profile: settings.NSpawn, From: trace.Origin, ID: id, BootID: boot,
 	})
 	if err != nil {
 		return fail(err)

@@ -7,7 +7,6 @@
 package probe
 
 import (
-	"crypto/rand"
 	"encoding/hex"
 	"fmt"
 	"strconv"
@@ -246,12 +245,14 @@ func osFields(text string) (f facts.OSFields) {
 
 // NewID gives a fresh random id, 32 hex digits, in the form of a version 4
 // UUID.
-func NewID() string {
+func NewID() (string, error) {
 	var b [16]byte
-	rand.Read(b[:])
+	if err := sys.Random(b[:]); err != nil {
+		return "", fmt.Errorf("get random bytes: %w", err)
+	}
 	b[6] = b[6]&0x0f | 0x40
 	b[8] = b[8]&0x3f | 0x80
-	return hex.EncodeToString(b[:])
+	return hex.EncodeToString(b[:]), nil
 }
 
 // Image finds the tree of a machine by its name, where systemd keeps them.
