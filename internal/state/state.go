@@ -157,10 +157,14 @@ func (m *Machine) load() error {
 	return nil
 }
 
-var escaper = strings.NewReplacer("%", "%25", "\n", "%0a")
-var unescaper = strings.NewReplacer("%25", "%", "%0a", "\n")
+// A line holds one effect, whatever bytes a path has.
+func escape(s string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(s, "%", "%25"), "\n", "%0a")
+}
 
-func unescape(s string) string { return unescaper.Replace(s) }
+func unescape(s string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(s, "%0a", "\n"), "%25", "%")
+}
 
 // Record notes an effect that is about to be made.
 func (m *Machine) Record(e Effect, what string) error {
@@ -174,7 +178,7 @@ func (m *Machine) Record(e Effect, what string) error {
 			return fmt.Errorf("write the journal: %w", err)
 		}
 	}
-	if err := sys.WriteString(m.journal, string(e)+" "+escaper.Replace(what)+"\n"); err != nil {
+	if err := sys.WriteString(m.journal, string(e)+" "+escape(what)+"\n"); err != nil {
 		return fmt.Errorf("write the journal: %w", err)
 	}
 	m.entries = append(m.entries, entry{e, what})
