@@ -16,7 +16,7 @@ import (
 // to be followed by a kill of the launcher is followed by a wait for ever,
 // while the launcher looks at its result in the shared memory.
 func inject(p *Program, i int) {
-	errno, kill := sys.ChildFault(p.names[i])
+	errno, kill := sys.ChildFault(p.ops[i].Nr, p.names[i])
 	op := &p.ops[i]
 	switch {
 	case kill:

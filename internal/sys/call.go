@@ -24,24 +24,30 @@ import (
 //
 //go:uintptrescapes
 func call(name string, nr, a, b, c, d, e, f uintptr) (uintptr, error) {
-	for {
-		r, err := callOnce(name, nr, a, b, c, d, e, f)
-		if err != unix.EINTR {
-			return r, err
-		}
-	}
+	return made(true, name, nr, a, b, c, d, e, f)
 }
 
 // callOnce makes one system call; EINTR is the caller's to handle.
 //
 //go:uintptrescapes
 func callOnce(name string, nr, a, b, c, d, e, f uintptr) (uintptr, error) {
+	return made(false, name, nr, a, b, c, d, e, f)
+}
+
+// made counts a call once, however often it is repeated: how often signals
+// come is chance, and the numbers of fault runs must not depend on it.
+//
+//go:uintptrescapes
+func made(again bool, name string, nr, a, b, c, d, e, f uintptr) (uintptr, error) {
 	if Faults {
-		if errno := before(name); errno != 0 {
+		if errno := before(name, nr); errno != 0 {
 			return 0, errno
 		}
 	}
 	r, _, errno := unix.Syscall6(nr, a, b, c, d, e, f)
+	for again && errno == unix.EINTR {
+		r, _, errno = unix.Syscall6(nr, a, b, c, d, e, f)
+	}
 	if Faults {
 		after()
 	}
@@ -75,11 +81,11 @@ func pathCall(name string, nr uintptr, dirfd int, path string, c, d, e uintptr) 
 	return call(name, nr, fd(dirfd), uintptr(unsafe.Pointer(p)), c, d, e, 0)
 }
 
-// Count counts a call that is made elsewhere (package child), and gives the
-// error it must fail with in a fault run. Counted follows the call.
+// Count counts a call that is made elsewhere (clone3, by package child), and
+// gives the error it must fail with in a fault run. Counted follows the call.
 func Count(name string) error {
 	if Faults {
-		if errno := before(name); errno != 0 {
+		if errno := before(name, unix.SYS_CLONE3); errno != 0 {
 			return errno
 		}
 	}

@@ -9,8 +9,8 @@ import "golang.org/x/sys/unix"
 // away.
 const Faults = false
 
-func before(string) unix.Errno { return 0 }
-func after()                   {}
+func before(string, uintptr) unix.Errno { return 0 }
+func after()                            {}
 
 // Go runs f beside the caller and gives a function that waits for its error.
 // lane names it in fault runs.

@@ -5,6 +5,8 @@ package sys
 import (
 	"fmt"
 	"os"
+	"path"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -19,7 +21,10 @@ import (
 // The build reads $LAUNCH_FAULT, `LANE/N=WHAT`: the N-th call of the lane (1
 // is the first) fails with WHAT (EPERM, ENOMEM, …) instead of being made, or,
 // with WHAT being `kill`, is made, and then the program is killed by SIGKILL.
-// $LAUNCH_FAULT_LOG names a file that gets one line `LANE/N NAME` per call.
+// $LAUNCH_FAULT_LOG names a file that gets one line `LANE/N NR NAME SITE` per
+// call: NR is the call's number, SITE the functions that asked for it, the
+// innermost first. Calls of a child's table say `child` as NAME and the op's
+// text instead of SITE.
 // Lanes run one after another in this build, so that numbers repeat.
 const Faults = true
 
@@ -64,25 +69,51 @@ func newFault() *fault {
 	return f
 }
 
-func (f *fault) note(name string) (hit bool) {
+// note counts a call and tells whether it is the one.
+func (f *fault) note(nr uintptr, name, site string) (hit bool) {
 	f.count[f.lane]++
 	n := f.count[f.lane]
 	if f.log != nil {
-		fmt.Fprintf(f.log, "%s/%d %s\n", f.lane, n, name)
+		if site == "" {
+			site = caller()
+		}
+		fmt.Fprintf(f.log, "%s/%d %d %s %s\n", f.lane, n, nr, name, site)
 	}
 	return f.lane == f.atLane && n == f.at
 }
 
+// caller names the two innermost functions that are not of this package.
+func caller() string {
+	var pcs [24]uintptr
+	frames := runtime.CallersFrames(pcs[:runtime.Callers(3, pcs[:])])
+	var site []string
+	for len(site) < 2 {
+		f, more := frames.Next()
+		name, ours := strings.CutPrefix(f.Function, "launch/")
+		if ours && !strings.HasPrefix(name, "internal/sys.") {
+			site = append(site, strings.NewReplacer("(*", "", ")", "").Replace(path.Base(name)))
+		}
+		if !more {
+			break
+		}
+	}
+	return strings.Join(site, "<")
+}
+
 var killNext bool
 
-func before(name string) unix.Errno {
+func before(name string, nr uintptr) unix.Errno {
 	faults.mu.Lock()
 	defer faults.mu.Unlock()
-	if !faults.note(name) {
+	if !faults.note(nr, name, "") {
 		return 0
 	}
 	if faults.kill {
 		killNext = true
+		return 0
+	}
+	if nr == unix.SYS_CLOSE {
+		// Linux closes the descriptor even when it reports an error.
 		return 0
 	}
 	return faults.errno
@@ -110,13 +141,13 @@ func Go(lane string, f func() error) (wait func() error) {
 
 // ChildFault counts an op of a child's table in the lane "child", and tells
 // whether it must fail, or be followed by a kill.
-func ChildFault(name string) (errno unix.Errno, kill bool) {
+func ChildFault(nr uintptr, text string) (errno unix.Errno, kill bool) {
 	faults.mu.Lock()
 	defer faults.mu.Unlock()
 	old := faults.lane
 	faults.lane = "child"
 	defer func() { faults.lane = old }()
-	if !faults.note(name) {
+	if !faults.note(nr, "child", text) {
 		return 0, false
 	}
 	return faults.errno, faults.kill
