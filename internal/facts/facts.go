@@ -67,9 +67,10 @@ type Host struct {
 	// StdinTTY and StdoutTTY: standard input and output are terminals.
 	StdinTTY  bool `json:"stdin_tty"`
 	StdoutTTY bool `json:"stdout_tty"`
-	// Fuse and Tun: the device can be opened for reading and writing.
-	Fuse bool `json:"fuse"`
-	Tun  bool `json:"tun"`
+	// Fuse and Tun are the permissions of /dev/fuse and /dev/net/tun; 0 where
+	// the launcher itself can't open the device for reading and writing.
+	Fuse uint32 `json:"fuse,omitempty"`
+	Tun  uint32 `json:"tun,omitempty"`
 	// Kcore: the kernel has /proc/kcore.
 	Kcore bool `json:"kcore"`
 	// Term, Colorterm and NoColor are the caller's terminal variables.

@@ -489,11 +489,11 @@ func (c *compiler) dev() []Entry {
 	node("random", 1, 8, 0o666, false)
 	node("urandom", 1, 9, 0o666, false)
 	node("tty", 5, 0, 0o666, false)
-	if host.Fuse {
-		node("fuse", 10, 229, 0o666, true)
+	if host.Fuse != 0 {
+		node("fuse", 10, 229, host.Fuse, true)
 	}
-	if host.Tun {
-		node("net/tun", 10, 200, 0o666, true)
+	if host.Tun != 0 {
+		node("net/tun", 10, 200, host.Tun, true)
 	}
 	for _, l := range [][2]string{
 		{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},

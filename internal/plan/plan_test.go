@@ -25,7 +25,7 @@ var update = flag.Bool("update", false, "write the goldens anew")
 var host = facts.Host{
 	Known: true, Root: true, Hostname: "host", OSRelease: "/etc/os-release",
 	OSFields: facts.OSFields{ID: "debian", VersionID: "12"},
-	Cgroup:   "/", CgroupMount: "/sys/fs/cgroup", Fuse: true, Tun: true,
+	Cgroup:   "/", CgroupMount: "/sys/fs/cgroup", Fuse: 0o666, Tun: 0o600,
 	Processes: [2]uint64{100, 200}, Signals: [2]uint64{300, 300}, OpenMax: 1 << 20,
 	Raise: true, Caps: 1<<41 - 1, UserNamespaces: true,
 }

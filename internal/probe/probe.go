@@ -185,13 +185,18 @@ func tty(n int) bool {
 	return err == nil
 }
 
-func opens(path string) bool {
+// opens gives the permissions of a device that can be used, else 0.
+func opens(path string) uint32 {
 	n, err := sys.Openat(unix.AT_FDCWD, path, unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return false
+		return 0
 	}
-	sys.Close(n)
-	return true
+	defer sys.Close(n)
+	st, err := sys.Statx(n, "", unix.STATX_MODE)
+	if err != nil {
+		return 0
+	}
+	return uint32(st.Mode) & 0o777
 }
 
 // cgroup finds the cgroup2 hierarchy and the launcher's place in it.
