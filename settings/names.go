@@ -89,22 +89,33 @@ func ParseCapability(name string) (int, error) {
 	if n, err := strconv.Atoi(name); err == nil && digits(name) && n < len(capNames) {
 		return n, nil
 	}
-	s := fmt.Sprintf("unknown capability %q", name)
 	if near := nearestCap(upper); near != "" {
-		s += ", did you mean " + near + "?"
+		return 0, fmt.Errorf("unknown capability %q, did you mean %s?", name, near)
 	}
-	return 0, fmt.Errorf("%s", s)
+	return 0, fmt.Errorf("unknown capability %q", name)
 }
 
 func nearestCap(upper string) string {
-	names := make([]string, len(capNames))
-	for i, c := range capNames {
+	for _, c := range capNames {
 		if c.name == "CAP_"+upper {
 			return c.name
 		}
-		names[i] = c.name
 	}
-	return Nearest(upper, names...)
+	return Nearest(upper, capList()...)
+}
+
+func capList() []string { return list("", capNames[:], "all") }
+
+func signalList() []string {
+	return list("SIG", signalNames[:], "SIGRTMIN+0…30", "SIGRTMAX-0…30")
+}
+
+func list(prefix string, table []numbered, more ...string) []string {
+	names := make([]string, 0, len(table)+len(more))
+	for _, n := range table {
+		names = append(names, prefix+n.name)
+	}
+	return append(names, more...)
 }
 
 // parseCaps reads the flag's list, which has commas.

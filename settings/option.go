@@ -22,6 +22,8 @@ type Option struct {
 	Placeholder string
 	// Enum lists the values if they are few.
 	Enum []string
+	// List gives them if they are many; see Values.
+	List func() []string
 	// Group is what is merged together: see Resolve.
 	Group Group
 	// Topic is the heading in --help; a row without one isn't listed.
@@ -159,6 +161,14 @@ type Assignment struct {
 	Reset bool
 	// Untrusted: said by a file that lies beside the tree.
 	Untrusted bool
+}
+
+// Values are the words that the option may be told, as far as there is a list.
+func (o *Option) Values() []string {
+	if o.List != nil {
+		return o.List()
+	}
+	return o.Enum
 }
 
 // Find gives the row of that name; nil if there is none.

@@ -66,7 +66,10 @@ func Locate(flags []Assignment, around Surroundings) (machine, directory string,
 	}
 	from := path.Base(directory)
 	if directory == "/" {
-		from = around.Hostname
+		// A host that was given no name is called so everywhere else.
+		if from = around.Hostname; DeriveName(from) == "" || from == "(none)" {
+			from = "localhost"
+		}
 	}
 	machine = DeriveName(from)
 	if err := CheckName(machine); err != nil {

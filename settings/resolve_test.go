@@ -88,6 +88,15 @@ func TestLocate(t *testing.T) {
 		{"directory=/srv/" + strings.Repeat("a", 70), strings.Repeat("a", 64), "/srv/" + strings.Repeat("a", 70)},
 	} {
 		m, d, err := Locate(say(t, strings.Fields(c.words)...), Surroundings{Place: Place{Cwd: "/srv/web"}, Hostname: "host", Images: images})
+		if err == nil && c.directory == "/" {
+			// The host may have no name at all.
+			for _, host := range []string{"", "(none)", "_"} {
+				around := Surroundings{Place: Place{Cwd: "/srv/web"}, Hostname: host}
+				if m, _, err := Locate(say(t, "directory=/"), around); err != nil || m != "localhost" {
+					t.Errorf("host %q: %q %v", host, m, err)
+				}
+			}
+		}
 		if err != nil || m != c.machine || d != c.directory {
 			t.Errorf("%s: %q %q %v", c.words, m, d, err)
 		}

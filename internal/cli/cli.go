@@ -68,7 +68,7 @@ func Parse(args []string, env []string, cwd string) (Request, error) {
 		if o.Later {
 			return &settings.Error{What: "option '" + w.typed + "' is not supported yet", Origin: from, Value: w.value}
 		}
-		if w.told && w.value == "help" && len(o.Enum) > 0 {
+		if w.told && w.value == "help" && (len(o.Enum) > 0 || o.List != nil) {
 			r.Action, r.Option = Values, o
 			return done
 		}

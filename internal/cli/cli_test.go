@@ -94,6 +94,8 @@ func TestActions(t *testing.T) {
 		{"--plan=json -D /srv", Plan, "json"},
 		{"--cleanup -M web", Cleanup, ""},
 		{"--console=help", Values, ""},
+		{"--kill-signal=help", Values, ""},
+		{"--hostname=help", Run, ""},
 		{"--no-pager true", Run, ""},
 	} {
 		r, err := Parse(strings.Fields(c.args), nil, "/")
@@ -103,6 +105,18 @@ func TestActions(t *testing.T) {
 	}
 	if r, err := Parse([]string{"--settings=override"}, nil, "/"); err != nil || r.Files != settings.FileOverride {
 		t.Errorf("%q %v", r.Files, err)
+	}
+}
+
+func TestListValues(t *testing.T) {
+	for name, want := range map[string]string{
+		"console": "interactive\nread-only\npassive\npipe\nautopipe\n", "capability": "CAP_AUDIT_CONTROL\nCAP_AUDIT_READ\n", "kill-signal": "SIGABRT\n",
+	} {
+		var b strings.Builder
+		ListValues(&b, settings.Find(name))
+		if !strings.HasPrefix(b.String(), want) {
+			t.Errorf("%s: %s", name, b.String())
+		}
 	}
 }
 

@@ -105,7 +105,7 @@ func spelling(o *settings.Option) string {
 
 // ListValues prints what an option may be told, one a line.
 func ListValues(w io.Writer, o *settings.Option) {
-	for _, v := range o.Enum {
+	for _, v := range o.Values() {
 		fmt.Fprintln(w, v)
 	}
 }
