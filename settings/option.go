@@ -120,6 +120,7 @@ const (
 	GroupHostname     Group = "hostname"
 	GroupCapabilities Group = "capabilities"
 	GroupNoNewPrivs   Group = "no-new-privileges"
+	GroupSystemCalls  Group = "system-call-filter"
 	GroupKillSignal   Group = "kill-signal"
 	GroupUsers        Group = "private-users"
 	GroupNetwork      Group = "network"

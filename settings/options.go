@@ -1,6 +1,8 @@
 package settings
 
 import (
+	"strings"
+
 	"launch/mount"
 	"launch/userns"
 )
@@ -183,6 +185,19 @@ var Options = [...]Option{
 		Weaker: func(s Settings, a Assignment) bool { return s.Exec.NoNewPrivileges && !a.Value.(bool) },
 	},
 
+	{
+		Name: "system-call-filter", Flag: "system-call-filter", Section: "Exec", Key: "SystemCallFilter", Arg: RequiredArg, Placeholder: "[~]CALL[ CALL…]",
+		Repeat: true, Group: GroupSystemCalls, Topic: TopicLimits, Trusted: Tighten, Empty: EmptyNothing, Since: 235,
+		Help:  "System calls to allow, or with ~ to refuse, beside the default",
+		Parse: asWritten,
+		Set:   func(s *Settings, a Assignment) { s.Exec.SystemCalls = append(s.Exec.SystemCalls, a.Value.(string)) },
+		// A list that only refuses makes the machine no weaker.
+		Weaker: func(s Settings, a Assignment) bool {
+			text, _ := a.Value.(string)
+			return !strings.HasPrefix(strings.TrimSpace(text), "~")
+		},
+	},
+
 	// Mounts.
 	{
 		Name: "bind", Flag: "bind", Section: "Files", Key: "Bind", Arg: RequiredArg, Placeholder: "SOURCE[:TARGET[:OPTIONS]]",
@@ -333,7 +348,6 @@ var Options = [...]Option{
 	{Name: "network-namespace-path", Flag: "network-namespace-path", Section: "Network", Key: "NamespacePath", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "port", Flag: "port", Short: 'p', Section: "Network", Key: "Port", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "ambient-capability", Flag: "ambient-capability", Section: "Exec", Key: "AmbientCapability", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "system-call-filter", Flag: "system-call-filter", Section: "Exec", Key: "SystemCallFilter", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "restrict-address-families", Flag: "restrict-address-families", Section: "Exec", Key: "RestrictAddressFamilies", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "selinux-context", Flag: "selinux-context", Short: 'Z', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "selinux-apifs-context", Flag: "selinux-apifs-context", Short: 'L', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},

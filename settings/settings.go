@@ -63,6 +63,10 @@ type Exec struct {
 	AddCaps         uint64 `json:"add_caps,omitempty"`
 	DropCaps        uint64 `json:"drop_caps,omitempty"`
 	NoNewPrivileges bool   `json:"no_new_privileges,omitempty"`
+	// SystemCalls are the values of --system-call-filter, in order; Unfiltered
+	// machines have no filter at all.
+	SystemCalls []string `json:"system_calls,omitempty"`
+	Unfiltered  bool     `json:"unfiltered,omitempty"`
 	// KillSignal is what SIGTERM at the launcher sends to the machine's first
 	// process; 0 means the default (SIGRTMIN+3 when booting, else SIGKILL).
 	KillSignal int `json:"kill_signal,omitempty"`

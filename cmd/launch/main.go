@@ -80,6 +80,7 @@ func start(req cli.Request, env []string, cwd string) int {
 	if err != nil {
 		return fail(err)
 	}
+	environment(&s, env)
 	planning := req.Action == cli.Plan
 	if !planning && !host.Root {
 		return fail(&settings.Error{What: "cannot start a machine as this user", Hint: "run launch as root; --plan needs no root"})
@@ -110,6 +111,21 @@ func start(req cli.Request, env []string, cwd string) int {
 		return 0
 	}
 	return run(p, pin, f.Root.UID&^0xffff)
+}
+
+// environment honours the switches that systemd-nspawn's users know. One that
+// takes a protection away is told.
+func environment(s *settings.Settings, env []string) {
+	off := func(name string) bool {
+		on, err := settings.ParseBool(plan.Getenv(env, name))
+		return err == nil && !on
+	}
+	if off("SYSTEMD_SECCOMP") {
+		s.Exec.Unfiltered = true
+		if !s.Life.Quiet {
+			cli.Warn(os.Stderr, settings.Warning{What: "no system-call filter: $SYSTEMD_SECCOMP says so"})
+		}
+	}
 }
 
 func show(w io.Writer, p *plan.Plan, format string) error {

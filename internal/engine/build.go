@@ -27,17 +27,18 @@ type builder struct {
 	state  *state.Machine
 	cgroup int
 
-	l      sys.Locked
-	tree   *attach.Tree
-	prog   *child.Program
-	proc   *child.Process
-	pty    console.Pty
-	goR    int
-	goW    int
-	statR  int
-	statW  int
-	idmaps int // the user namespace for id-mapped mounts, -1 before it is needed
-	user   user
+	l       sys.Locked
+	tree    *attach.Tree
+	prog    *child.Program
+	proc    *child.Process
+	pty     console.Pty
+	goR     int
+	goW     int
+	statR   int
+	statW   int
+	filters [][]unix.SockFilter
+	idmaps  int // the user namespace for id-mapped mounts, -1 before it is needed
+	user    user
 }
 
 // root is the host's id of the machine's root user.
@@ -72,6 +73,7 @@ func (b *builder) build(l sys.Locked) (err error) {
 	// Here: own mount namespace, all else the host's. The first process is
 	// born now, so that what it does for itself (a network namespace takes
 	// longer than all mounts) happens beside the mounts.
+	filters := sys.Go("filters", b.compile)
 	if err := b.terminal(); err != nil {
 		return err
 	}
@@ -102,7 +104,22 @@ func (b *builder) build(l sys.Locked) (err error) {
 	if err := b.payload(); err != nil {
 		return err
 	}
+	if err := filters(); err != nil {
+		return err
+	}
 	return b.release()
+}
+
+// compile makes the programs of the system-call filters.
+func (b *builder) compile() error {
+	for _, f := range b.plan.Filters {
+		code, err := f.Compile()
+		if err != nil {
+			return fmt.Errorf("compile the system-call filter: %w", err)
+		}
+		b.filters = append(b.filters, code)
+	}
+	return nil
 }
 
 // steps performs the plan's steps of one world.

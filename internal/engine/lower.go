@@ -66,6 +66,10 @@ func (b *builder) lower(op plan.Op) error {
 		add(unix.SYS_PRLIMIT64, 0, uintptr(op.A), child.Keep(p, &unix.Rlimit{Cur: op.B, Max: op.C}), 0)
 	case plan.Umask:
 		add(unix.SYS_UMASK, uintptr(op.A))
+	case plan.Seccomp:
+		code := b.filters[op.A]
+		add(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(b.plan.Filters[op.A].Flags),
+			child.Keep(p, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}))
 	case plan.Bounding:
 		for c := range uint64(bits.Len64(b.capsNow())) {
 			if b.capsNow()&^op.A>>c&1 == 1 {

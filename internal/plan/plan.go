@@ -12,7 +12,10 @@
 package plan
 
 import (
+	"encoding/json"
+
 	"launch/internal/origin"
+	"launch/internal/seccomp"
 	"launch/mount"
 	"launch/settings"
 	"launch/userns"
@@ -32,6 +35,7 @@ type Plan struct {
 	Steps      []Step           `json:"steps"`
 	Effects    []Effect         `json:"effects"`
 	Program    []Op             `json:"program"`
+	Filters    []Filter         `json:"filters,omitempty"`
 	Payload    Payload          `json:"payload"`
 	Stop       Stop             `json:"stop"`
 	// HostCaps is what the launcher may pass on at most.
@@ -155,6 +159,12 @@ type Entry struct {
 	Optional bool `json:"optional,omitempty"`
 }
 
+// Filter is a system-call filter. It prints as what it does, in words.
+type Filter struct{ seccomp.Filter }
+
+// MarshalJSON gives the lines of Describe.
+func (f Filter) MarshalJSON() ([]byte, error) { return json.Marshal(f.Describe()) }
+
 // Payload is what the machine runs.
 type Payload struct {
 	// Candidates are tried in order: the first that the finished tree has is
@@ -198,6 +208,7 @@ const (
 	CloseRest  Call = "close-rest"
 	Rlimit     Call = "rlimit"
 	Umask      Call = "umask"
+	Seccomp    Call = "seccomp"
 	Bounding   Call = "bounding"
 	Switch     Call = "switch-user"
 	Caps       Call = "capabilities"

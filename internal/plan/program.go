@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"launch/internal/origin"
+	"launch/internal/seccomp"
 	"launch/settings"
 )
 
@@ -227,6 +228,14 @@ func (c *compiler) program() {
 	if s.Exec.DropCaps != 0 {
 		from = c.from("drop-capability")
 	}
+	if !s.Exec.Unfiltered {
+		// Before capabilities and user change: without new privileges being
+		// renounced, a filter takes CAP_SYS_ADMIN.
+		c.filters(caps)
+	}
+	for i := range c.Filters {
+		op(Seccomp, c.from("system-call-filter"), uint64(i), 0, 0, "install system-call filter %d", i+1)
+	}
 	op(Bounding, from, caps, 0, 0, "keep the capabilities %#x at most", caps)
 	op(Switch, c.from("uid"), 0, 0, 0, "become %s", userWord(s.Exec.User))
 	op(Caps, from, caps, 0, 0, "set the capabilities")
@@ -242,6 +251,25 @@ func (c *compiler) program() {
 	op(Chdir, c.from("chdir"), 0, 0, 0, "change to %s", dirWord(c.Plan.Payload.Dir))
 	op(Unblock, none, 0, 0, 0, "unblock signals")
 	op(Exec, none, 0, 0, 0, "exec %s", strings.Join(c.Plan.Payload.Candidates, " or "))
+}
+
+// filters plans the system-call filters of a machine that keeps the
+// capabilities.
+func (c *compiler) filters(caps uint64) {
+	native, ok := seccomp.Native()
+	if !ok {
+		c.note("no system-call filter: launch has no table for this architecture")
+		return
+	}
+	var calls seccomp.Calls
+	for _, value := range c.Settings.Exec.SystemCalls {
+		for _, name := range calls.Add(value) {
+			c.note("system-call filter: %q is no system call or group that launch knows; ignored", name)
+		}
+	}
+	for _, f := range seccomp.NSpawn(native, caps, calls) {
+		c.Filters = append(c.Filters, Filter{f})
+	}
 }
 
 func userWord(user string) string {

@@ -31,6 +31,11 @@ func (p *Plan) Print(w io.Writer) error {
 	for i, op := range p.Program {
 		fmt.Fprintf(b, "child %02d  %-19s %-68q %s\n", i+1, op.Call, op.Text, op.Origin)
 	}
+	for i, f := range p.Filters {
+		for _, line := range f.Describe() {
+			fmt.Fprintf(b, "filter %d %s\n", i+1, line)
+		}
+	}
 	fmt.Fprintf(b, "payload %s\n", strings.Join(p.Payload.Args, " "))
 	for _, e := range p.Payload.Env {
 		fmt.Fprintf(b, "env     %s\n", e)
