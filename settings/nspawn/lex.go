@@ -119,7 +119,11 @@ func (l *lexer) read(line string) error {
 		if line[len(line)-1] != ']' {
 			return l.fail(l.line, fmt.Sprintf("the section header %q has no end", line))
 		}
-		l.enter(line[1 : len(line)-1])
+		name := line[1 : len(line)-1]
+		if strings.ContainsFunc(name, func(c rune) bool { return c < ' ' || c == 0x7f || c == '"' || c == '\'' || c == '\\' }) {
+			return l.fail(l.line, fmt.Sprintf("the section header %q has characters that no name has", line))
+		}
+		l.enter(name)
 		return nil
 	case !l.begun:
 		l.warn("", "", "line ignored: it stands before the first section", "")

@@ -80,6 +80,8 @@ func TestLex(t *testing.T) {
 		{"text behind a header", "[Exec] x\nUser=a\n", `error: cannot read settings: the section header "[Exec] x" has no end`},
 		{"comment behind a header", "[Exec] # c\n", `error: cannot read settings: the section header "[Exec] # c" has no end`},
 		{"header without an end", "[Exec\n", `error: cannot read settings: the section header "[Exec" has no end`},
+		{"backslash in a header", "[a\\b]\n", `error: cannot read settings: the section header "[a\\b]" has characters that no name has`},
+		{"quote in a header", "[X-'a']\n", `error: cannot read settings: the section header "[X-'a']" has characters that no name has`},
 		{"bracket in a header", "[Ex]ec]\nUser=a\n", `warnings 1`},
 		{"empty header", "[]\nUser=a\n", `warnings 1`},
 		{"blanks in a header", "[ Exec ]\nUser=a\n", `warnings 1`},
