@@ -292,6 +292,7 @@ type worker struct {
 	attrs []byte
 	name  [24]byte // a descriptor as a name in proc
 	st    unix.Statx_t
+	stack []frame
 	n     int // inodes since the last report
 }
 
@@ -321,22 +322,33 @@ func (k *worker) run() {
 	w.wake.Broadcast()
 }
 
-// give hands a directory to a worker that waits, if there is one.
-func (k *worker) give(d *dir) bool {
+// share gives a part of what this worker has left to one that waits, if there
+// is one. It is a subdirectory of the uppermost directory that has any, since
+// that is likely to be the biggest part.
+func (k *worker) share() {
 	w := k.walk
 	if w.idle.Load() == 0 {
-		return false
+		return
 	}
-	w.mu.Lock()
-	ok := len(w.queue) < int(w.idle.Load())
-	if ok {
-		w.queue = append(w.queue, d)
+	for i := range k.stack {
+		f := &k.stack[i]
+		if len(f.below) == 0 {
+			continue
+		}
+		w.mu.Lock()
+		enough := len(w.queue) >= int(w.idle.Load())
+		w.mu.Unlock()
+		if enough {
+			return
+		}
+		if sub := k.next(f); sub != nil {
+			w.mu.Lock()
+			w.queue = append(w.queue, sub)
+			w.mu.Unlock()
+			w.wake.Signal()
+		}
+		return
 	}
-	w.mu.Unlock()
-	if ok {
-		w.wake.Signal()
-	}
-	return ok
 }
 
 // tell adds up and reports.
@@ -356,11 +368,37 @@ func (k *worker) tell() {
 	}
 }
 
+// frame is a directory that a worker is in.
+type frame struct {
+	dir   *dir
+	below []byte // the subdirectories that are left, each name with its NUL byte
+}
+
 // walkDir changes all that lies below a directory and then, unless other
 // workers still have a part of it, the directory.
 func (k *worker) walkDir(d *dir) {
+	k.stack = append(k.stack[:0], frame{d, k.read(d)})
+	for len(k.stack) > 0 {
+		k.share()
+		f := &k.stack[len(k.stack)-1]
+		if len(f.below) > 0 && !k.stop.Load() {
+			if sub := k.next(f); sub != nil {
+				k.stack = append(k.stack, frame{sub, k.read(sub)})
+			}
+			continue
+		}
+		d := f.dir
+		*f = frame{}
+		k.stack = k.stack[:len(k.stack)-1]
+		k.done(d)
+	}
+}
+
+// read changes what lies in a directory and is none, and gives the names of
+// the subdirectories. They come later, so that one buffer is enough, however
+// deep the tree.
+func (k *worker) read(d *dir) (below []byte) {
 	d.left.Store(1)
-	var below []byte // names of subdirectories, each with its NUL byte
 	for !k.stop.Load() {
 		n, err := sys.Getdents(d.fd, k.dents)
 		if err != nil {
@@ -379,11 +417,15 @@ func (k *worker) walkDir(d *dir) {
 			if name[0] == '.' && (len(name) == 2 || len(name) == 3 && name[1] == '.') {
 				continue
 			}
-			if kind == unix.DT_DIR || kind == unix.DT_UNKNOWN && k.isDir(d, name) {
-				below = append(below, name...)
-			} else if isDir, err := k.entry(d, name); err != nil {
-				k.fail(fmt.Errorf("%s: %w", d.path(string(name[:len(name)-1])), err))
-			} else if isDir { // it became one just now
+			isDir := kind == unix.DT_DIR
+			if !isDir {
+				// It may be one all the same: some file systems don't say, and it
+				// may have become one just now.
+				if isDir, err = k.entry(d, name); err != nil {
+					k.fail(fmt.Errorf("%s: %w", d.path(string(name[:len(name)-1])), err))
+				}
+			}
+			if isDir {
 				below = append(below, name...)
 			}
 			if k.n >= 1024 {
@@ -391,25 +433,23 @@ func (k *worker) walkDir(d *dir) {
 			}
 		}
 	}
-	// The buffer is free again, so one per worker is enough, however deep the
-	// tree.
-	for len(below) > 0 && !k.stop.Load() {
-		end := slices.Index(below, 0) + 1
-		sub, err := k.descend(d, below[:end:end])
-		if err != nil {
-			k.fail(fmt.Errorf("%s: %w", d.path(string(below[:end-1])), err))
-			break
-		}
-		below = below[end:]
-		if sub == nil {
-			continue
-		}
-		d.left.Add(1)
-		if !k.give(sub) {
-			k.walkDir(sub)
-		}
+	return below
+}
+
+// next opens the next subdirectory; nil says that there is nothing to do in
+// it.
+func (k *worker) next(f *frame) *dir {
+	end := slices.Index(f.below, 0) + 1
+	name := f.below[:end:end]
+	f.below = f.below[end:]
+	sub, err := k.descend(f.dir, name)
+	if err != nil {
+		k.fail(fmt.Errorf("%s: %w", f.dir.path(string(name[:end-1])), err))
 	}
-	k.done(d)
+	if sub != nil {
+		f.dir.left.Add(1)
+	}
+	return sub
 }
 
 // done notes that a part of d is finished, and changes d when it was the last.
@@ -433,17 +473,6 @@ func (k *worker) done(d *dir) {
 		d.fd = -1
 		d = d.up
 	}
-}
-
-// isDir looks up what the directory doesn't say.
-func (k *worker) isDir(d *dir, name []byte) bool {
-	fd, err := sys.OpenEntry(d.fd, name, unix.O_PATH|unix.O_NOFOLLOW)
-	if err != nil {
-		return false // the next step says what is wrong
-	}
-	err = sys.StatxFd(fd, unix.STATX_TYPE, &k.st)
-	sys.Close(fd)
-	return err == nil && k.st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
 // descend opens a subdirectory; nil says that there is nothing to do in it.

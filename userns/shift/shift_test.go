@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -427,12 +428,13 @@ func TestEveryCall(t *testing.T) {
 	failed := 0
 	for call := range strings.Lines(string(text)) {
 		at, name, _ := strings.Cut(strings.TrimSpace(call), " ")
+		harmless := slices.Contains(strings.Fields(name), "close")
 		for _, what := range []string{"kill", "EIO"} {
 			err := child("LAUNCH_FAULT=" + at + "=" + what)
 			if what == "kill" && (err == nil || err.Error() != "signal: killed") {
 				t.Fatalf("%s %s: %v, want it killed", at, name, err)
 			}
-			if what == "EIO" && (err == nil) != (name == "close") {
+			if what == "EIO" && (err == nil) != harmless {
 				t.Errorf("%s %s: failed and gave %v", at, name, err)
 			}
 			if err != nil {
