@@ -116,10 +116,15 @@ func ParseOverlay(text, cwd string, readOnly bool) (Mount, error) {
 		return Mount{}, errors.New("an overlay needs a lower and an upper directory")
 	}
 	target, dirs := fields[n-1], fields[:n-1]
-	if n == 2 {
-		target, dirs = strings.TrimPrefix(fields[1], "+"), fields
-	}
 	m := Mount{Kind: Overlay, ReadOnly: readOnly}
+	if n == 2 {
+		// The upper directory is the target as well, and may be relative.
+		upper, err := source2path(target, cwd)
+		if err != nil {
+			return Mount{}, err
+		}
+		target, dirs = upper.Path, fields
+	}
 	var err error
 	if m.Target, err = ParseTarget(target); err != nil {
 		return Mount{}, err

@@ -66,6 +66,7 @@ func TestParse(t *testing.T) {
 		{"tmpfs", `/a\:b:size=1m:x\:`, Mount{Kind: Tmpfs, Target: "/a:b", Options: `size=1m:x\:`}},
 		{"overlay", "/l:/u", Mount{Kind: Overlay, Target: "/u", Source: host("/u"), Lower: []Path{host("/l")}}},
 		{"overlay", "/l:+/u", Mount{Kind: Overlay, Target: "/u", Source: inside("/u"), Lower: []Path{host("/l")}}},
+		{"overlay", "l:u", Mount{Kind: Overlay, Target: "/home/me/u", Source: host("/home/me/u"), Lower: []Path{host("/home/me/l")}}},
 		{"overlay", "/l:/u:/t", Mount{Kind: Overlay, Target: "/t", Source: host("/u"), Lower: []Path{host("/l")}}},
 		{"overlay-ro", "+/l:m:/u:/t", Mount{Kind: Overlay, Target: "/t", Source: host("/u"), Lower: []Path{inside("/l"), host("/home/me/m")}, ReadOnly: true}},
 		{"overlay", "/l::/t", Mount{Kind: Overlay, Target: "/t", Source: temp, Lower: []Path{host("/l")}}},

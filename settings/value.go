@@ -45,7 +45,7 @@ func oneOf(text string, known ...string) error {
 
 func parseDirectory(p Place, text string) (any, error) {
 	if text == "" {
-		return "", errors.New("empty path")
+		return "", nil // as if it hadn't been given
 	}
 	if strings.IndexByte(text, 0) >= 0 {
 		return "", errors.New("a path can't have a NUL byte")
