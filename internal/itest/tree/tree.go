@@ -86,7 +86,7 @@ func NeedRoot(t testing.TB, programs ...string) {
 func Debian(t testing.TB) string {
 	t.Helper()
 	NeedRoot(t, "mmdebstrap", "apt-get")
-	id := []string{Suite, runtime.GOARCH}
+	id := []string{"2", Suite, runtime.GOARCH} // count up when makeDebian changes
 	id = append(id, Packages...)
 	id = append(id, left...)
 	for _, m := range masks {
@@ -117,6 +117,12 @@ func makeDebian(dir string) error {
 	}
 	for _, m := range masks {
 		if err := os.Symlink("/dev/null", filepath.Join(local, m.unit)); err != nil {
+			return err
+		}
+	}
+	// mmdebstrap copies these from the host.
+	for _, f := range []string{"etc/hostname", "etc/resolv.conf"} {
+		if err := os.Remove(filepath.Join(dir, f)); err != nil {
 			return err
 		}
 	}
