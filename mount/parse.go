@@ -209,7 +209,7 @@ func ParseTarget(text string) (string, error) {
 	case text == "":
 		return "", errors.New("empty target")
 	case text[0] != '/':
-		return "", fmt.Errorf("target %q is not an absolute path", text)
+		return "", fmt.Errorf("%q is not an absolute path", text)
 	}
 	if err := check(text); err != nil {
 		return "", err
@@ -217,7 +217,7 @@ func ParseTarget(text string) (string, error) {
 	p := Simplify(text)
 	for part := range strings.SplitSeq(p, "/") {
 		if part == ".." {
-			return "", fmt.Errorf("target %q has a `..`", text)
+			return "", fmt.Errorf("%q has a `..`, which symlinks could lead anywhere", text)
 		}
 	}
 	return p, nil

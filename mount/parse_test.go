@@ -84,8 +84,8 @@ func TestParse(t *testing.T) {
 func TestRefuse(t *testing.T) {
 	for _, c := range []struct{ kind, text, want string }{
 		{"bind", "", "empty bind mount"},
-		{"bind", "a", `target "a" is not an absolute path`},
-		{"bind", "/a:b", `target "b" is not an absolute path`},
+		{"bind", "a", `"a" is not an absolute path`},
+		{"bind", "/a:b", `"b" is not an absolute path`},
 		{"bind", "/a:", "empty target"},
 		{"bind", ":", "empty target"},
 		{"bind", "-", "a lone `-` names no source"},
@@ -94,7 +94,7 @@ func TestRefuse(t *testing.T) {
 		{"bind", "/a:/b:ro", `unknown bind option "ro" (known: rbind, norbind, idmap, noidmap, rootidmap, owneridmap)`},
 		{"bind", "/a:/b:idmap:x", `unknown bind option "idmap:x"`},
 		{"bind", `/a\`, "a backslash at the end protects nothing"},
-		{"bind", "/a:/b/../c", "target \"/b/../c\" has a `..`"},
+		{"bind", "/a:/b/../c", "\"/b/../c\" has a `..`"},
 		{"bind", "/a\x00:/b", "has a NUL byte"},
 		{"bind", "/" + strings.Repeat("a", 4096) + ":/b", "longer than the kernel takes"},
 		{"bind", "/a\xff:/b", "is not UTF-8"},
