@@ -6,8 +6,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -149,6 +151,46 @@ func TestParallel(t *testing.T) {
 		if n != 100 {
 			t.Errorf("%d ranges held, want 100", n)
 		}
+	}
+}
+
+// TestRemoved: a lock on a file that its last owner removed is none.
+func TestRemoved(t *testing.T) {
+	dir := t.TempDir()
+	dirfd, err := openDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(dirfd)
+	var holders, got, double atomic.Int32
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Add(1)
+		go func() {
+			defer wg.Done()
+			for range 1000 {
+				fd, err := lock(dirfd, "1")
+				if busy(err) {
+					continue
+				}
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				got.Add(1)
+				if holders.Add(1) > 1 {
+					double.Add(1)
+				}
+				runtime.Gosched()
+				holders.Add(-1)
+				h := Held{Path: filepath.Join(dir, "1"), fd: fd}
+				h.Release()
+			}
+		}()
+	}
+	wg.Wait()
+	if got.Load() == 0 || double.Load() > 0 {
+		t.Errorf("held %d times, %d times by two at once", got.Load(), double.Load())
 	}
 }
 
