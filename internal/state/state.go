@@ -23,11 +23,12 @@ import (
 	"launch/userns/pick"
 )
 
-// Dir is where machines are kept. It is root's alone.
-const Dir = "/run/launch"
+// Dir is where machines are kept. It is root's alone. Only tests move it.
+var Dir = "/run/launch"
 
-// version is the first word of a journal.
-const version = "launch-undo-1"
+// version is the first word of a journal. A later one begins the same.
+const version = versions + "1"
+const versions = "launch-undo-"
 
 // Effect is a kind of change to the host.
 type Effect string
@@ -150,6 +151,9 @@ func (m *Machine) load() error {
 	for line := range strings.SplitAfterSeq(string(b), "\n") {
 		text, whole := strings.CutSuffix(line, "\n")
 		effect, what, ok := strings.Cut(text, " ")
+		if whole && strings.HasPrefix(effect, versions) && effect != version {
+			return fmt.Errorf("read the journal of %s/%s: a newer launch wrote it (%s)", Dir, m.Name, effect)
+		}
 		if whole && ok && effect != version {
 			m.entries = append(m.entries, entry{Effect(effect), unescape(what)})
 		}

@@ -1,0 +1,352 @@
+package state
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// here moves the machines' directory into the test's own.
+func here(t *testing.T) string {
+	t.Helper()
+	old := Dir
+	Dir = filepath.Join(t.TempDir(), "launch")
+	t.Cleanup(func() { Dir = old })
+	return filepath.Dir(Dir)
+}
+
+func open(t *testing.T, name string) *Machine {
+	t.Helper()
+	m, err := Open(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m
+}
+
+func record(t *testing.T, m *Machine, e Effect, what string) {
+	t.Helper()
+	if err := m.Record(e, what); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func touch(t *testing.T, path string) {
+	t.Helper()
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func exists(path string) bool {
+	_, err := os.Lstat(path)
+	return err == nil
+}
+
+// die leaves a machine as a launcher does that is killed.
+func (m *Machine) die() { m.close() }
+
+func TestBusy(t *testing.T) {
+	here(t)
+	m := open(t, "web")
+	if _, err := Open("web"); err != ErrBusy {
+		t.Errorf("a second Open gives %v", err)
+	}
+	other := open(t, "db")
+	other.Close()
+	m.Close()
+	m = open(t, "web")
+	m.Close()
+	if names, _ := os.ReadDir(Dir); len(names) != 0 {
+		t.Errorf("left in %s: %v", Dir, names)
+	}
+	if st, err := os.Stat(Dir); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("%s is not root's alone: %v %v", Dir, st, err)
+	}
+}
+
+// TestOrder: what was made last goes first, and a directory with all it holds.
+func TestOrder(t *testing.T) {
+	top := here(t)
+	m := open(t, "web")
+	tree := filepath.Join(top, "a % b\nc")
+	record(t, m, Tree, tree)
+	if err := os.MkdirAll(filepath.Join(tree, "sub/deeper"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	kept := filepath.Join(top, "kept")
+	touch(t, kept)
+	touch(t, filepath.Join(tree, "sub/file"))
+	if err := os.Symlink(kept, filepath.Join(tree, "sub/link")); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink(top, filepath.Join(tree, "sub/deeper/up")); err != nil {
+		t.Fatal(err)
+	}
+	inside := filepath.Join(tree, "file")
+	record(t, m, File, inside)
+	touch(t, inside)
+	m.die()
+	cleaned, err := Cleanup("")
+	if err != nil || !slices.Equal(cleaned, []string{"web"}) {
+		t.Fatalf("Cleanup gives %q, %v", cleaned, err)
+	}
+	if exists(tree) {
+		t.Error("the tree is still there")
+	}
+	if !exists(kept) {
+		t.Error("a link was followed")
+	}
+	if exists(Dir) {
+		t.Errorf("%s is still there", Dir)
+	}
+}
+
+// TestTorn cuts the journal off at every byte: what was recorded completely is
+// undone, nothing else is touched.
+func TestTorn(t *testing.T) {
+	top := here(t)
+	// Each name is the beginning of the next, so that a torn line names
+	// something that is not the machine's.
+	names := []string{filepath.Join(top, "a"), filepath.Join(top, "aa"), filepath.Join(top, "aaa")}
+	m := open(t, "web")
+	for _, n := range names[1:] {
+		record(t, m, File, n)
+	}
+	m.die()
+	journal := filepath.Join(Dir, "web", "undo")
+	whole, err := os.ReadFile(journal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cut := range len(whole) + 1 {
+		for _, n := range names {
+			touch(t, n)
+		}
+		if err := os.MkdirAll(filepath.Dir(journal), 0o700); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(journal, whole[:cut], 0o600); err != nil {
+			t.Fatal(err)
+		}
+		m, err := Open("web")
+		if err != nil {
+			t.Fatalf("cut at %d: %v", cut, err)
+		}
+		m.Close()
+		for _, n := range names {
+			made := strings.Contains(string(whole[:cut]), "file "+n+"\n")
+			if exists(n) == made {
+				t.Errorf("cut at %d: recorded %v, still there %v: %s", cut, made, exists(n), n)
+			}
+		}
+	}
+}
+
+// TestTwice: undoing is the same done twice, and what was recorded but never
+// made is no error.
+func TestTwice(t *testing.T) {
+	top := here(t)
+	m := open(t, "web")
+	file := filepath.Join(top, "file")
+	record(t, m, File, file)
+	record(t, m, File, filepath.Join(top, "never-made"))
+	record(t, m, Tree, filepath.Join(top, "never-made-either"))
+	record(t, m, Tree, filepath.Join(top, "not/even/its/parent"))
+	touch(t, file)
+	for range 2 {
+		if err := m.Undo(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Recorded again, undone again: a machine that reboots.
+	record(t, m, File, file)
+	touch(t, file)
+	m.die()
+	m = open(t, "web")
+	if exists(file) {
+		t.Error("what was recorded after an undo is still there")
+	}
+	m.Close()
+}
+
+// TestStuck: what can't be undone stays recorded, with all that could be done
+// done, until it can.
+func TestStuck(t *testing.T) {
+	top := here(t)
+	m := open(t, "web")
+	file, stuck := filepath.Join(top, "file"), filepath.Join(top, "stuck")
+	record(t, m, File, stuck)
+	record(t, m, File, file)
+	touch(t, file)
+	if err := os.Mkdir(stuck, 0o700); err != nil { // unlink gives EISDIR
+		t.Fatal(err)
+	}
+	if err := m.Undo(); err == nil || !strings.Contains(err.Error(), stuck) {
+		t.Errorf("Undo gives %v", err)
+	}
+	if exists(file) {
+		t.Error("one failure stopped the others")
+	}
+	m.Close()
+	if _, err := Open("web"); err == nil {
+		t.Error("the name is given away although something is left")
+	}
+	os.Remove(stuck)
+	m = open(t, "web")
+	m.Close()
+	if exists(filepath.Join(Dir, "web")) {
+		t.Error("the machine's directory is still there")
+	}
+}
+
+// TestNewer: a journal of a newer launch is not understood, and not forgotten.
+func TestNewer(t *testing.T) {
+	for name, text := range map[string]string{
+		"effect":  version + " \nportal /somewhere\n",
+		"version": "launch-undo-2 \nfile /somewhere\n",
+	} {
+		t.Run(name, func(t *testing.T) {
+			here(t)
+			dir := filepath.Join(Dir, "web")
+			if err := os.MkdirAll(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(dir+"/undo", []byte(text), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				_, err := Open("web")
+				if err == nil || !strings.Contains(err.Error(), "newer") {
+					t.Errorf("Open gives %v", err)
+				}
+				if _, err := Cleanup(""); err == nil {
+					t.Error("Cleanup says nothing")
+				}
+				if now, _ := os.ReadFile(dir + "/undo"); string(now) != text {
+					t.Errorf("the journal is now %q", now)
+				}
+			}
+		})
+	}
+}
+
+// TestNames: a journal is only believed when it names clean paths.
+func TestNames(t *testing.T) {
+	top := here(t)
+	kept := filepath.Join(top, "kept")
+	dir := filepath.Join(Dir, "web")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, bad := range []string{"kept", "../kept", top + "/x/../kept", top + "//kept", kept + "/", ""} {
+		touch(t, kept)
+		if err := os.WriteFile(dir+"/undo", []byte(version+" \nfile "+bad+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Open("web"); err == nil {
+			t.Errorf("%q: no error", bad)
+		}
+		if !exists(kept) {
+			t.Errorf("%q was removed", bad)
+		}
+	}
+}
+
+// TestCleanupLeavesRunning: a machine whose launcher lives is left alone, the
+// others are not.
+func TestCleanupLeavesRunning(t *testing.T) {
+	top := here(t)
+	running, dead := open(t, "running"), open(t, "dead")
+	a, b := filepath.Join(top, "a"), filepath.Join(top, "b")
+	record(t, running, File, a)
+	record(t, dead, File, b)
+	touch(t, a)
+	touch(t, b)
+	dead.die()
+	cleaned, err := Cleanup("")
+	if err != nil || !slices.Equal(cleaned, []string{"dead"}) {
+		t.Errorf("Cleanup gives %q, %v", cleaned, err)
+	}
+	if !exists(a) || exists(b) {
+		t.Errorf("of the running machine: %v, of the dead one: %v", exists(a), exists(b))
+	}
+	if _, err := Cleanup("running"); !errors.Is(err, ErrBusy) {
+		t.Errorf("Cleanup of the running machine gives %v", err)
+	}
+	if err := running.Undo(); err != nil || exists(a) {
+		t.Errorf("the running machine can't undo any more: %v", err)
+	}
+	running.Close()
+}
+
+const contender = "LAUNCH_STATE_CONTENDER"
+
+// TestContenders opens and closes one name in many processes at once: at most
+// one has it at a time, nobody fails but by being told so, and nothing stays.
+func TestContenders(t *testing.T) {
+	if dir := os.Getenv(contender); dir != "" {
+		contend(t, dir)
+		return
+	}
+	top := here(t)
+	var all []*exec.Cmd
+	for range 5 {
+		c := exec.Command("/proc/self/exe", "-test.run=^TestContenders$")
+		c.Env = append(os.Environ(), contender+"="+top)
+		out := &strings.Builder{}
+		c.Stdout, c.Stderr = out, out
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, c)
+	}
+	for _, c := range all {
+		if err := c.Wait(); err != nil {
+			t.Errorf("%v\n%s", err, c.Stdout)
+		}
+	}
+	if names, _ := os.ReadDir(Dir); len(names) != 0 {
+		t.Errorf("left: %v", names)
+	}
+}
+
+func contend(t *testing.T, top string) {
+	Dir = filepath.Join(top, "launch")
+	mine := filepath.Join(top, "mine")
+	deadline := time.Now().Add(time.Minute)
+	for had := 0; had < 50; {
+		m, err := Open("web")
+		if err == ErrBusy && time.Now().Before(deadline) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		had++
+		record(t, m, File, mine)
+		f, err := os.OpenFile(mine, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+		if err != nil {
+			t.Fatalf("somebody else has the name, too: %v", err)
+		}
+		fmt.Fprintln(f, os.Getpid())
+		f.Close()
+		if had%3 == 0 {
+			m.die() // the next one undoes it
+			continue
+		}
+		if err := m.Undo(); err != nil {
+			t.Fatal(err)
+		}
+		m.Close()
+	}
+	if _, err := Cleanup("web"); err != nil && !errors.Is(err, ErrBusy) {
+		t.Fatal(err)
+	}
+}
