@@ -31,15 +31,14 @@ import (
 // Tree is a machine's tree while it is put together.
 type Tree struct {
 	l sys.Locked
-	// root is the machine's root: the topmost mount on "/" of the launcher's
-	// namespace; -1 until the first step.
+	// root is the machine's root: the topmost mount on seat; -1 until the first
+	// step.
 	root int
-	// seats counts the mounts over "/": the root, and what it is made of.
-	seats int
 	// loose is a root that is not attached yet; -1 otherwise.
 	loose int
-	// host is the host's root directory, below the machine's.
-	host int
+	// host is the host's root directory; at is the directory of it that the
+	// machine's root is attached to, see seat.
+	host, at int
 	// empty holds the nodes that masks are made of, in the machine's /run as
 	// made; devpts is its /dev/pts.
 	empty, devpts int
@@ -72,7 +71,7 @@ func Begin(l sys.Locked) (*Tree, error) {
 	if err := sys.Unshare(l, unix.CLONE_NEWNS|unix.CLONE_FS); err != nil {
 		return nil, fmt.Errorf("unshare the mount namespace: %w", err)
 	}
-	t := &Tree{l: l, root: -1, loose: -1, empty: -1, devpts: -1, Pin: -1, PidNS: -1}
+	t := &Tree{l: l, root: -1, loose: -1, host: -1, at: -1, empty: -1, devpts: -1, Pin: -1, PidNS: -1}
 	var err error
 	if t.host, err = sys.Openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
 		return nil, fmt.Errorf("open /: %w", err)
@@ -80,13 +79,26 @@ func Begin(l sys.Locked) (*Tree, error) {
 	if err := sys.MountSetattr(t.host, unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_SLAVE}); err != nil {
 		return nil, fmt.Errorf("cut off mount propagation to the host: %w", err)
 	}
+	if err := sys.Mkdirat(unix.AT_FDCWD, seat, 0o700); err != nil && err != unix.EEXIST {
+		return nil, fmt.Errorf("make %s: %w", seat, err)
+	}
+	if t.at, err = sys.Openat(unix.AT_FDCWD, seat, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0); err != nil {
+		return nil, fmt.Errorf("open %s: %w", seat, err)
+	}
 	sys.Umask(l, 0)
 	return t, nil
 }
 
+// seat is the host's directory that the machine's root covers, in the
+// launcher's namespace only, while the machine is put together. It must be one
+// that no source of a mount lies in. It must not be "/": then each ".." up to
+// the host's root, in a path or in a link like /etc/os-release, would lead into
+// the machine's tree instead, and a link there back to any file of the host's.
+const seat = "/run/launch"
+
 // Close gives back the descriptors.
 func (t *Tree) Close() {
-	for _, n := range []*int{&t.root, &t.loose, &t.host, &t.empty, &t.devpts, &t.PidNS} {
+	for _, n := range []*int{&t.root, &t.loose, &t.host, &t.at, &t.empty, &t.devpts, &t.PidNS} {
 		if *n >= 0 {
 			sys.Close(*n)
 			*n = -1
@@ -215,20 +227,18 @@ func (t *Tree) idmap(s plan.Step) error {
 	return err
 }
 
-// seat puts a loose root over "/". The host's files stay reachable through
-// the thread's own root directory, which is below.
+// seat attaches a loose root.
 func (t *Tree) seat() error {
 	if t.loose < 0 {
 		return nil
 	}
-	if err := sys.MoveMount(t.loose, t.host); err != nil {
+	if err := sys.MoveMount(t.loose, t.at); err != nil {
 		return fmt.Errorf("attach the machine's root: %w", err)
 	}
 	if t.root >= 0 {
 		sys.Close(t.root)
 	}
 	t.root, t.loose = t.loose, -1
-	t.seats++
 	return nil
 }
 
@@ -247,10 +257,9 @@ func (t *Tree) layer(s plan.Step) error {
 	// The overlay takes only directories of attached mounts, so the tmpfs is
 	// attached too, below the overlay.
 	lower := t.root
-	if err := sys.MoveMount(tmp, t.host); err != nil {
+	if err := sys.MoveMount(tmp, t.at); err != nil {
 		return err
 	}
-	t.seats++
 	upper, err := sys.Openat(tmp, "upper", unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return err
@@ -780,12 +789,10 @@ func (t *Tree) Finish() error {
 	if err := sys.PivotRoot(".", "."); err != nil {
 		return fmt.Errorf("pivot into the machine's root: %w", err)
 	}
-	// What was below the new root is now above it, with the host's root at
-	// the bottom, and umount takes the topmost.
-	for range t.seats {
-		if err := sys.Umount(".", unix.MNT_DETACH); err != nil {
-			return fmt.Errorf("let go of the host's root: %w", err)
-		}
+	// It takes along what is attached below it, and what the new root was
+	// attached to.
+	if err := sys.Umount(".", unix.MNT_DETACH); err != nil {
+		return fmt.Errorf("let go of the host's root: %w", err)
 	}
 	if err := sys.Chdir(t.l, "/"); err != nil {
 		return err
