@@ -26,6 +26,7 @@ import (
 	"launch/internal/probe"
 	"launch/internal/state"
 	"launch/settings"
+	"launch/settings/nspawn"
 )
 
 func main() { os.Exit(launch(os.Args[1:], os.Environ())) }
@@ -70,8 +71,12 @@ func start(req cli.Request, env []string, cwd string) int {
 		Files:    req.Files,
 		Images:   probe.Image,
 	}
-	var err error
-	s, trace, warnings, err := settings.Resolve(req.Assignments, around)
+	assignments, unread, err := withFile(req, around)
+	if err != nil {
+		return fail(err)
+	}
+	s, trace, warnings, err := settings.Resolve(assignments, around)
+	warnings = append(unread, warnings...)
 	if !s.Life.Quiet || err != nil {
 		for _, w := range append(req.Warnings, warnings...) {
 			cli.Warn(os.Stderr, w)
@@ -111,6 +116,20 @@ func start(req cli.Request, env []string, cwd string) int {
 		return 0
 	}
 	return run(p, pin, f.Root.UID&^0xffff)
+}
+
+// withFile adds what the machine's settings file says, if there is one and it
+// is to be read.
+func withFile(req cli.Request, around settings.Surroundings) ([]settings.Assignment, []settings.Warning, error) {
+	if req.Files == settings.FileNo {
+		return req.Assignments, nil, nil
+	}
+	machine, directory, err := settings.Locate(req.Assignments, around)
+	if err != nil {
+		return nil, nil, err
+	}
+	file, warnings, err := nspawn.Load(nspawn.Candidates(machine, directory), around.Place, probe.SettingsFile)
+	return append(req.Assignments, file...), warnings, err
 }
 
 // environment honours the switches that systemd-nspawn's users know. One that

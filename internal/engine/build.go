@@ -355,9 +355,10 @@ func mapNamespace(l sys.Locked, m userns.Map) (int, error) {
 	return n, err
 }
 
-// chown gives a tree to the machine's users.
+// chown gives a tree to the machine's users, with all that is mounted in it,
+// as systemd-nspawn does.
 func (b *builder) chown(rootfd int) error {
-	_, err := shift.Recursive(rootfd, b.plan.Users.Range, shift.Options{})
+	_, err := shift.Recursive(rootfd, b.plan.Users.Range, shift.Options{Mounts: true, Links: true})
 	return err
 }
 

@@ -17,6 +17,7 @@ import (
 	"launch/internal/facts"
 	"launch/internal/sys"
 	"launch/settings"
+	"launch/settings/nspawn"
 )
 
 // fileMax is more than any file read here has.
@@ -270,4 +271,23 @@ func Image(name string) (directory string, ok bool) {
 		}
 	}
 	return "", false
+}
+
+// SettingsFile reads a machine's settings. A link is not followed and nothing
+// but a regular file is read: the file may lie beside a tree that somebody else
+// made.
+func SettingsFile(path string) ([]byte, error) {
+	n, err := sys.Openat(unix.AT_FDCWD, path, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer sys.Close(n)
+	st, err := sys.Statx(n, "", unix.STATX_TYPE|unix.STATX_UID)
+	if err != nil {
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, fmt.Errorf("it is no regular file: %w", unix.EINVAL)
+	}
+	return sys.ReadAll(n, nspawn.MaxSize)
 }
