@@ -1,5 +1,7 @@
 package rules
 
+import "strings"
+
 // floor is how high a package lies. A package imports its own floor or a
 // lower one; Go itself forbids circles within a floor.
 type floor int
@@ -18,7 +20,8 @@ var floorNames = [...]string{"base", "paper", "host", "engine", "cmd", "tests"}
 func (f floor) String() string { return floorNames[f] }
 
 // A row places one package: how high it lies, and which room it is (what it
-// may do). An empty room means that any will do.
+// may do). An empty room means that any will do; a path that ends in /... stands
+// for all packages below.
 type row struct {
 	path  string
 	floor floor
@@ -68,6 +71,7 @@ var house = []row{
 	{"internal/rules", tests, ""},
 	{"internal/rules/report", tests, ""},
 	{"internal/itest", tests, ""},
+	{"internal/itest/...", tests, ""},
 	{"internal/testns", tests, ""},
 	{"bench", tests, ""},
 }
@@ -88,7 +92,7 @@ var lean = []struct {
 // place gives a package's row.
 func place(path string) (row, bool) {
 	for _, r := range house {
-		if r.path == path {
+		if below, all := strings.CutSuffix(r.path, "..."); r.path == path || all && strings.HasPrefix(path, below) {
 			return r, true
 		}
 	}
