@@ -64,7 +64,7 @@ func start(req cli.Request, env []string, cwd string) int {
 		cli.Report(os.Stderr, err)
 		return 1
 	}
-	host := probe.Host(env)
+	host, unseen := probe.Host(env)
 	around := settings.Surroundings{
 		Place:    settings.Place{Cwd: cwd, Env: env},
 		Hostname: host.Hostname,
@@ -94,7 +94,14 @@ func start(req cli.Request, env []string, cwd string) int {
 	if err != nil {
 		return fail(&settings.Error{What: err.Error(), Origin: trace.Origin("directory"), Value: s.Image.Directory})
 	}
-	f := facts.Facts{Root: probe.Root(pin), Host: host}
+	tree, err := probe.Root(pin)
+	if err == nil {
+		err = unseen
+	}
+	if err != nil && !planning {
+		return fail(&settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, err)})
+	}
+	f := facts.Facts{Root: tree, Host: host}
 	id, err := probe.NewID()
 	if err != nil {
 		return fail(err)
@@ -215,7 +222,7 @@ func cleanup(req cli.Request) int {
 	name := ""
 	for _, a := range req.Assignments {
 		if a.Option.Name == "machine" || a.Option.Name == "directory" {
-			host := probe.Host(nil)
+			host, _ := probe.Host(nil)
 			var err error
 			if name, _, err = settings.Locate(req.Assignments, settings.Surroundings{Hostname: host.Hostname, Images: probe.Image}); err != nil && a.Option.Name != "machine" {
 				cli.Report(os.Stderr, err)

@@ -1,7 +1,9 @@
 // Package probe finds out the facts that a plan is made from. It only reads.
 //
-// What it can't read stays unknown; only a root directory that can't be
-// opened is an error.
+// What is not there stays unknown. What is there but can't be read stays
+// unknown, too, but is an error beside: a plan may be shown all the same, but a
+// machine must not be started from it, since not knowing may mean not
+// restricting.
 //
 // Room: host.
 package probe
@@ -35,32 +37,52 @@ func OpenRoot(dir string) (int, error) {
 // inTree is how a name of the tree is looked up.
 const inTree = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
 
+// look keeps the first thing that went wrong.
+type look struct{ err error }
+
+func (l *look) fail(what string, err error) {
+	if l.err == nil {
+		l.err = fmt.Errorf("%s: %w", what, err)
+	}
+}
+
+// missing are the errors that say that nothing is there, or nothing that we
+// could mean.
+func missing(err error) bool {
+	return err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP
+}
+
 // Root looks at the tree behind the descriptor.
-func Root(n int) facts.Root {
+func Root(n int) (facts.Root, error) {
 	var r facts.Root
+	var l look
 	st, err := sys.Statx(n, "", unix.STATX_BASIC_STATS)
 	if err != nil {
-		return r
+		return r, fmt.Errorf("look at the tree: %w", err)
 	}
 	r.Known = true
 	r.UID, r.GID = st.Uid, st.Gid
-	r.Bin, r.Usr, r.Var = kind(n, "bin"), kind(n, "usr"), kind(n, "var")
-	r.UsrBin, r.UsrSbin, r.UsrLib = kind(n, "usr/bin"), kind(n, "usr/sbin"), kind(n, "usr/lib")
+	r.Bin, r.Usr, r.Var = l.kind(n, "bin"), l.kind(n, "usr"), l.kind(n, "var")
+	r.UsrBin, r.UsrSbin, r.UsrLib = l.kind(n, "usr/bin"), l.kind(n, "usr/sbin"), l.kind(n, "usr/lib")
 	for _, name := range loaders {
 		for _, lib := range []string{"usr/lib64", "usr/lib"} {
-			if r.Loader64 == "" && exists(n, lib+"/"+name) {
+			if r.Loader64 == "" && l.exists(n, lib+"/"+name) {
 				r.Loader64 = lib
 			}
 		}
 	}
-	r.OSRelease = exists(n, "etc/os-release") || exists(n, "usr/lib/os-release")
-	if b, err := read(n, "etc/machine-id"); err == nil {
+	r.OSRelease = l.exists(n, "etc/os-release") || l.exists(n, "usr/lib/os-release")
+	b, err := read(n, "etc/machine-id")
+	switch {
+	case err == nil:
 		id := strings.TrimSpace(string(b))
 		if _, err := hex.DecodeString(id); err == nil && len(id) == 32 && id != strings.Repeat("0", 32) {
 			r.MachineID = strings.ToLower(id)
 		}
+	case !missing(err) && err != unix.EINVAL && err != unix.EFBIG: // no file, or none with an id
+		l.fail("read /etc/machine-id of the tree", err)
 	}
-	return r
+	return r, l.err
 }
 
 // loaders are what the dynamic loaders of 64-bit architectures are called.
@@ -68,17 +90,19 @@ var loaders = [...]string{"ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
 
 // kind tells what a name of the tree is; a link in the last place is not
 // followed, those before it stay inside.
-func kind(n int, name string) facts.Kind {
+func (l *look) kind(n int, name string) facts.Kind {
 	fd, err := sys.Openat2(n, name, unix.O_PATH|unix.O_NOFOLLOW, 0, inTree)
 	if err == unix.ENOENT || err == unix.ENOTDIR {
 		return facts.Absent
 	}
 	if err != nil {
+		l.fail("open /"+name+" of the tree", err)
 		return facts.Unknown
 	}
 	st, err := sys.Statx(fd, "", unix.STATX_TYPE)
 	sys.Close(fd)
 	if err != nil {
+		l.fail("look at /"+name+" of the tree", err)
 		return facts.Unknown
 	}
 	switch st.Mode & unix.S_IFMT {
@@ -92,13 +116,16 @@ func kind(n int, name string) facts.Kind {
 	return facts.Other
 }
 
-func exists(n int, name string) bool {
-	how := uint64(inTree)
+func (l *look) exists(n int, name string) bool {
+	how, what := uint64(inTree), "open /"+name+" of the tree"
 	if n == unix.AT_FDCWD {
-		how = 0
+		how, what = 0, "open "+name
 	}
 	fd, err := sys.Openat2(n, name, unix.O_PATH, 0, how)
 	if err != nil {
+		if !missing(err) {
+			l.fail(what, err)
+		}
 		return false
 	}
 	sys.Close(fd)
@@ -110,25 +137,35 @@ func read(n int, name string) ([]byte, error) {
 	return sys.ReadIn(n, name, inTree, fileMax)
 }
 
+// file reads a file of the host's; ok is false when it is not there.
+func (l *look) file(path string) (text string, ok bool) {
+	b, err := sys.ReadFile(unix.AT_FDCWD, path, fileMax)
+	if err != nil && !missing(err) {
+		l.fail("read "+path, err)
+	}
+	return string(b), err == nil
+}
+
 // Host looks at the host. env is the launcher's environment.
-func Host(env []string) facts.Host {
+func Host(env []string) (facts.Host, error) {
 	var h facts.Host
+	var l look
 	h.Known = true
 	h.Root = unix.Geteuid() == 0
-	if b, err := sys.ReadFile(unix.AT_FDCWD, "/proc/sys/kernel/hostname", fileMax); err == nil {
-		h.Hostname = strings.TrimSpace(string(b))
+	if s, ok := l.file("/proc/sys/kernel/hostname"); ok {
+		h.Hostname = strings.TrimSpace(s)
 	}
 	for _, name := range []string{"/etc/os-release", "/usr/lib/os-release"} {
-		if b, err := sys.ReadFile(unix.AT_FDCWD, name, fileMax); err == nil {
+		if s, ok := l.file(name); ok {
 			h.OSRelease = name
-			h.OSFields = osFields(string(b))
+			h.OSFields = osFields(s)
 			break
 		}
 	}
-	h.Cgroup, h.CgroupMount = cgroup()
-	h.StdinTTY, h.StdoutTTY = tty(0), tty(1)
-	h.Fuse, h.Tun = opens("/dev/fuse"), opens("/dev/net/tun")
-	h.Kcore = exists(unix.AT_FDCWD, "/proc/kcore")
+	h.Cgroup, h.CgroupMount = l.cgroup()
+	h.StdinTTY, h.StdoutTTY = l.tty(0, "input"), l.tty(1, "output")
+	h.Fuse, h.Tun = l.opens("/dev/fuse"), l.opens("/dev/net/tun")
+	h.Kcore = l.exists(unix.AT_FDCWD, "/proc/kcore")
 	for _, e := range env {
 		switch k, v, _ := strings.Cut(e, "="); k {
 		case "TERM":
@@ -139,22 +176,28 @@ func Host(env []string) facts.Host {
 			h.NoColor = v
 		}
 	}
-	if b, err := sys.ReadFile(unix.AT_FDCWD, "/proc/1/limits", fileMax); err == nil {
-		h.Processes, h.Signals = limit(string(b), "Max processes"), limit(string(b), "Max pending signals")
+	if s, ok := l.file("/proc/1/limits"); ok {
+		h.Processes, h.Signals = limit(s, "Max processes"), limit(s, "Max pending signals")
 	}
-	if b, err := sys.ReadFile(unix.AT_FDCWD, "/proc/sys/fs/nr_open", fileMax); err == nil {
-		h.OpenMax, _ = strconv.ParseUint(strings.TrimSpace(string(b)), 10, 64)
+	if s, ok := l.file("/proc/sys/fs/nr_open"); ok {
+		h.OpenMax, _ = strconv.ParseUint(strings.TrimSpace(s), 10, 64)
 	}
 	for i := range h.Limits {
-		h.Limits[i], _ = sys.Getrlimit(i)
+		var err error
+		if h.Limits[i], err = sys.Getrlimit(i); err != nil {
+			l.fail(fmt.Sprintf("get resource limit %d", i), err)
+		}
 	}
-	if b, err := sys.ReadFile(unix.AT_FDCWD, "/proc/self/status", fileMax); err == nil {
-		h.Caps = hexField(string(b), "CapBnd:")
-		h.Ignored = hexField(string(b), "SigIgn:")
-		h.Raise = hexField(string(b), "CapEff:")>>unix.CAP_SYS_RESOURCE&1 == 1
+	if s, ok := l.file("/proc/self/status"); ok {
+		h.Caps = hexField(s, "CapBnd:")
+		h.Ignored = hexField(s, "SigIgn:")
+		h.Raise = hexField(s, "CapEff:")>>unix.CAP_SYS_RESOURCE&1 == 1
+	} else {
+		// Without it nobody would know which capabilities to drop.
+		l.fail("read /proc/self/status", unix.ENOENT)
 	}
-	h.UserNamespaces = exists(unix.AT_FDCWD, "/proc/self/ns/user")
-	return h
+	h.UserNamespaces = l.exists(unix.AT_FDCWD, "/proc/self/ns/user")
+	return h, l.err
 }
 
 func hexField(status, key string) uint64 {
@@ -181,32 +224,42 @@ func limit(text, name string) (l [2]uint64) {
 	return l
 }
 
-func tty(n int) bool {
+func (l *look) tty(n int, word string) bool {
 	_, err := sys.TermGet(n)
-	return err == nil
+	switch err {
+	case nil:
+		return true
+	case unix.ENOTTY, unix.EINVAL, unix.EBADF, unix.EIO, unix.ENXIO, unix.ENODEV: // another file, none, or hung up
+	default:
+		l.fail("ask whether standard "+word+" is a terminal", err)
+	}
+	return false
 }
 
 // opens gives the permissions of a device that can be used, else 0.
-func opens(path string) uint32 {
+func (l *look) opens(path string) uint32 {
 	n, err := sys.Openat(unix.AT_FDCWD, path, unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
-	if err != nil {
+	switch {
+	case err == nil:
+	case missing(err), err == unix.ENXIO, err == unix.ENODEV, err == unix.EPERM, err == unix.EACCES, err == unix.EROFS:
+		return 0 // no driver, or not for us
+	default:
+		l.fail("open "+path, err)
 		return 0
 	}
 	defer sys.Close(n)
 	st, err := sys.Statx(n, "", unix.STATX_MODE)
 	if err != nil {
+		l.fail("look at "+path, err)
 		return 0
 	}
 	return uint32(st.Mode) & 0o777
 }
 
 // cgroup finds the cgroup2 hierarchy and the launcher's place in it.
-func cgroup() (own, mount string) {
-	b, err := sys.ReadFile(unix.AT_FDCWD, "/proc/self/cgroup", fileMax)
-	if err != nil {
-		return "", ""
-	}
-	for line := range strings.SplitSeq(string(b), "\n") {
+func (l *look) cgroup() (own, mount string) {
+	text, _ := l.file("/proc/self/cgroup")
+	for line := range strings.SplitSeq(text, "\n") {
 		if p, ok := strings.CutPrefix(line, "0::"); ok {
 			own = p
 		}
@@ -217,10 +270,16 @@ func cgroup() (own, mount string) {
 	for _, dir := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
 		n, err := sys.Openat(unix.AT_FDCWD, dir, unix.O_PATH|unix.O_DIRECTORY, 0)
 		if err != nil {
+			if !missing(err) {
+				l.fail("open "+dir, err)
+			}
 			continue
 		}
 		st, err := sys.Fstatfs(n)
 		sys.Close(n)
+		if err != nil {
+			l.fail("look at "+dir, err)
+		}
 		if err == nil && st.Type == unix.CGROUP2_SUPER_MAGIC {
 			return own, dir
 		}
