@@ -104,12 +104,19 @@ func (b *builder) find(candidates []string, search string) (string, error) {
 				at = path.Join(b.dir(), at)
 			}
 			n, err := sys.Openat2(b.tree.Root(), at, unix.O_PATH, 0, inTree)
-			if err != nil {
+			switch err {
+			case nil:
+			case unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.EACCES, unix.ENAMETOOLONG:
 				continue
+			default:
+				return "", fmt.Errorf("look for %s in the tree: %w", at, err)
 			}
 			st, err := sys.Statx(n, "", unix.STATX_TYPE|unix.STATX_MODE)
 			sys.Close(n)
-			if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o111 != 0 {
+			if err != nil {
+				return "", fmt.Errorf("look at %s of the tree: %w", at, err)
+			}
+			if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o111 != 0 {
 				return file, nil
 			}
 			denied = at

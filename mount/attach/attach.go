@@ -716,8 +716,11 @@ func (t *Tree) base(s plan.Step) error {
 	e := plan.Entry{Path: name, Mode: unix.S_IFDIR | s.Mode}
 	if s.Do == plan.Symlink {
 		n, err := sys.Openat2(t.root, s.Source.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, inRoot)
-		if err != nil {
+		if err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP {
 			return nil // nothing there to point to
+		}
+		if err != nil {
+			return fmt.Errorf("open %s: %w", s.Source.Path, err)
 		}
 		sys.Close(n)
 		e = plan.Entry{Path: name, Mode: unix.S_IFLNK, Data: s.Source.Path}
