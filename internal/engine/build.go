@@ -80,6 +80,12 @@ func (b *builder) build(l sys.Locked) (err error) {
 	if err := b.birth(); err != nil {
 		return err
 	}
+	defer func() {
+		// If it is gone, what failed here failed because of that.
+		if err != nil && b.proc.Failure() != nil {
+			err = b.failure()
+		}
+	}()
 	if err := b.steps(settings.Outer); err != nil {
 		return err
 	}

@@ -9,6 +9,7 @@ import (
 
 	"launch/internal/child"
 	"launch/internal/plan"
+	"launch/internal/sys"
 	"launch/settings"
 )
 
@@ -47,9 +48,13 @@ func (b *builder) lower(op plan.Op) error {
 	case plan.Setsid:
 		add(unix.SYS_SETSID)
 	case plan.Keyring:
+		join := add(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
 		// Where the kernel has no keys, or a filter around us forbids them,
-		// there is nothing to keep apart.
-		add(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0).Allow(unix.ENOSYS, unix.EPERM)
+		// there is nothing to keep apart. Else the machine would have the
+		// keys of who started the launcher.
+		if _, err := sys.SessionKeyring(); err == unix.ENOSYS || err == unix.EPERM {
+			join.Allow(unix.ENOSYS, unix.EPERM)
+		}
 	case plan.Stdio:
 		if b.plan.Console != settings.ConsolePipe {
 			for n := range uintptr(3) {
