@@ -152,7 +152,7 @@ func (s *supervisor) once() (status int, err error) {
 		defer held.Release()
 		p.SetRange(held.Range)
 	}
-	b := &builder{plan: p, opt: s.opt, state: s.state, cgroup: -1}
+	b := &builder{plan: p, opt: s.opt, state: s.state, cgroup: -1, pty: console.Pty{Master: -1, Slave: -1}}
 	if p.Cgroup != (plan.Cgroup{}) {
 		full := path.Join(p.Cgroup.Mount, p.Cgroup.Path)
 		if err := s.state.Record(state.Cgroup, full); err != nil {
