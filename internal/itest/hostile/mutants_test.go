@@ -1,0 +1,409 @@
+package hostile
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// mutant is a launcher without one of its defences. It is made by editing
+// copies of the sources for one build, so that nothing in the sources knows of
+// it, and no build tag could ever take a defence from a launcher in use. An
+// edit that no longer fits fails the test: the defence has moved, and the
+// mutant has to follow.
+type mutant struct {
+	name, what string
+	edits      []edit
+}
+
+type edit struct{ file, old, new string }
+
+const (
+	resolveGo = "mount/attach/resolve.go"
+	attachGo  = "mount/attach/attach.go"
+	lowerGo   = "internal/engine/lower.go"
+	buildGo   = "internal/engine/build.go"
+	payloadGo = "internal/engine/payload.go"
+	engineGo  = "internal/engine/engine.go"
+	programGo = "internal/plan/program.go"
+	probeGo   = "internal/probe/probe.go"
+	limitGo   = "internal/sys/limit.go"
+	passwdGo  = "userns/passwd.go"
+	valueGo   = "settings/value.go"
+)
+
+var mutants = []mutant{
+	{"paths", "names of the tree are looked up without IN_ROOT", []edit{
+		{resolveGo, "const inRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const inRoot = unix.RESOLVE_NO_MAGICLINKS"},
+		{resolveGo, "return sys.Openat2(t.root, target, ", `return sys.Openat2(t.root, "."+target, `},
+		{resolveGo, "sys.Openat2(t.root, s.Target, ", `sys.Openat2(t.root, "."+s.Target, `},
+		{resolveGo, `sys.Openat2(t.root, done+"/", `, `sys.Openat2(t.root, "."+done+"/", `},
+	}},
+	{"magic links", "magic links are not forbidden by name", []edit{
+		{resolveGo, "const inRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const inRoot = unix.RESOLVE_IN_ROOT"},
+		{payloadGo, "const inTree = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const inTree = unix.RESOLVE_IN_ROOT"},
+		{probeGo, "const inTree = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const inTree = unix.RESOLVE_IN_ROOT"},
+	}},
+	{"no links", "too much: links inside the tree are refused, too", []edit{
+		{resolveGo, "const inRoot = unix.RESOLVE_IN_ROOT", "const inRoot = unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_IN_ROOT"},
+		{payloadGo, "const inTree = unix.RESOLVE_IN_ROOT", "const inTree = unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_IN_ROOT"},
+		{probeGo, "const inTree = unix.RESOLVE_IN_ROOT", "const inTree = unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_IN_ROOT"},
+	}},
+	{"no targets", "too much: missing targets and directories are not made", []edit{
+		{resolveGo, "err == nil || err != unix.ENOENT || s.Mode == 0 {", "true {"},
+		{attachGo, "err := t.entry(t.root, e)", "var err error"},
+	}},
+	{"API links", "links are allowed for /proc, /sys, /dev and /run", []edit{
+		{resolveGo, "	switch target {\n	case \"/proc\"", "	switch \"\" {\n	case \"/proc\""},
+	}},
+	{"/usr", "the tree's /usr may be anything", []edit{
+		{"internal/plan/compile.go", "case root.Usr != facts.Dir:", "case false:"},
+	}},
+	{"tree's dev", "the tree's own /dev is filled", []edit{
+		{attachGo, "	switch s.Do {\n	case plan.Layer:", "	if s.Target == \"/dev\" && s.Do == plan.Mount {\n		n, err := t.resolve(s.Target)\n		if err != nil {\n			return err\n		}\n		defer sys.Close(n)\n		return t.fill(n, s.Content)\n	}\n	switch s.Do {\n	case plan.Layer:"},
+	}},
+	{"mask nodes", "the nodes for masks are taken from the machine's /run", []edit{
+		{attachGo, "from, err = sys.Openat2(t.empty, name, unix.O_PATH|unix.O_NOFOLLOW, 0,\n			unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV)", `from, err = t.resolve("/run/host/inaccessible/" + name)`},
+	}},
+	{"masks", "nothing is masked", []edit{
+		{attachGo, "	to, err := t.resolve(s.Target)\n	if err == unix.ENOENT && s.Lenient {", "	if s.Lenient {\n		return nil\n	}\n	to, err := t.resolve(s.Target)\n	if err == unix.ENOENT && s.Lenient {"},
+	}},
+	{"umount once", "what lies over the root is taken away once, and nobody looks", []edit{
+		{attachGo, "for range t.seats {", "for range 1 {"},
+		{attachGo, "return t.alone()", "return nil"},
+	}},
+	{"umount once, alone", "what lies over the root is taken away once", []edit{
+		{attachGo, "for range t.seats {", "for range 1 {"},
+	}},
+	{"alone", "nobody looks whether something lies over the root", []edit{
+		{attachGo, "return t.alone()", "return nil"},
+	}},
+	{"descriptors", "descriptors are not closed", []edit{
+		{lowerGo, "add(unix.SYS_CLOSE_RANGE, statusFd+1, ^uintptr(0)>>32, 0)", "add(unix.SYS_GETPID)"},
+	}},
+	{"chdir first", "the directory is changed before descriptors are closed, and may lie in /proc", []edit{
+		{programGo, "	op(CloseRest, none, 0, 0, 0, \"close all other descriptors\")\n	op(Chdir, c.from(\"chdir\"), 0, 0, 0, \"change to %s\", dirWord(c.Plan.Payload.Dir))\n", "	op(Chdir, c.from(\"chdir\"), 0, 0, 0, \"change to %s\", dirWord(c.Plan.Payload.Dir))\n	op(CloseRest, none, 0, 0, 0, \"close all other descriptors\")\n"},
+		{valueGo, "if mount.Below(dir, api) {", "if false {"},
+	}},
+	{"chdir early", "the directory is changed before the tree is the root", []edit{
+		{programGo, "op(Ready, none, ", "op(Chdir, c.from(\"chdir\"), 0, 0, 0, \"change to %s\", dirWord(c.Plan.Payload.Dir))\n	op(Ready, none, "},
+		{programGo, "	op(Chdir, c.from(\"chdir\"), 0, 0, 0, \"change to %s\", dirWord(c.Plan.Payload.Dir))\n	op(Unblock", "	op(Unblock"},
+	}},
+	{"unlocked masks", "masks are made by the first process, in the machine's own mount namespace", []edit{
+		{attachGo, "	to, err := t.resolve(s.Target)\n	if err == unix.ENOENT && s.Lenient {", "	if s.Lenient && t.UID != 0 {\n		return nil\n	}\n	to, err := t.resolve(s.Target)\n	if err == unix.ENOENT && s.Lenient {"},
+		{lowerGo, "	case plan.Setsid:", "	case plan.Setsid:\n		for _, f := range []string{\"/proc/kallsyms\", \"/proc/keys\", \"/proc/timer_list\", \"/proc/sysrq-trigger\"} {\n			add(unix.SYS_MOUNT, p.String(\"/run/host/inaccessible/reg\"), p.String(f), 0, unix.MS_BIND, 0).Allow(unix.ENOENT)\n		}"},
+	}},
+	{"session", "the machine stays in the caller's session", []edit{
+		{programGo, "	op(Setsid, none, 0, 0, 0, \"begin a session\")\n", ""},
+		{programGo, "	if c.pty() {\n		op(CtlTTY, c.from(\"console\"), 0, 0, 0, \"take the terminal\")\n	}\n", ""},
+	}},
+	{"terminal", "the machine has the caller's terminal", []edit{
+		{lowerGo, "if b.plan.Console != settings.ConsolePipe {", "if false {"},
+		{lowerGo, "add(unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)", "add(unix.SYS_GETPID)"},
+	}},
+	{"passwd anywhere", "user and program are looked up from the host's root", []edit{
+		{payloadGo, "const inTree = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const inTree = 0"},
+		{payloadGo, "sys.ReadIn(b.tree.Root(), \"/etc/passwd\"", "sys.ReadIn(b.tree.Root(), \"etc/passwd\""},
+		{payloadGo, "sys.ReadIn(b.tree.Root(), \"/etc/group\"", "sys.ReadIn(b.tree.Root(), \"etc/group\""},
+		{payloadGo, "sys.Openat2(b.tree.Root(), at, ", "sys.Openat2(b.tree.Root(), \".\"+at, "},
+		{buildGo, "	if err := t.Finish(); err != nil {\n		return err\n	}\n", "	if err := b.payload(); err != nil {\n		return err\n	}\n	if err := t.Finish(); err != nil {\n		return err\n	}\n"},
+		{buildGo, "	// the first process.\n	if err := b.payload(); err != nil {\n		return err\n	}\n", ""},
+	}},
+	{"facts anywhere", "what is known of the tree is looked up from the host's root", []edit{
+		{probeGo, "const inTree = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const inTree = 0"},
+	}},
+	{"any kind of file", "what is read need not be a regular file", []edit{
+		{limitGo, "if st.Mode&unix.S_IFMT != unix.S_IFREG {", "if false {"},
+	}},
+	{"program kind", "the program may be anything", []edit{
+		{payloadGo, "if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o111 != 0 {", "if true {"},
+		{payloadGo, "			if err != nil {\n				continue\n			}\n			st, err := sys.Statx", "			if err != nil {\n				return file, nil\n			}\n			st, err := sys.Statx"},
+	}},
+	{"big files", "files are read whatever their size", []edit{
+		{payloadGo, `"/etc/passwd", inTree, 1<<20`, `"/etc/passwd", inTree, 1<<40`},
+		{probeGo, "return sys.ReadIn(n, name, inTree, fileMax)", "return sys.ReadIn(n, name, inTree, 1<<40)"},
+	}},
+	{"any line", "lines of passwd may be of any length, with any byte", []edit{
+		{passwdGo, "if len(line) > MaxLine {", "if false {"},
+		{passwdGo, "if bytes.IndexByte(line, 0) >= 0 {", "if false {"},
+	}},
+	{"numbers", "numbers out of range are taken as they come", []edit{
+		{passwdGo, "	if err1 != nil || err2 != nil {\n		return Account{}, false\n	}\n", "	_, _ = err1, err2\n"},
+	}},
+	{"user text", "anything names a user, by number or by name", []edit{
+		{passwdGo, "	if err := CheckUser(user); err != nil {\n		return Account{}, err\n	}\n	var want", "	var want"},
+		{passwdGo, "byID && a.UID == want || !byID && a.Name == user", "byID && a.UID == want || a.Name == user"},
+		{passwdGo, `strings.ContainsRune("#+- \t\r", rune(line[0]))`, "false"},
+		{valueGo, "	if digits(text) {\n		if n, err := strconv.ParseUint(text, 10, 32); err != nil || n == 1<<32-1 || n == 1<<16-1 {\n			return \"\", fmt.Errorf(\"%s is not a user id\", text)\n		}\n	}\n	return text, nil", "	return text, nil"},
+	}},
+	{"propagation", "what is mounted in the launcher's namespace reaches the host's", []edit{
+		{attachGo, "&unix.MountAttr{Propagation: unix.MS_SLAVE}", "&unix.MountAttr{}"},
+	}},
+	{"propagation back", "the tree's mounts stay those of the host", []edit{
+		{attachGo, "return sys.MountSetattr(n, unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE})", "return nil"},
+	}},
+	{"core", "the launcher is dumpable", []edit{
+		{engineGo, "sys.Prctl(unix.PR_SET_DUMPABLE, 0, 0)", "error(nil)"},
+	}},
+	{"pin", "the tree may be another one than was looked at", []edit{
+		{attachGo, "if err := same(n, t.Pin); err != nil {", "if false {\n			var err error"},
+	}},
+	{"kinds", "what goes onto what is left to the kernel", []edit{
+		{attachGo, "(have == unix.S_IFDIR) != (kind == unix.S_IFDIR)", "false"},
+	}},
+	{"read-only", "a bind mount is never made read-only", []edit{
+		{attachGo, "	if s.Attr != 0 {\n		if err := setattr(n, s.Attr, s.Recursive)", "	if s.Attr != 0 && s.Source.InRoot {\n		if err := setattr(n, s.Attr, s.Recursive)"},
+	}},
+	{"flags of the tree", "the tree itself is never made read-only", []edit{
+		{attachGo, `	if s.Target == "/" {`, "	if s.Target == \"/\" {\n		return nil\n	}\n	if s.Target == \"/\" {"},
+	}},
+	{"layer", "the throw-away layer is left out", []edit{
+		{attachGo, "		return t.layer(s)", "		return nil"},
+	}},
+	{"owners", "the tree's files keep their owners", []edit{
+		{attachGo, "		return t.idmap(s)", "		return nil"},
+		{attachGo, "		return t.Chown(t.loose)\n	}\n	if err := t.seat()", "		return nil\n	}\n	if err := t.seat()"},
+	}},
+	{"owners of targets", "what is made for a mount stays the host's", []edit{
+		{resolveGo, "if err == nil && t.UID != 0 {", "if false {"},
+	}},
+	{"keyring", "the machine has the caller's keys", []edit{
+		{programGo, "	op(Keyring, none, 0, 0, 0, \"join a new session keyring\")\n", ""},
+	}},
+	{"ambient", "the caller's capabilities stay inheritable and ambient", []edit{
+		{lowerGo, "add(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)", "add(unix.SYS_GETPID)"},
+		{lowerGo, "{Effective: uint32(mask), Permitted: uint32(mask)}", "{Effective: uint32(mask), Permitted: uint32(mask), Inheritable: uint32(mask)}"},
+	}},
+	{"groups", "the caller's groups stay", []edit{
+		{lowerGo, "		add(unix.SYS_SETGROUPS, 0, 0)\n", ""},
+		{lowerGo, "add(unix.SYS_SETGROUPS, uintptr(len(groups)), p.Uint32s(groups))", "add(unix.SYS_GETPID)\n		_ = groups"},
+	}},
+}
+
+// overlay writes the edited copies into dir and gives the path of the build
+// overlay.
+func (m mutant) overlay(dir string) (string, error) {
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		return "", err
+	}
+	texts := map[string]string{}
+	for _, e := range m.edits {
+		path := filepath.Join(root, e.file)
+		text, ok := texts[path]
+		if !ok {
+			b, err := os.ReadFile(path)
+			if err != nil {
+				return "", err
+			}
+			text = string(b)
+		}
+		if n := strings.Count(text, e.old); n != 1 {
+			return "", fmt.Errorf("%s has this %d times, the mutant needs it once: %q", e.file, n, e.old)
+		}
+		texts[path] = strings.Replace(text, e.old, e.new, 1)
+	}
+	replace := map[string]string{}
+	for path, text := range texts {
+		to := filepath.Join(dir, fmt.Sprintf("%d.go", len(replace)))
+		if err := os.WriteFile(to, []byte(text), 0o644); err != nil {
+			return "", err
+		}
+		replace[path] = to
+	}
+	b, err := json.Marshal(map[string]any{"Replace": replace})
+	if err != nil {
+		return "", err
+	}
+	path := filepath.Join(dir, "overlay.json")
+	return path, os.WriteFile(path, b, 0o644)
+}
+
+func (m mutant) build(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	over, err := m.overlay(dir)
+	if err != nil {
+		t.Fatalf("mutant %q no longer fits: %v", m.name, err)
+	}
+	bin := filepath.Join(dir, "launch")
+	if out, err := build(bin, over, "../../../cmd/launch"); err != nil {
+		t.Fatalf("build the mutant %q: %v\n%s", m.name, err, out)
+	}
+	return bin
+}
+
+// TestHostileMutantsFit: every day, that each mutant can still be made. The
+// builds themselves are for the long run.
+func TestHostileMutantsFit(t *testing.T) {
+	for _, m := range mutants {
+		if _, err := m.overlay(t.TempDir()); err != nil {
+			t.Errorf("mutant %q no longer fits: %v", m.name, err)
+		}
+	}
+}
+
+// TestHostileMutants runs the quick cases under every mutant, in a world whose
+// root is shared. Each mutant must fail a case, and each case must be failed by
+// a mutant that doesn't fail everything; exceptions stand in
+// testdata/survivors.txt.
+func TestHostileMutants(t *testing.T) {
+	if !hostileRun() {
+		t.Skip("the mutants run by: make hostile")
+	}
+	newWorld(t, true) // skips, where there can't be one
+	var quick []*kase
+	for _, c := range cases() {
+		if !c.slow {
+			quick = append(quick, c)
+		}
+	}
+	only := os.Getenv("LAUNCH_MUTANTS") // for work on a few of them
+	chosen := slices.DeleteFunc(slices.Clone(mutants), func(m mutant) bool {
+		return only != "" && !slices.Contains(strings.Split(only, ","), m.name)
+	})
+	red := make([][]string, len(chosen)) // mutant, case → fault
+	next := make(chan int)
+	go func() {
+		for i := range chosen {
+			next <- i
+		}
+		close(next)
+	}()
+	var wait sync.WaitGroup
+	for range 2 {
+		wait.Go(func() {
+			for i := range next {
+				t.Run("mutant "+strings.ReplaceAll(chosen[i].name, "/", "|"), func(t *testing.T) {
+					red[i] = runMutant(t, chosen[i], quick)
+				})
+			}
+		})
+	}
+	wait.Wait()
+	if t.Failed() {
+		return
+	}
+	table(t, chosen, quick, red, only == "")
+}
+
+// runMutant runs the cases, each in a world that no earlier one has broken.
+func runMutant(t *testing.T, m mutant, list []*kase) []string {
+	bin := m.build(t)
+	faults := make([]string, len(list))
+	var w *world
+	for i, c := range list {
+		if w == nil {
+			w = newWorld(t, true)
+		}
+		var fault string
+		w.do(func() { fault = w.try(bin, c) })
+		if strings.HasPrefix(fault, "the host changed") || strings.Contains(fault, "hung") {
+			w = nil
+		}
+		faults[i] = fault
+	}
+	return faults
+}
+
+// table prints the matrix, and fails for empty rows and columns.
+func table(t *testing.T, ms []mutant, list []*kase, red [][]string, whole bool) {
+	excused := survivors(t)
+	used := map[string]bool{}
+	// A mutant that can't even start a plain machine proves nothing about a
+	// single case.
+	plain := slices.IndexFunc(list, func(c *kase) bool { return c.name == "twin plain" })
+	var b strings.Builder
+	fmt.Fprintf(&b, "\ncases down, mutants across; x: red\n")
+	for i, m := range ms {
+		n := 0
+		for _, f := range red[i] {
+			if f != "" {
+				n++
+			}
+		}
+		broad := ""
+		if red[i][plain] != "" {
+			broad = " (a plain machine, too)"
+		}
+		first := slices.IndexFunc(red[i], func(f string) bool { return f != "" })
+		fmt.Fprintf(&b, "%2d %-20s %4d red%s: %s\n", i+1, m.name, n, broad, m.what)
+		if first >= 0 && os.Getenv("LAUNCH_MUTANTS") != "" {
+			for k, f := range red[i] {
+				if f != "" {
+					fmt.Fprintf(&b, "      %s: %.300s\n", list[k].name, f)
+				}
+			}
+		}
+		if n == 0 {
+			used["mutant "+m.name] = true
+			if excused["mutant "+m.name] == "" {
+				t.Errorf("no case notices the mutant %q: %s", m.name, m.what)
+			}
+		}
+	}
+	for k, c := range list {
+		row := make([]byte, len(ms))
+		n := 0
+		for i := range ms {
+			row[i] = '.'
+			if red[i][k] != "" {
+				row[i] = 'x'
+				if red[i][plain] == "" || k == plain {
+					n++
+				} else {
+					row[i] = 'o'
+				}
+			}
+		}
+		fmt.Fprintf(&b, "%s %-4s%s\n", row, c.row, c.name)
+		if n == 0 {
+			used["case "+c.name] = true
+			if whole && excused["case "+c.name] == "" {
+				t.Errorf("no mutant fails the case %q", c.name)
+			}
+		}
+	}
+	t.Log(b.String())
+	if !whole {
+		return
+	}
+	for what := range excused {
+		if !used[what] {
+			t.Errorf("testdata/survivors.txt: %s needs no excuse any more, remove it", what)
+		}
+	}
+}
+
+// ceiling is how many survivors there may be. It only goes down.
+const ceiling = 60
+
+// survivors reads the list of what is excused, with the reasons.
+func survivors(t *testing.T) map[string]string {
+	t.Helper()
+	text, err := os.ReadFile("testdata/survivors.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := map[string]string{}
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSpace(line)
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		what, why, ok := strings.Cut(line, ": ")
+		if !ok || len(strings.Fields(why)) < 3 {
+			t.Errorf("testdata/survivors.txt: %q: want `mutant NAME: reason` or `case NAME: reason`", line)
+		}
+		m[what] = why
+	}
+	if len(m) > ceiling {
+		t.Errorf("testdata/survivors.txt has %d lines, at most %d: it may only shrink", len(m), ceiling)
+	}
+	return m
+}
