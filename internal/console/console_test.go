@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -26,7 +27,10 @@ func TestMain(m *testing.M) {
 		// What a getty does: hang up whoever has the console, open it anew.
 		signal.Ignore(syscall.SIGHUP)
 		time.Sleep(100 * time.Millisecond)
-		syscall.RawSyscall(unix.SYS_VHANGUP, 0, 0, 0)
+		if _, _, err := syscall.RawSyscall(unix.SYS_VHANGUP, 0, 0, 0); err != 0 {
+			os.Exit(2)
+		}
+		time.Sleep(200 * time.Millisecond) // nobody has the console open
 		n, err := sys.PtyPeer(3, unix.O_RDWR)
 		if err != nil {
 			os.Exit(3)
@@ -102,7 +106,7 @@ type loop struct {
 	done  chan struct{}
 	state State
 	err   error
-	turns int
+	turns atomic.Int64
 	most  int // the most input that waited
 }
 
@@ -122,7 +126,7 @@ func run(t testing.TB, f *Forwarder) *loop {
 				l.err = err
 				return
 			}
-			l.turns++
+			l.turns.Add(1)
 			l.most = max(l.most, f.toMachine.len())
 			if l.state, l.err = f.Handle(fds[1:]); l.err != nil {
 				return
@@ -294,8 +298,7 @@ func TestOpen(t *testing.T) {
 	}
 }
 
-// A directory with a ptmx and slaves in it is no devpts; a devpts from which
-// the mount was taken away still is.
+// A directory with a ptmx in it is no devpts.
 func TestOpenElsewhere(t *testing.T) {
 	if os.Getuid() != 0 {
 		t.Skip("needs root: makes a device node")
@@ -421,6 +424,9 @@ func TestMuchOutput(t *testing.T) {
 			case err := <-written:
 				t.Fatal("10 MB were taken though nobody reads: ", err)
 			case <-time.After(300 * time.Millisecond):
+			}
+			if n := l.turns.Load(); n > 500 {
+				t.Errorf("the loop turned %d times while nobody reads", n)
 			}
 			var got []byte
 			b := make([]byte, 64<<10)
@@ -840,16 +846,147 @@ func TestEndOfInputUnread(t *testing.T) {
 	l := run(t, start(t, Config{In: null, Out: null, Master: machine.Master}))
 	time.Sleep(1500 * time.Millisecond)
 	l.stop(t)
-	if l.turns > 12 {
-		t.Errorf("woken %d times in 1.5 s", l.turns)
+	if n := l.turns.Load(); n > 12 {
+		t.Errorf("woken %d times in 1.5 s", n)
 	}
 	// One end of input waits, not several.
 	b := make([]byte, 8)
 	if n, err := sys.Read(machine.Slave, b); n != 0 || err != nil {
 		t.Errorf("read %d, %v; want the end of input", n, err)
 	}
-	if got := some(t, machine.Slave, 50*time.Millisecond, ""); got != "" {
-		t.Errorf("more: %q", got)
+	if readable(machine.Slave, 50) {
+		t.Error("more than one end of input was waiting")
+	}
+}
+
+func readable(n, ms int) bool {
+	k, _ := sys.Poll([]unix.PollFd{{Fd: int32(n), Events: unix.POLLIN}}, ms)
+	return k > 0
+}
+
+// After a getty hung up its console, the end of input is told as before.
+func TestEndOfInputAfterHangup(t *testing.T) {
+	machine := pty(t)
+	r, w, err := sys.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sys.Close(r)
+	l := run(t, start(t, Config{In: r, Out: -1, Master: machine.Master}))
+	m, err := sys.Dup(machine.Master)
+	if err != nil {
+		t.Fatal(err)
+	}
+	master := os.NewFile(uintptr(m), "master")
+	cmd := program(t, machine.Slave, []*os.File{master}, "PROGRAM=vhangup", "/proc/self/exe")
+	master.Close()
+	time.Sleep(400 * time.Millisecond)
+	sys.Close(w)
+	ended := make(chan error)
+	go func() { ended <- cmd.Wait() }()
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("the program waits for input for ever")
+	}
+	l.stop(t)
+}
+
+// Output that is never silent delays the end of input, but not for ever; a
+// pause that was decided is kept.
+func TestEndOfInputTime(t *testing.T) {
+	t0 := time.Unix(100, 0)
+	f := &Forwarder{eofLast: t0, eofDelay: 400 * time.Millisecond}
+	for _, c := range []struct{ now, want time.Duration }{
+		{0, 400 * time.Millisecond},
+		{200 * time.Millisecond, 400 * time.Millisecond},
+		{350 * time.Millisecond, 450 * time.Millisecond},
+		{2200 * time.Millisecond, 2300 * time.Millisecond},
+		{2350 * time.Millisecond, 2400 * time.Millisecond},
+		{9 * time.Second, 2400 * time.Millisecond},
+	} {
+		if got := f.eofTime(t0.Add(c.now)).Sub(t0); got != c.want {
+			t.Errorf("output at %v: told at %v, want %v", c.now, got, c.want)
+		}
+	}
+}
+
+// A line that was begun is handed over and the end told at once, both.
+func TestEndOfInputInLine(t *testing.T) {
+	machine := pty(t)
+	r, w, err := sys.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sys.Close(r)
+	write(t, w, "hello")
+	sys.Close(w)
+	l := run(t, start(t, Config{In: r, Out: -1, Master: machine.Master}))
+	b := make([]byte, 8)
+	if n, err := sys.Read(machine.Slave, b); string(b[:n]) != "hello" {
+		t.Errorf("%q, %v", b[:n], err)
+	}
+	if !readable(machine.Slave, 100) {
+		t.Error("no end after the line")
+	}
+	l.stop(t)
+}
+
+// Bytes that come from elsewhere than a terminal are no hotkeys.
+func TestHotkeysInAFile(t *testing.T) {
+	machine := pty(t)
+	setRaw(t, machine.Slave)
+	r, w, err := sys.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer sys.Close(r)
+	defer sys.Close(w)
+	l := run(t, start(t, Config{In: r, Out: -1, Master: machine.Master, Hotkey: func(h Hotkey) { t.Errorf("hotkey %q", h) }}))
+	write(t, w, "\x1d\x1d\x1d.")
+	if got := expect(t, machine.Slave, "."); got != "\x1d\x1d\x1d." {
+		t.Errorf("the machine gets %q", got)
+	}
+	l.stop(t)
+}
+
+// Input and output can be two terminals.
+func TestTwoTerminals(t *testing.T) {
+	in, out, machine := pty(t), pty(t), pty(t)
+	a, b := term(t, in.Slave), term(t, out.Slave)
+	f := start(t, Config{In: in.Slave, Out: out.Slave, Master: machine.Master})
+	if r := term(t, in.Slave); r.Lflag&unix.ICANON != 0 {
+		t.Error("input is not raw")
+	}
+	if r := term(t, out.Slave); r.Oflag&unix.OPOST != 0 || r.Lflag&unix.ICANON == 0 {
+		t.Error("output is not plain, or its input was changed")
+	}
+	f.Restore()
+	if term(t, in.Slave) != a || term(t, out.Slave) != b {
+		t.Error("a terminal is not as it was")
+	}
+}
+
+// Opened once more, a master would be another pty's.
+func TestMasterAsOutput(t *testing.T) {
+	p := pty(t)
+	before, _ := sys.StatusFlags(p.Master)
+	l, err := openLocal(p.Master, "output", unix.O_WRONLY)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := sys.PtyNumber(l.fd); n != p.Number || err != nil {
+		t.Errorf("number %d, %v, want %d", n, err, p.Number)
+	}
+	if now, _ := sys.StatusFlags(l.fd); now&unix.O_NONBLOCK == 0 {
+		t.Error("writing to it can block")
+	}
+	l.close()
+	if now, _ := sys.StatusFlags(p.Master); now != before {
+		t.Errorf("flags are %#x, they were %#x", now, before)
 	}
 }
 
@@ -876,11 +1013,14 @@ func TestMachineHangsUp(t *testing.T) {
 	}
 	time.Sleep(300 * time.Millisecond)
 	l.stop(t)
-	if l.turns > 60 {
-		t.Errorf("the loop turned %d times", l.turns)
+	if n := l.turns.Load(); n > 60 {
+		t.Errorf("the loop turned %d times", n)
 	}
 
-	// Closed by everybody, then opened by a new program.
+	// The same when the slave could not be held. Closed by everybody, then
+	// opened by a new program.
+	sys.Close(f.peer)
+	f.peer = -1
 	l = run(t, f)
 	write(t, user.Master, "early\r")
 	time.Sleep(100 * time.Millisecond)
@@ -891,8 +1031,8 @@ func TestMachineHangsUp(t *testing.T) {
 	defer sys.Close(s)
 	expect(t, s, "early\n")
 	l.stop(t)
-	if l.turns > 20 {
-		t.Errorf("the loop turned %d times", l.turns)
+	if n := l.turns.Load(); n > 20 {
+		t.Errorf("the loop turned %d times", n)
 	}
 }
 
@@ -1015,7 +1155,9 @@ func TestDrain(t *testing.T) {
 		}
 		defer sys.Close(null)
 		f := start(t, Config{In: -1, Out: null, Master: machine.Master})
-		program(t, machine.Slave, nil, "", "/usr/bin/yes")
+		for range 3 {
+			program(t, machine.Slave, nil, "", "/bin/sh", "-c", "trap '' HUP; exec yes xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx")
+		}
 		begin := time.Now()
 		if err := f.Drain(5 * time.Second); err != nil {
 			t.Error(err)

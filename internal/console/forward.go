@@ -96,10 +96,10 @@ type Forwarder struct {
 	in, out local
 	master  int
 
-	// peer is the slave, held open and never used for input or output. While
-	// nobody else has it open, reads of the master would fail and poll
-	// would report a hang-up without end: a booted machine closes and reopens
-	// its console all the time.
+	// peer is the slave, held open and never used for input or output. Else,
+	// while nobody has it open, reads and writes of the master would fail and
+	// poll would report a hang-up without end: a booted machine closes and
+	// reopens its console all the time. After vhangup it counts as open still.
 	peer  int
 	retry time.Time // leave the master alone until then
 
@@ -348,7 +348,7 @@ func (f *Forwarder) fetch(now time.Time) (done bool, err error) {
 		case err == unix.EAGAIN, err == nil && n == 0:
 			return true, nil
 		case err == unix.EIO:
-			// The last slave was closed, or vhangup closed them all.
+			// Nobody has the slave open: it could not be held before.
 			if !f.draining {
 				f.hold(now)
 			}
@@ -506,6 +506,9 @@ func (f *Forwarder) tellEOF(now time.Time) {
 	// Is something still unread? An end told earlier counts too.
 	p := [1]unix.PollFd{{Fd: int32(f.peer), Events: unix.POLLIN}}
 	if n, err := sys.Poll(p[:], 0); n != 0 || err != nil {
+		if p[0].Revents&unix.POLLHUP != 0 {
+			f.hold(now) // a getty hung up everybody, and the peer too
+		}
 		return
 	}
 	t, err := sys.TermGet(f.master)

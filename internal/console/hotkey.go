@@ -40,9 +40,6 @@ func (k *keys) filter(b []byte, now time.Time) []byte {
 		if k.n == 2 && now.Sub(k.at[0]) > within {
 			k.n, k.at[0] = 1, k.at[1]
 		}
-		if k.n == 1 && now.Sub(k.at[0]) > within {
-			k.n = 0
-		}
 		switch {
 		case c == escape && k.n == 2:
 			k.n, k.hit = 0, append(k.hit, Kill)
