@@ -39,9 +39,9 @@ type Tree struct {
 	// host is the host's root directory; at is the directory of it that the
 	// machine's root is attached to, see seat.
 	host, at int
-	// empty holds the nodes that masks are made of, in the machine's /run as
-	// made; devpts is its /dev/pts.
-	empty, devpts int
+	// runHost is the machine's /run/host as made, which holds the nodes that
+	// masks are made of; devpts is its /dev/pts.
+	runHost, devpts int
 
 	// Pin is the tree's directory as it was when the plan was made: a
 	// directory that was swapped since is refused. -1: nothing to compare.
@@ -71,7 +71,7 @@ func Begin(l sys.Locked) (*Tree, error) {
 	if err := sys.Unshare(l, unix.CLONE_NEWNS|unix.CLONE_FS); err != nil {
 		return nil, fmt.Errorf("unshare the mount namespace: %w", err)
 	}
-	t := &Tree{l: l, root: -1, loose: -1, host: -1, at: -1, empty: -1, devpts: -1, Pin: -1, PidNS: -1}
+	t := &Tree{l: l, root: -1, loose: -1, host: -1, at: -1, runHost: -1, devpts: -1, Pin: -1, PidNS: -1}
 	var err error
 	if t.host, err = sys.Openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
 		return nil, fmt.Errorf("open /: %w", err)
@@ -98,13 +98,16 @@ const seat = "/run/launch"
 
 // Close gives back the descriptors.
 func (t *Tree) Close() {
-	for _, n := range []*int{&t.root, &t.loose, &t.host, &t.at, &t.empty, &t.devpts, &t.PidNS} {
+	for _, n := range []*int{&t.root, &t.loose, &t.host, &t.at, &t.runHost, &t.devpts, &t.PidNS} {
 		if *n >= 0 {
 			sys.Close(*n)
 			*n = -1
 		}
 	}
 }
+
+// RunHost is the machine's /run/host, as it was made; -1 if it has none.
+func (t *Tree) RunHost() int { return t.runHost }
 
 // Root is the machine's root.
 func (t *Tree) Root() int { return t.root }
@@ -397,7 +400,7 @@ func (t *Tree) mount(s plan.Step) error {
 	}
 	if s.Target == "/run" {
 		// Kept open from here: what is mounted on /run/host later hides it.
-		t.empty, err = sys.Openat(n, "host/inaccessible", unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+		t.runHost, err = sys.Openat(n, "host", unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	}
 	return err
 }
@@ -626,7 +629,7 @@ func (t *Tree) mask(s plan.Step) error {
 	}
 	var from int
 	for _, name := range names {
-		from, err = sys.Openat2(t.empty, name, unix.O_PATH|unix.O_NOFOLLOW, 0,
+		from, err = sys.Openat2(t.runHost, "inaccessible/"+name, unix.O_PATH|unix.O_NOFOLLOW, 0,
 			unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV)
 		if err != unix.ENOENT {
 			break
@@ -798,7 +801,7 @@ func (t *Tree) Finish() error {
 		return fmt.Errorf("let go of the host's root: %w", err)
 	}
 	if err := sys.Chdir(t.l, "/"); err != nil {
-		return err
+		return fmt.Errorf("change to the machine's root: %w", err)
 	}
 	return t.alone()
 }
@@ -814,11 +817,11 @@ func (t *Tree) alone() error {
 	defer sys.Close(n)
 	top, err := sys.Statx(n, "", unix.STATX_MNT_ID)
 	if err != nil {
-		return err
+		return fmt.Errorf("look at what lies over the machine's root: %w", err)
 	}
 	root, err := sys.Statx(t.root, "", unix.STATX_MNT_ID)
 	if err != nil {
-		return err
+		return fmt.Errorf("look at the machine's root: %w", err)
 	}
 	if top.Mnt_id != root.Mnt_id {
 		return errors.New("the machine's root is covered by another mount")
