@@ -128,6 +128,7 @@ const (
 	GroupQuiet        Group = "quiet"
 	GroupRegister     Group = "register"
 	GroupKeepUnit     Group = "keep-unit"
+	GroupNotifyReady  Group = "notify-ready"
 	GroupLater        Group = "later"
 )
 

@@ -266,6 +266,13 @@ var Options = [...]Option{
 		Set:   func(s *Settings, a Assignment) { s.Life.Register = a.Value.(Auto) },
 	},
 	{
+		Name: "notify-ready", Flag: "notify-ready", Section: "Exec", Key: "NotifyReady", Arg: RequiredArg, Placeholder: "BOOL",
+		Group: GroupNotifyReady, Topic: TopicLife, Trusted: Anyone, Empty: EmptyClears, Since: 231,
+		Help:  "Wait for the machine to say that it is ready",
+		Parse: parseBool,
+		Set:   func(s *Settings, a Assignment) { s.Life.NotifyReady = a.Value.(bool) },
+	},
+	{
 		Name: "keep-unit", Flag: "keep-unit",
 		Group: GroupKeepUnit, Topic: TopicLife, Trusted: NoFile, Since: 209,
 		Help:  "Stay in the launcher's own unit",
@@ -331,7 +338,6 @@ var Options = [...]Option{
 	{Name: "root-hash-sig", Flag: "root-hash-sig", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "verity-data", Flag: "verity-data", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "pivot-root", Flag: "pivot-root", Section: "Exec", Key: "PivotRoot", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "notify-ready", Flag: "notify-ready", Section: "Exec", Key: "NotifyReady", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "suppress-sync", Flag: "suppress-sync", Section: "Exec", Key: "SuppressSync", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "uuid", Flag: "uuid", Section: "Exec", Key: "MachineID", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "slice", Flag: "slice", Short: 'S', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},

@@ -98,10 +98,12 @@ type Network struct {
 
 // Life is how the machine is looked after.
 type Life struct {
-	Console  Console `json:"console,omitempty"`
-	Quiet    bool    `json:"quiet,omitempty"`
-	Register Auto    `json:"register,omitempty"`
-	KeepUnit bool    `json:"keep_unit,omitempty"`
+	Console Console `json:"console,omitempty"`
+	Quiet   bool    `json:"quiet,omitempty"`
+	// NotifyReady: the machine itself says when it is ready (sd_notify).
+	NotifyReady bool `json:"notify_ready,omitempty"`
+	Register    Auto `json:"register,omitempty"`
+	KeepUnit    bool `json:"keep_unit,omitempty"`
 }
 
 // Console is what the payload has as standard input, output and error.

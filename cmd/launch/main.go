@@ -122,7 +122,7 @@ func start(req cli.Request, env []string, cwd string) int {
 		}
 		return 0
 	}
-	return run(p, pin, f.Root.UID&^0xffff)
+	return run(p, engine.Options{Pin: pin, Shift: f.Root.UID &^ 0xffff, Notify: plan.Getenv(env, "NOTIFY_SOCKET")})
 }
 
 // withFile adds what the machine's settings file says, if there is one and it
@@ -164,7 +164,7 @@ func show(w io.Writer, p *plan.Plan, format string) error {
 }
 
 // run starts the machine and stays with it.
-func run(p *plan.Plan, pin int, shift uint32) int {
+func run(p *plan.Plan, o engine.Options) int {
 	say := func(text string) {
 		if !p.Quiet {
 			// The terminal may be raw meanwhile.
@@ -178,7 +178,8 @@ func run(p *plan.Plan, pin int, shift uint32) int {
 		fmt.Fprintf(os.Stderr, "%s: machine %s from %s; press ^] three times within a second to end it\n",
 			cli.Name, console.Printable(p.Machine), console.Printable(p.Directory))
 	}
-	status, err := engine.Run(p, engine.Options{Pin: pin, Shift: shift, Warn: say})
+	o.Warn = say
+	status, err := engine.Run(p, o)
 	if err != nil {
 		cli.Report(os.Stderr, explain(p, err))
 	}

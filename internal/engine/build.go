@@ -10,6 +10,7 @@ import (
 
 	"launch/internal/child"
 	"launch/internal/console"
+	"launch/internal/notify"
 	"launch/internal/plan"
 	"launch/internal/state"
 	"launch/internal/sys"
@@ -32,6 +33,7 @@ type builder struct {
 	prog    *child.Program
 	proc    *child.Process
 	pty     console.Pty
+	notify  int // the machine's notification socket, or -1
 	goR     int
 	goW     int
 	statR   int
@@ -88,6 +90,11 @@ func (b *builder) build(l sys.Locked) (err error) {
 	}()
 	if err := b.steps(settings.Outer); err != nil {
 		return err
+	}
+	if dir := b.tree.RunHost(); dir >= 0 {
+		if b.notify, err = notify.Listen(dir, "notify", b.root(), b.root()); err != nil {
+			return fmt.Errorf("make the notification socket: %w", err)
+		}
 	}
 	if err := b.ready(); err != nil {
 		return err

@@ -29,6 +29,7 @@ import (
 
 	"launch/internal/cgroup"
 	"launch/internal/console"
+	"launch/internal/notify"
 	"launch/internal/origin"
 	"launch/internal/plan"
 	"launch/internal/state"
@@ -46,6 +47,8 @@ type Options struct {
 	Shift uint32
 	// Warn takes what a person should know; it may be nil.
 	Warn func(string)
+	// Notify is the service manager's socket ($NOTIFY_SOCKET), or "".
+	Notify string
 	// Started is called when the payload runs, with its number on the host.
 	Started func(pid int)
 }
@@ -173,6 +176,9 @@ func (s *supervisor) once() (status int, err error) {
 		<-hold
 	}()
 	err = <-started
+	if b.notify >= 0 {
+		defer sys.Close(b.notify)
+	}
 	if b.proc != nil {
 		defer sys.Close(b.proc.Pidfd)
 	}
@@ -184,7 +190,40 @@ func (s *supervisor) once() (status int, err error) {
 	if s.opt.Started != nil {
 		s.opt.Started(b.proc.PID)
 	}
-	return s.supervise(b)
+	lines := []string{"STATUS=Machine started.", fmt.Sprintf("X_NSPAWN_LEADER_PID=%d", b.proc.PID)}
+	if !p.NotifyReady {
+		lines = append(lines, "READY=1")
+	}
+	s.tell(lines...)
+	status, err = s.supervise(b)
+	if status == Reboot {
+		s.tell("STOPPING=1", "STATUS=Restarting...")
+	} else {
+		s.tell("STOPPING=1", "STATUS=Terminating...")
+	}
+	return status, err
+}
+
+// tell says something to the service manager.
+func (s *supervisor) tell(lines ...string) {
+	if err := notify.Send(s.opt.Notify, lines...); err != nil {
+		s.opt.Warn(err.Error())
+	}
+}
+
+// relay passes on what the machine says of itself.
+func (s *supervisor) relay(b *builder) {
+	state, err := notify.Receive(b.notify, b.proc.PID)
+	if err != nil {
+		s.opt.Warn(fmt.Sprintf("read the machine's notifications: %v", err))
+		return
+	}
+	if state.Status != "" {
+		s.tell("STATUS=Machine running: " + state.Status)
+	}
+	if state.Ready && s.plan.NotifyReady {
+		s.tell("READY=1")
+	}
 }
 
 // supervise is the loop of a machine's life.
@@ -225,12 +264,18 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 		if s.plan.Stop.Signal != 0 && !asked {
 			sig = s.plan.Stop.Signal
 		}
+		if !asked && sig != int(unix.SIGKILL) {
+			s.tell("STOPPING=1")
+		}
 		asked = true
 		return sys.PidfdSignal(b.proc.Pidfd, sig)
 	}
 	var fds []unix.PollFd
 	for {
-		fds = append(fds[:0], unix.PollFd{Fd: int32(b.proc.Pidfd), Events: unix.POLLIN}, unix.PollFd{Fd: int32(s.wakeR), Events: unix.POLLIN})
+		fds = append(fds[:0],
+			unix.PollFd{Fd: int32(b.proc.Pidfd), Events: unix.POLLIN},
+			unix.PollFd{Fd: int32(s.wakeR), Events: unix.POLLIN},
+			unix.PollFd{Fd: int32(b.notify), Events: unix.POLLIN}) // ignored if negative
 		timeout := -1
 		if f != nil {
 			fds = f.Fds(fds)
@@ -261,8 +306,11 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 				}
 			}
 		}
+		if fds[2].Revents != 0 {
+			s.relay(b)
+		}
 		if f != nil {
-			state, err := f.Handle(fds[2:])
+			state, err := f.Handle(fds[3:])
 			if err != nil {
 				s.opt.Warn(fmt.Sprintf("the console is gone: %v", err))
 				f.Restore()

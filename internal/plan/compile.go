@@ -46,6 +46,7 @@ func Compile(in Input) (*Plan, error) {
 	}
 	c.KeepUnit = s.Life.KeepUnit
 	c.Quiet = s.Life.Quiet
+	c.Plan.NotifyReady = s.Life.NotifyReady
 	c.Plan.ID = in.ID
 	if in.Facts.Root.MachineID != "" {
 		c.Plan.ID = in.Facts.Root.MachineID

@@ -38,6 +38,9 @@ type Plan struct {
 	Filters    []Filter         `json:"filters,omitempty"`
 	Payload    Payload          `json:"payload"`
 	Stop       Stop             `json:"stop"`
+	// NotifyReady: the service manager is told that the machine is ready only
+	// when its first process says so.
+	NotifyReady bool `json:"notify_ready,omitempty"`
 	// HostCaps is what the launcher may pass on at most.
 	HostCaps uint64   `json:"-"`
 	Notes    []string `json:"notes,omitempty"`

@@ -71,6 +71,7 @@ func (c *compiler) payload() {
 		env = append(env, "TERM=dumb")
 	}
 	env = append(env, "HOME=/root", "USER=root", "LOGNAME=root", "container_uuid="+dashed(c.Plan.ID))
+	env = append(env, "NOTIFY_SOCKET=/run/host/notify")
 	if e.Mode != settings.Boot {
 		env = append(env, "LANG=C.UTF-8")
 	}

@@ -1,0 +1,99 @@
+package sys
+
+import (
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// sockaddr gives the address of a UNIX socket; a leading @ stands for the
+// abstract name space.
+func sockaddr(path string) (*unix.RawSockaddrUnix, uintptr, error) {
+	a := &unix.RawSockaddrUnix{Family: unix.AF_UNIX}
+	if path == "" || len(path) >= len(a.Path) {
+		return nil, 0, unix.ENAMETOOLONG
+	}
+	for i := range len(path) {
+		a.Path[i] = int8(path[i])
+	}
+	n := 2 + uintptr(len(path))
+	if path[0] == '@' {
+		a.Path[0] = 0
+	} else {
+		n++ // the closing NUL
+	}
+	return a, n, nil
+}
+
+// BindUnix gives a socket its name in the file system.
+func BindUnix(n int, path string) error {
+	a, size, err := sockaddr(path)
+	if err != nil {
+		return err
+	}
+	_, err = call("bind", unix.SYS_BIND, fd(n), uintptr(unsafe.Pointer(a)), size, 0, 0, 0)
+	return err
+}
+
+// SendUnix sends one datagram to a socket's name.
+func SendUnix(n int, b []byte, path string) error {
+	a, size, err := sockaddr(path)
+	if err != nil {
+		return err
+	}
+	_, err = call("sendto", unix.SYS_SENDTO, fd(n), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
+		unix.MSG_NOSIGNAL, uintptr(unsafe.Pointer(a)), size)
+	return err
+}
+
+// PassCred makes a socket tell who sent each message.
+func PassCred(n int) error {
+	one := int32(1)
+	_, err := call("setsockopt", unix.SYS_SETSOCKOPT, fd(n), unix.SOL_SOCKET, unix.SO_PASSCRED, uintptr(unsafe.Pointer(&one)), 4, 0)
+	return err
+}
+
+// Message is a datagram and its sender. Truncated ones have lost their end.
+type Message struct {
+	Data      []byte
+	Sender    unix.Ucred
+	Truncated bool
+}
+
+// Receive takes one datagram of at most max bytes without waiting. Descriptors
+// that come with it are closed: nothing here has a use for them.
+func Receive(n int, max int) (Message, error) {
+	b := make([]byte, max)
+	control := make([]byte, 1024)
+	iov := &unix.Iovec{Base: &b[0]}
+	iov.SetLen(len(b))
+	h := &unix.Msghdr{Iov: iov, Iovlen: 1, Control: &control[0]}
+	h.SetControllen(len(control))
+	got, err := call("recvmsg", unix.SYS_RECVMSG, fd(n), uintptr(unsafe.Pointer(h)), unix.MSG_DONTWAIT|unix.MSG_CMSG_CLOEXEC, 0, 0, 0)
+	if err != nil {
+		return Message{}, err
+	}
+	m := Message{Data: b[:got], Truncated: h.Flags&unix.MSG_TRUNC != 0}
+	list, err := unix.ParseSocketControlMessage(control[:h.Controllen])
+	if err != nil {
+		return m, nil
+	}
+	for i := range list {
+		c := &list[i]
+		if c.Header.Level != unix.SOL_SOCKET {
+			continue
+		}
+		switch c.Header.Type {
+		case unix.SCM_CREDENTIALS:
+			if cred, err := unix.ParseUnixCredentials(c); err == nil {
+				m.Sender = *cred
+			}
+		case unix.SCM_RIGHTS:
+			fds, _ := unix.ParseUnixRights(c)
+			for _, f := range fds {
+				Close(f)
+			}
+		}
+	}
+	return m, nil
+}
