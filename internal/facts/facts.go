@@ -79,7 +79,7 @@ type Host struct {
 	// RLIMIT_SIGPENDING, soft and hard.
 	Processes, Signals [2]uint64
 	// Limits are the launcher's own resource limits, soft and hard, by
-	// resource number.
+	// resource number; only known where it may not raise them.
 	Limits [16][2]uint64 `json:"-"`
 	// Raise: the launcher may raise hard limits (CAP_SYS_RESOURCE).
 	Raise bool `json:"raise"`

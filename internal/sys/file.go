@@ -67,7 +67,7 @@ func WriteString(n int, s string) error {
 // ReadAll reads to the end of the file, at most max bytes; a longer file is
 // EFBIG.
 func ReadAll(n int, max int) ([]byte, error) {
-	b := make([]byte, 0, 512)
+	b := make([]byte, 0, 4096)
 	for {
 		if len(b) == cap(b) {
 			b = append(b, 0)[:len(b)]
