@@ -51,6 +51,8 @@ type APIMount struct {
 	Owned bool
 	// Lenient: a target that is not there is left alone.
 	Lenient bool
+	// Soft: if it can't be had, the machine does without, and a warning says so.
+	Soft bool
 	// Content names what a new tmpfs is filled with: "dev", "run" or "sys".
 	Content string
 }
@@ -95,7 +97,7 @@ var NSpawn = Profile{
 		{World: Inner, Target: "/proc/scsi", Attr: ro | ns | nd | nx, Lenient: true},
 		{World: Inner, Target: "/proc/sys/kernel/random/boot_id", Type: "boot-id", Attr: ro | ns | nd | nx},
 		{World: Inner, Target: "/proc/kmsg", Type: "kmsg", Lenient: true},
-		{World: Inner, Target: "/dev/mqueue", Type: "mqueue", Attr: ns | nd | nx},
+		{World: Inner, Target: "/dev/mqueue", Type: "mqueue", Attr: ns | nd | nx, Soft: true},
 		{World: Inner, Target: "/sys", Type: "sys-parts", Attr: ro | ns | nd | nx, When: WithNetwork},
 		{World: Inner, Target: "/sys/fs/cgroup", Type: "cgroup2", Attr: ns | nd | nx},
 	},

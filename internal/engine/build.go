@@ -142,6 +142,10 @@ func (b *builder) steps(w settings.World) error {
 			continue
 		}
 		if err := b.tree.Do(s); err != nil {
+			if s.Soft {
+				b.opt.Warn(fmt.Sprintf("step %d, %v; the machine does without", i+1, err))
+				continue
+			}
 			return &StepError{i + 1, s.Origin, err}
 		}
 	}

@@ -285,7 +285,7 @@ func (c *compiler) tree() error {
 		c.step(Step{Do: Mount, Target: "/", Type: "tmpfs", Attr: sa, Options: c.owned(fill), Origin: volatile,
 			Content: []Entry{{Path: "usr", Mode: unix.S_IFDIR | 0o755}}})
 		usr := mount.Path{Path: path.Join(c.Directory, "usr")}
-		c.step(Step{Do: Bind, Source: usr, Target: "/usr", Attr: ro, Recursive: true, IDMap: c.rootMap(), Fallback: NoFallback, Origin: volatile})
+		c.step(Step{Do: Bind, Source: usr, Part: "usr", Target: "/usr", Attr: ro, Recursive: true, IDMap: c.rootMap(), Fallback: NoFallback, Origin: volatile})
 	}
 	c.base0()
 	return nil
@@ -405,7 +405,7 @@ func (c *compiler) api(row settings.APIMount) {
 		return
 	}
 	s := Step{World: row.World, Do: Mount, Target: row.Target, Type: row.Type, Attr: row.Attr,
-		Lenient: row.Lenient, Options: splitOptions(row.Options), Origin: c.base}
+		Lenient: row.Lenient, Soft: row.Soft, Options: splitOptions(row.Options), Origin: c.base}
 	if row.Owned {
 		s.Options = c.owned(s.Options)
 	}

@@ -115,6 +115,9 @@ type Step struct {
 	// Target is inside the machine's root.
 	Target string     `json:"target,omitempty"`
 	Source mount.Path `json:"source,omitzero"`
+	// Part is the name of Source below the tree's directory: what is there
+	// must be a directory, in the tree that was looked at.
+	Part string `json:"part,omitempty"`
 	// Lower are an overlay's lower directories, lowest first.
 	Lower []mount.Path `json:"lower,omitempty"`
 	// Type is the file system's.
@@ -135,6 +138,8 @@ type Step struct {
 	Mode uint32 `json:"mode,omitempty"`
 	// Lenient: a target that is missing is left alone.
 	Lenient bool `json:"lenient,omitempty"`
+	// Soft: a failure is told, and the machine does without.
+	Soft bool `json:"soft,omitempty"`
 	// Optional: a source that is missing is left alone.
 	Optional bool `json:"optional,omitempty"`
 	// Fallback is done instead if the kernel or file system can't do it

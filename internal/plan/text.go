@@ -110,6 +110,9 @@ func (s Step) how() string {
 	if s.Lenient || s.Optional {
 		w = append(w, "if there")
 	}
+	if s.Soft {
+		w = append(w, "if possible")
+	}
 	if s.Fallback != "" {
 		w = append(w, "else "+string(s.Fallback))
 	}
