@@ -445,11 +445,8 @@ int main(int argc, char **argv) {
 	if (tty < 0)
 		err("controlling tty");
 	else {
-		struct winsize w = {0};
 		str("controlling tty", "yes");
 		fmt("foreground group", "%d", tcgetpgrp(tty));
-		if (ioctl(tty, TIOCGWINSZ, &w) == 0)
-			fmt("window", "%dx%d", w.ws_col, w.ws_row);
 		close(tty);
 	}
 	for (int i = 0; i < 3; i++) {
@@ -480,7 +477,6 @@ int main(int argc, char **argv) {
 		b[n] = 0;
 		str("session keyring", b);
 	}
-	/* a name that does not exist is asked for by the kernel in /dev/... */
 	close_object();
 
 	open_object("interface");

@@ -60,10 +60,15 @@ cd /run/systemd/inaccessible
 (umask 777; : >reg; mkdir dir; mkfifo fifo; mknod chr c 0 0; mknod blk b 0 0) 2>/dev/null
 chmod 755 .
 cd /
-if [ "$1" = unified ]; then
+if [ "$1" = unified ] && [ "$2" ]; then
+	# The host's own mount, bound: mounting cgroup2 again, or with other
+	# options, would change nsdelegate for the whole host.
+	mkdir /run/cgroup2
+	mount --bind "$2" /run/cgroup2
 	umount -R -l /sys/fs/cgroup
-	mount -t cgroup2 -o nosuid,nodev,noexec,relatime,nsdelegate,memory_recursiveprot cgroup2 /sys/fs/cgroup 2>/dev/null ||
-		mount -t cgroup2 -o nosuid,nodev,noexec,relatime cgroup2 /sys/fs/cgroup
+	mount --move /run/cgroup2 /sys/fs/cgroup
+	rmdir /run/cgroup2
+	mount -o remount,bind,nosuid,nodev,noexec,relatime /sys/fs/cgroup
 fi
 mount --make-rshared /
 echo ready
@@ -78,7 +83,7 @@ func New(t testing.TB, view View) *Stage {
 		t.Skip("no cgroup2, and no hierarchy named systemd, is mounted here")
 	}
 	s.host = table(t, os.Getpid())
-	s.shell = exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", setup, "stage", string(view))
+	s.shell = exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", setup, "stage", string(view), hybrid())
 	s.shell.Env = Environ()
 	stderr := &Output{}
 	s.shell.Stderr = stderr
@@ -129,6 +134,31 @@ func (s *Stage) Look(argv ...string) string {
 		s.t.Fatalf("%s: %v\n%s", strings.Join(argv, " "), err, out)
 	}
 	return string(out)
+}
+
+// Mount mounts something in the stage, for a machine to be given. It ends with
+// the stage and is not taken for something left behind.
+func (s *Stage) Mount(args ...string) {
+	s.t.Helper()
+	s.Look(append([]string{"mount"}, args...)...)
+	s.before = table(s.t, s.shell.Process.Pid)
+}
+
+// Namespaces gives what /proc/PID/ns links to, for the stage: what a payload
+// sees if its launcher made no namespace of that kind.
+func (s *Stage) Namespaces() map[string]string {
+	dir := fmt.Sprintf("/proc/%d/ns", s.shell.Process.Pid)
+	names, err := os.ReadDir(dir)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ns := map[string]string{}
+	for _, n := range names {
+		if ns[n.Name()], err = os.Readlink(filepath.Join(dir, n.Name())); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	return ns
 }
 
 // Path gives a path that opens, from the host, what the stage has there.
@@ -187,6 +217,16 @@ func cgroups() []string {
 	return dirs
 }
 
+// hybrid is where a host that still has cgroup v1 keeps its cgroup2, else
+// nothing.
+func hybrid() string {
+	const dir = "/sys/fs/cgroup/unified"
+	if _, err := os.Stat(dir + "/cgroup.procs"); err != nil {
+		return ""
+	}
+	return dir
+}
+
 // Environ is the environment that each launcher is started with: a known one,
 // since part of it reaches the payload.
 func Environ() []string {
@@ -204,6 +244,8 @@ type Run struct {
 	groups []string
 	done   chan struct{}
 	err    error
+	// Cgroup is the name of its cgroup.
+	Cgroup string
 }
 
 var count atomic.Int64
@@ -217,7 +259,7 @@ const CgroupPrefix = "launch-test-"
 func (s *Stage) Start(env []string, argv ...string) *Run {
 	s.t.Helper()
 	name := fmt.Sprintf("%s%d-%d", CgroupPrefix, os.Getpid(), count.Add(1))
-	r := &Run{t: s.t, Out: &Output{}, done: make(chan struct{})}
+	r := &Run{t: s.t, Cgroup: name, Out: &Output{}, done: make(chan struct{})}
 	script := ""
 	for _, b := range s.base {
 		dir := filepath.Join(b, name)

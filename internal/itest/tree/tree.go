@@ -189,7 +189,7 @@ func Tiny(t testing.TB) string {
 	t.Helper()
 	NeedRoot(t, "apt-get", "dpkg-deb", "gcc")
 	probe := Probe(t)
-	return cached(t, "tiny", "3\n"+probe, func(dir string) error { return makeTiny(dir, probe) })
+	return cached(t, "tiny", "4\n"+probe, func(dir string) error { return makeTiny(dir, probe) })
 }
 
 func makeTiny(dir, probe string) error {
@@ -255,6 +255,14 @@ func makeTiny(dir, probe string) error {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
 			return err
 		}
+	}
+	for _, d := range []string{"usr", "data"} { // another root, for --pivot-root
+		if err := os.MkdirAll(filepath.Join(dir, "deploy", d), 0o755); err != nil {
+			return err
+		}
+	}
+	if out, err := exec.Command("cp", "-a", filepath.Join(dir, "usr/bin"), filepath.Join(dir, "deploy/usr/bin")).CombinedOutput(); err != nil {
+		return fmt.Errorf("cp: %w\n%s", err, out)
 	}
 	// The launcher we are compared with looks users up by running getent.
 	return os.WriteFile(filepath.Join(dir, "usr/bin/getent"), []byte(`#!/bin/sh
