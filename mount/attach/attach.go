@@ -455,7 +455,13 @@ func (t *Tree) entry(dir int, e plan.Entry) error {
 
 // bind clones the source and attaches the clone.
 func (t *Tree) bind(s plan.Step) error {
-	n, err := t.clone(s.Source, s.Recursive)
+	var n int
+	var err error
+	if s.Part != "" {
+		n, err = t.part(s)
+	} else {
+		n, err = t.clone(s.Source, s.Recursive)
+	}
 	if errors.Is(err, unix.ENOENT) && (s.Optional || s.Lenient) {
 		return nil
 	}
@@ -505,6 +511,35 @@ func setattr(n int, attr uint64, recursive bool) error {
 		flags = unix.AT_RECURSIVE
 	}
 	return sys.MountSetattr(n, flags, &a)
+}
+
+// part clones a directory of the tree, where not all of the tree becomes the
+// root. The path of the host's leads only to the tree; from there on it is the
+// tree that could answer with a link, even if it had a directory there when
+// the plan was made.
+func (t *Tree) part(s plan.Step) (int, error) {
+	// By path again: the kernel clones only mounts of this namespace, and the
+	// pin is of the host's.
+	top, err := sys.Openat(unix.AT_FDCWD, strings.TrimSuffix(s.Source.Path, "/"+s.Part), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer sys.Close(top)
+	if t.Pin >= 0 {
+		if err := same(top, t.Pin); err != nil {
+			return -1, err
+		}
+	}
+	at, err := sys.Openat2(top, s.Part, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	if err != nil {
+		return -1, fmt.Errorf("open the tree's %s: %w", s.Part, err)
+	}
+	defer sys.Close(at)
+	flags := uint(unix.OPEN_TREE_CLONE | unix.AT_EMPTY_PATH)
+	if s.Recursive {
+		flags |= unix.AT_RECURSIVE
+	}
+	return sys.OpenTree(at, "", flags)
 }
 
 // clone gives a detached copy of the mount that the source is.
