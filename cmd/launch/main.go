@@ -37,6 +37,11 @@ func launch(args, env []string) int {
 	if err != nil {
 		cwd = "/"
 	}
+	// A verb is one only as the very first word: behind an option, or behind
+	// --, it is a command to run.
+	if len(args) > 0 && args[0] == "cat" {
+		return cat(args[1:], env, cwd)
+	}
 	req, err := cli.Parse(args, env, cwd)
 	if err != nil {
 		cli.Report(os.Stderr, err)

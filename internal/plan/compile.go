@@ -81,7 +81,10 @@ func Compile(in Input) (*Plan, error) {
 // check refuses a directory that is no operating system's tree.
 func (c *compiler) check() error {
 	root := c.Facts.Root
-	e := &settings.Error{Origin: c.from("directory"), Value: c.Directory}
+	e := &settings.Error{Value: c.Directory}
+	if c.From != nil {
+		e.Origin = c.From("directory")
+	}
 	switch {
 	case !root.Known:
 		return nil
