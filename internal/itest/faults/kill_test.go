@@ -1,0 +1,96 @@
+package faults
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestFaultKillLauncher kills the launcher while its payload runs: the payload
+// goes with it, whoever it runs as and whatever namespaces it has, and one
+// clean-up makes the host as it was.
+func TestFaultKillLauncher(t *testing.T) {
+	w := theOne(t)
+	for _, m := range append([]machine{plain}, others...) {
+		t.Run(m.name, func(t *testing.T) {
+			if err := w.fresh(m); err != nil {
+				t.Fatal(err)
+			}
+			before, err := w.things(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// The test itself is a static program that can sleep.
+			self, err := os.ReadFile("/proc/self/exe")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(root+"/usr/bin/sleeper", self, 0o755); err != nil {
+				t.Fatal(err)
+			}
+			defer os.Remove(root + "/usr/bin/sleeper")
+			args := append([]string{"--setenv=" + sleeping + "=1"}, m.args...)
+			c := exec.Command(w.launch, append(args, "/bin/sleeper")...)
+			c.SysProcAttr = &syscall.SysProcAttr{}
+			if w.cgfd != nil {
+				c.SysProcAttr.UseCgroupFD, c.SysProcAttr.CgroupFD = true, int(w.cgfd.Fd())
+			}
+			if err := w.out.Truncate(0); err != nil {
+				t.Fatal(err)
+			}
+			c.Stdout, c.Stderr = w.out, os.Stderr
+			if err := c.Start(); err != nil {
+				t.Fatal(err)
+			}
+			said := false
+			for deadline := time.Now().Add(longest); !said && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+				b := make([]byte, 100)
+				n, _ := w.out.ReadAt(b, 0)
+				said = bytes.Contains(b[:n], []byte("asleep"))
+			}
+			if !said {
+				c.Process.Kill()
+				c.Wait()
+				t.Fatal("the payload never ran")
+			}
+			if n := len(w.processes()); w.cgroup != "" && n < 2 {
+				t.Errorf("only %d processes run", n)
+			}
+			// While it runs, nobody else gets its name and a clean-up leaves it
+			// alone.
+			if r, err := w.start(m); err != nil || r.status != 1 || !strings.Contains(r.err, "is running") {
+				t.Errorf("a second start: %v %v", r, err)
+			}
+			if err := w.cleanUp(); err != nil {
+				t.Error(err)
+			}
+			if n := len(w.processes()); w.cgroup != "" && n < 2 {
+				t.Error("the clean-up took a running machine")
+			}
+			began := time.Now()
+			c.Process.Kill()
+			c.Wait()
+			if alive := w.quiet(2 * time.Second); len(alive) > 0 {
+				t.Errorf("the payload outlives its launcher: %q", alive)
+			}
+			t.Logf("all gone after %v", time.Since(began).Round(100*time.Microsecond))
+			os.Remove(root + "/usr/bin/sleeper")
+			if _, err := w.after(m, before); err != nil {
+				t.Error(err)
+			}
+			// The name is free again at once.
+			if r, err := w.start(m); err != nil || r.status != 0 {
+				t.Errorf("the next start: %v %v", r, err)
+			}
+			if err := w.cleanUp(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+const sleeping = "LAUNCH_FAULTS_SLEEP"

@@ -1,0 +1,296 @@
+package faults
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+func ptr(p *byte) uintptr { return uintptr(unsafe.Pointer(p)) }
+
+// longest is how long a run may take before it counts as one that hangs.
+const longest = 10 * time.Second
+
+// A machine is what is started again and again. It is made of nothing but the
+// directories below desk/m: a fresh tree each time.
+type machine struct {
+	name string
+	args []string
+	// dirs are made beside the tree.
+	dirs []string
+	// grows are names (of things) that a start may leave, beside base
+	// directories: mount points in the tree, what an overlay puts into its
+	// upper directory.
+	grows []string
+}
+
+const (
+	place = desk + "/m"
+	root  = place + "/tree"
+)
+
+// fresh makes the machine's directories anew.
+func (w *world) fresh(m machine) error {
+	// The directory for the locks of ranges is made each time, too.
+	for _, dir := range []string{place, "/run/systemd"} {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	for _, d := range append([]string{"tree/usr/bin", "tree/usr/lib"}, m.dirs...) {
+		if err := os.MkdirAll(filepath.Join(place, d), 0o755); err != nil {
+			return err
+		}
+	}
+	return os.Link(w.probe, root+"/usr/bin/true")
+}
+
+// result is what came of one run.
+type result struct {
+	status int // -1: killed
+	out    string
+	err    string
+	took   time.Duration
+	hung   bool
+}
+
+func (r result) String() string {
+	return fmt.Sprintf("status %d after %v, standard error %q", r.status, r.took.Round(time.Millisecond), r.err)
+}
+
+// run runs a launcher in the machine's cgroup.
+func (w *world) run(env []string, program string, args ...string) (result, error) {
+	for _, f := range []*os.File{w.out, w.err} {
+		if err := f.Truncate(0); err != nil {
+			return result{}, err
+		}
+	}
+	c := exec.Command(program, args...)
+	// Files, not pipes: nothing waits for an orphan that holds them.
+	c.Stdout, c.Stderr = w.out, w.err
+	c.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)
+	c.Dir = desk
+	c.SysProcAttr = &syscall.SysProcAttr{}
+	if w.cgfd != nil {
+		c.SysProcAttr.UseCgroupFD, c.SysProcAttr.CgroupFD = true, int(w.cgfd.Fd())
+	}
+	begin := time.Now()
+	if err := c.Start(); err != nil {
+		return result{}, err
+	}
+	var r result
+	alarm := time.AfterFunc(longest, func() { r.hung = true; c.Process.Kill() })
+	c.Wait()
+	alarm.Stop()
+	r.took = time.Since(begin)
+	r.status = c.ProcessState.ExitCode()
+	for _, f := range []struct {
+		from *os.File
+		to   *string
+	}{{w.out, &r.out}, {w.err, &r.err}} {
+		b, err := io.ReadAll(io.NewSectionReader(f.from, 0, 1<<22))
+		if err != nil {
+			return r, err
+		}
+		*f.to = string(b)
+	}
+	return r, nil
+}
+
+// start runs the machine under the fault build.
+func (w *world) start(m machine, env ...string) (result, error) {
+	return w.run(env, w.fault, append(m.args, "/bin/true")...)
+}
+
+// quiet waits until nothing that a launcher started is alive, and names what
+// is.
+func (w *world) quiet(patience time.Duration) (alive []string) {
+	deadline := time.Now().Add(patience)
+	for wait := 200 * time.Microsecond; ; wait = min(2*wait, 20*time.Millisecond) {
+		orphans := false
+		for {
+			pid, err := unix.Wait4(-1, nil, unix.WNOHANG, nil)
+			if err == unix.EINTR || err == nil && pid > 0 {
+				continue
+			}
+			orphans = err == nil
+			break
+		}
+		alive = w.processes()
+		if !orphans && len(alive) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			if orphans {
+				alive = append(alive, "a process that lost its parent")
+			}
+			return alive
+		}
+		time.Sleep(wait)
+	}
+}
+
+// processes lists what runs in the machines' cgroup.
+func (w *world) processes() (list []string) {
+	if w.cgroup == "" {
+		return nil
+	}
+	filepath.WalkDir(w.cgroup, func(p string, d fs.DirEntry, err error) error {
+		if err == nil && d.IsDir() {
+			b, _ := os.ReadFile(p + "/cgroup.procs")
+			for _, pid := range strings.Fields(string(b)) {
+				comm, _ := os.ReadFile("/proc/" + pid + "/comm")
+				list = append(list, "process "+strings.TrimSpace(string(comm))+" in "+filepath.Base(p))
+			}
+		}
+		return nil
+	})
+	return list
+}
+
+// things lists all that a start could leave on the host, but for processes:
+// one line each.
+func (w *world) things(m machine) (list []string, err error) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(b)) {
+		line = strings.TrimSpace(line)
+		if head, _, ok := strings.Cut(line, " - cgroup"); ok {
+			line = head // whoever mounts it last sets the options of all
+		}
+		list = append(list, "mount "+line)
+	}
+	// The work of other tests is in this table, too; theirs have other names.
+	for _, h := range []string{"/sys/fs/cgroup", w.cgroup} {
+		if h == "" {
+			continue
+		}
+		filepath.WalkDir(h, func(p string, d fs.DirEntry, err error) error {
+			if err == nil && p != h && strings.HasPrefix(d.Name(), "faults-") && !strings.HasPrefix(w.cgroup, p) {
+				return fs.SkipDir // another run of these tests
+			}
+			if err == nil && d.IsDir() && (strings.HasPrefix(p, w.cgroup) && w.cgroup != "" || strings.Contains(d.Name(), m.name)) {
+				list = append(list, "cgroup "+p)
+			}
+			return nil
+		})
+	}
+	for _, dir := range []string{"/run", "/tmp", "/var/tmp", place} {
+		err := filepath.WalkDir(dir, func(p string, d fs.DirEntry, err error) error {
+			if err != nil {
+				return err
+			}
+			var st unix.Stat_t
+			if err := unix.Lstat(p, &st); err != nil {
+				return err
+			}
+			line := fmt.Sprintf("file %s %o %d:%d", p, st.Mode, st.Uid, st.Gid)
+			if !d.IsDir() {
+				line += fmt.Sprintf(" inode %d size %d", st.Ino, st.Size)
+			}
+			list = append(list, line)
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	slices.Sort(list)
+	return slices.Compact(list), nil
+}
+
+// baseDirs may appear in any tree.
+var baseDirs = strings.Fields("bin lib lib64 sbin usr root var etc proc sys dev run tmp")
+
+// changed compares two lists of things and leaves out what a start may make.
+func changed(m machine, before, after []string) (diff []string) {
+	may := slices.Clone(m.grows)
+	for _, d := range baseDirs {
+		may = append(may, root+"/"+d)
+	}
+	// systemd's directory is made where there is none, and stays.
+	may = append(may, "/run/systemd", "/run/systemd/nspawn-uid")
+	for _, line := range before {
+		if !slices.Contains(after, line) {
+			diff = append(diff, "gone: "+line)
+		}
+	}
+	for _, line := range after {
+		if slices.Contains(before, line) {
+			continue
+		}
+		if f := strings.Fields(line); f[0] == "file" && slices.Contains(may, f[1]) {
+			continue
+		}
+		diff = append(diff, "new: "+line)
+	}
+	return diff
+}
+
+// cleanUp runs launch --cleanup as a user would.
+func (w *world) cleanUp() error {
+	r, err := w.run(nil, w.launch, "--cleanup")
+	if err == nil && (r.status != 0 || r.hung) {
+		err = fmt.Errorf("launch --cleanup: %v", r)
+	}
+	return err
+}
+
+// after looks at what is left: residue is what there is before the clean-up,
+// and what is left after it is an error.
+func (w *world) after(m machine, before []string) (residue []string, err error) {
+	// What is being killed needs a moment; it is no residue.
+	residue = w.quiet(500 * time.Millisecond)
+	now, err := w.things(m)
+	if err != nil {
+		return nil, err
+	}
+	// The directory of all machines stays until a clean-up finds it empty.
+	kept := m
+	kept.grows = append(slices.Clone(m.grows), "/run/launch")
+	residue = append(residue, changed(kept, before, now)...)
+	if err := w.cleanUp(); err != nil {
+		return residue, err
+	}
+	left := w.quiet(2 * time.Second)
+	if now, err = w.things(m); err != nil {
+		return residue, err
+	}
+	if left = append(left, changed(m, before, now)...); len(left) > 0 {
+		w.scrub()
+		return residue, fmt.Errorf("left after the clean-up: %s", strings.Join(left, "; "))
+	}
+	return residue, nil
+}
+
+// scrub removes by force what must not spoil the next run.
+func (w *world) scrub() {
+	if w.cgroup != "" {
+		killAll(w.cgroup)
+		w.quiet(2 * time.Second)
+		dirs, _ := os.ReadDir(w.cgroup)
+		for _, d := range dirs {
+			if d.IsDir() {
+				removeCgroup(filepath.Join(w.cgroup, d.Name()))
+			}
+		}
+	}
+	for _, pattern := range []string{"/run/*", "/tmp/*", "/var/tmp/*"} {
+		names, _ := filepath.Glob(pattern)
+		for _, n := range names {
+			os.RemoveAll(n)
+		}
+	}
+}

@@ -1,0 +1,128 @@
+package faults
+
+import (
+	"bufio"
+	"bytes"
+	_ "embed"
+	"errors"
+	"fmt"
+	"regexp"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// sentences are what an error may say between `cannot start machine "X": step
+// N, ` and the kernel's own words: what was being done, and to what. A message
+// that has none of them is of no use to anybody.
+var sentences = []*regexp.Regexp{
+	// Mounts name what they are and where they go.
+	regexp.MustCompile(`^mount (proc|sysfs|tmpfs|devpts|mqueue|cgroup2|overlay) on /\S*: `),
+	regexp.MustCompile(`^bind \S* ?on /\S+: `),
+	regexp.MustCompile(`^(mask|make directory|make symlink|change the flags of|mount parts of sysfs on) /\S*: `),
+	regexp.MustCompile(`^take the tree /\S+: `),
+	regexp.MustCompile(`^(lay a throw-away layer over the tree|(map|change) the owners of the tree's files|make a user namespace for the id map): `),
+	// Files and directories of the host's name their path.
+	regexp.MustCompile(`^(make|open|read|write|lock|look at|look for|list|remove|give|empty|kill what runs in) [^:]*/\S+( [^:]*)?: `),
+	// What has no path names the object.
+	regexp.MustCompile(`^(make|open|write|look at|hear from|let|let go of|enter|leave|join|pivot into|reap|wait for|clone|copy|unshare|set|bring up|change to|cut off) (the|a) [a-z].*: `),
+	regexp.MustCompile(`^(set|bring up|set up|get|ask|install|pick|choose|write) (RLIMIT_[A-Z]+ to|the|standard|system-call|a|resource|random|whether) ?[a-z0-9].*: `),
+	// What the first process does for itself.
+	regexp.MustCompile(`^(become|begin|close|die|exec|join|keep|let|make sure|tell|unblock|renounce|take|change to) \S.*: `),
+	// Undoing names what is left.
+	regexp.MustCompile(`^undo( what an earlier machine left)?: \S+ .+: `),
+}
+
+var lead = regexp.MustCompile(`^(cannot start machine "[^"]+": )?(step [0-9]+, )?`)
+
+// tells checks that a message names what was being done and why it failed.
+func tells(message string, e unix.Errno) error {
+	first, _, _ := strings.Cut(message, "\n")
+	what, ok := strings.CutPrefix(first, "launch: ")
+	if !ok {
+		return errors.New("no error of the launcher's on standard error")
+	}
+	if !strings.Contains(what, e.Error()) {
+		return fmt.Errorf("the error doesn't say %q", e.Error())
+	}
+	what = lead.ReplaceAllString(what, "")
+	for _, s := range sentences {
+		if s.MatchString(what) {
+			return nil
+		}
+	}
+	return errors.New("the error doesn't say what was being done")
+}
+
+//go:embed harmless.txt
+var harmlessText []byte
+
+// row is a line of harmless.txt.
+type row struct {
+	call, site string
+	changes    []string // keys of the vector that may differ
+	used       bool
+}
+
+var rows = func() (list []*row) {
+	for s := bufio.NewScanner(bytes.NewReader(harmlessText)); s.Scan(); {
+		line := strings.TrimSpace(s.Text())
+		if line == "" || line[0] == '#' {
+			list = append(list, nil)
+			continue
+		}
+		head, reason, _ := strings.Cut(line, " — ")
+		f := strings.Fields(head)
+		if reason == "" || len(f) < 2 {
+			panic("harmless.txt: want CALL SITE [changes KEY…] — REASON: " + line)
+		}
+		r := &row{call: f[0], site: f[1]}
+		if len(f) > 3 && f[2] == "changes" {
+			r.changes = f[3:]
+		}
+		list = append(list, r)
+	}
+	return list
+}()
+
+// tolerated finds the row of a call; line 0 if there is none.
+func tolerated(c call) (line int, r *row) {
+	for i, r := range rows {
+		if r != nil && r.call == c.name && (r.site == "*" || r.site == strings.ReplaceAll(c.site, " ", "_")) {
+			r.used = true
+			return i + 1, r
+		}
+	}
+	return 0, nil
+}
+
+// covers tells whether the row allows all these differences.
+func (r *row) covers(diff []string) bool {
+	for _, d := range diff {
+		ok := false
+		for _, k := range r.keys() {
+			ok = ok || strings.HasPrefix(d, k)
+		}
+		if !ok {
+			return false
+		}
+	}
+	return true
+}
+
+func (r *row) keys() []string {
+	if r == nil {
+		return nil
+	}
+	return r.changes
+}
+
+// unused complains about rows that nothing needs any more.
+func unused(t *testing.T) {
+	for i, r := range rows {
+		if r != nil && !r.used {
+			t.Errorf("harmless.txt:%d: %s %s: no failure of it was harmless, remove the line", i+1, r.call, r.site)
+		}
+	}
+}
