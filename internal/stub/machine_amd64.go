@@ -1,0 +1,4 @@
+package stub
+
+// machine is what ELF calls this architecture.
+const machine = 62

@@ -1,0 +1,196 @@
+// Package stub has the program that is a machine's process 1 when the payload
+// is to be process 2 (--as-pid2): some 500 bytes of machine code, wrapped in an
+// ELF file of two pages that the launcher makes anew for each machine.
+//
+// The program starts process 2, reaps whatever dies, and ends the machine when
+// it is told to:
+//
+//   - SIGRTMIN+3, +4, +13 and +14 power it off, SIGINT, SIGRTMIN+5, +6, +15 and
+//     +16 reboot it: process 2 gets SIGTERM, SIGCONT and SIGHUP, and some time;
+//     then the kernel is asked. The first such signal counts. Other signals
+//     do nothing.
+//   - When process 2 ends by itself, process 1 ends with the same status, or
+//     with 255 if it was a signal.
+//
+// What process 2 runs stands in the ELF file's second segment, as data with
+// the addresses that it will have in memory, so that the program parses
+// nothing and shows nothing in its own arguments and environment. It is
+// position-dependent for the same reason.
+//
+// What it guarantees: nothing of the launcher's memory is in the image. It
+// refuses to know what a machine is, and how the file gets into memory that
+// nobody can write to.
+//
+// Room: child.
+package stub
+
+import (
+	"bytes"
+	"encoding/binary"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options say what process 2 is.
+type Options struct {
+	// Program is a path as process 1 sees it.
+	Program   string
+	Args, Env []string
+	// Terminal: standard input becomes the controlling terminal of process 2.
+	Terminal bool
+	// Grace is how long process 2 may take to end once it was asked to.
+	Grace time.Duration
+}
+
+// Name is what process 1 is called.
+const Name = "(sd-stubinit)"
+
+// Status is the descriptor on which the program tells a failure. It is closed
+// when process 2 runs the payload. All descriptors above must be closed before.
+const Status = 3
+
+// Step is something that can fail before the payload runs.
+type Step uint32
+
+// The steps, as the program counts them.
+const (
+	Fork Step = 1 + iota
+	Setsid
+	CtlTTY
+	Exec
+)
+
+// ReportSize is the length of what the program writes to Status.
+const ReportSize = 8
+
+// Report reads what the program wrote to Status.
+func Report(b []byte) (Step, unix.Errno) {
+	return Step(binary.LittleEndian.Uint32(b[4:])), unix.Errno(binary.LittleEndian.Uint32(b))
+}
+
+// Where the program finds itself. The code and the data are on pages of their
+// own where pages have 4 KiB, and addresses and places in the file agree for
+// pages of up to 64 KiB.
+const (
+	codeAddr  = 0x400000
+	blockAddr = 0x411000
+	blockAt   = 0x1000 // in the file
+	headSize  = 64 + 3*56
+)
+
+// block is what the program knows; the assembly refers to its fields by name.
+type block struct {
+	program, argv, envp uint64 // addresses
+	terminal            uint64
+	all, none           uint64 // sets of signals
+	poweroff, reboot    uint64 // numbers of signals, as bits
+	poweroffCmd         uint64
+	rebootCmd           uint64
+	magic1, magic2      uint64
+	grace               [4]uint64 // struct itimerval
+	name                [16]byte
+	root                [8]byte
+}
+
+// mark is what the assembly has behind its last instruction.
+const mark = 0x6c61756e63682e2e
+
+// rtmin is the first real-time signal as libc counts.
+const rtmin = 34
+
+func bits(signals ...int) (set uint64) {
+	for _, s := range signals {
+		set |= 1 << s
+	}
+	return set
+}
+
+// Image gives the ELF file.
+func Image(o Options) []byte {
+	b := block{
+		all:         ^uint64(0),
+		poweroff:    bits(rtmin+3, rtmin+4, rtmin+13, rtmin+14),
+		reboot:      bits(int(unix.SIGINT), rtmin+5, rtmin+6, rtmin+15, rtmin+16),
+		poweroffCmd: unix.LINUX_REBOOT_CMD_POWER_OFF,
+		rebootCmd:   unix.LINUX_REBOOT_CMD_RESTART,
+		magic1:      unix.LINUX_REBOOT_MAGIC1,
+		magic2:      unix.LINUX_REBOOT_MAGIC2,
+		grace:       [4]uint64{2: uint64(o.Grace / time.Second), 3: uint64(o.Grace % time.Second / time.Microsecond)},
+		root:        [8]byte{'/'},
+	}
+	if o.Terminal {
+		b.terminal = 1
+	}
+	copy(b.name[:], Name)
+
+	// Behind the block lie the arrays of addresses, then the strings.
+	at := uint64(blockAddr + binary.Size(b))
+	b.argv = at
+	b.envp = at + 8*uint64(len(o.Args)+1)
+	at = b.envp + 8*uint64(len(o.Env)+1)
+	var table, text []byte
+	put := func(s string) uint64 {
+		addr := at + uint64(len(text))
+		text = append(append(text, s...), 0)
+		return addr
+	}
+	for _, list := range [][]string{o.Args, o.Env} {
+		for _, s := range list {
+			table = binary.LittleEndian.AppendUint64(table, put(s))
+		}
+		table = binary.LittleEndian.AppendUint64(table, 0)
+	}
+	b.program = put(o.Program)
+	data := new(bytes.Buffer)
+	binary.Write(data, binary.LittleEndian, &b)
+	data.Write(table)
+	data.Write(text)
+	return file(code(), data.Bytes())
+}
+
+// header and segment are ELF's Elf64_Ehdr and Elf64_Phdr.
+type header struct {
+	Ident                      [16]byte
+	Type, Machine              uint16
+	Version                    uint32
+	Entry, Phoff, Shoff        uint64
+	Flags                      uint32
+	Ehsize, Phentsize, Phnum   uint16
+	Shentsize, Shnum, Shstrndx uint16
+}
+
+type segment struct {
+	Type, Flags                             uint32
+	Off, Vaddr, Paddr, Filesz, Memsz, Align uint64
+}
+
+// What is used of ELF's numbers. (Package debug/elf knows them too, but brings
+// decompression and DWARF with it.)
+const (
+	elf64, littleEndian, version = 2, 1, 1
+	executable                   = 2
+	load, gnuStack               = 1, 0x6474e551
+	x, w, r                      = 1, 2, 4
+)
+
+// file wraps code and data.
+func file(code, data []byte) []byte {
+	f := new(bytes.Buffer)
+	binary.Write(f, binary.LittleEndian, &header{
+		Ident: [16]byte{0x7f, 'E', 'L', 'F', elf64, littleEndian, version},
+		Type:  executable, Machine: machine, Version: version,
+		Entry: codeAddr + headSize, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 3,
+	})
+	size, n := headSize+uint64(len(code)), uint64(len(data))
+	binary.Write(f, binary.LittleEndian, []segment{
+		{load, r | x, 0, codeAddr, codeAddr, size, size, 0x10000},
+		{load, r, blockAt, blockAddr, blockAddr, n, n, 0x10000},
+		// Without it, some kernels make the stack executable.
+		{gnuStack, r | w, 0, 0, 0, 0, 0, 16},
+	})
+	f.Write(code)
+	f.Write(make([]byte, blockAt-f.Len()))
+	f.Write(data)
+	return f.Bytes()
+}
