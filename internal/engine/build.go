@@ -84,7 +84,7 @@ func (b *builder) build(l sys.Locked) (err error) {
 	}
 	defer func() {
 		// If it is gone, what failed here failed because of that.
-		if err != nil && b.proc.Failure() != nil {
+		if err != nil && b.proc != nil && b.proc.Failure() != nil {
 			err = b.failure()
 		}
 	}()
@@ -229,17 +229,48 @@ func (b *builder) failure() error {
 
 // ready waits until the first process has its namespaces.
 func (b *builder) ready() error {
-	n, err := sys.Read(b.statR, make([]byte, 1))
-	if err != nil {
-		return fmt.Errorf("hear from the first process: %w", err)
-	}
-	if n == 0 {
-		return b.failure()
+	for try := 0; ; try++ {
+		n, err := sys.Read(b.statR, make([]byte, 1))
+		if err != nil {
+			return fmt.Errorf("hear from the first process: %w", err)
+		}
+		if n > 0 {
+			break
+		}
+		if _, began := b.proc.Result(0); began || b.cgroup < 0 || try == births {
+			return b.failure()
+		}
+		if err := b.rebirth(); err != nil {
+			return err
+		}
 	}
 	if b.plan.Users.Private() {
 		return writeMaps(b.proc.PID, b.plan.Users.Range.Map())
 	}
 	return nil
+}
+
+// births is how often a stillborn process is tried again.
+const births = 32
+
+// rebirth starts the first process once more, after it was killed before it
+// did anything. The kernel counts how often a cgroup was killed by cgroup.kill,
+// and takes a process for one that just escaped such a kill when the cgroup it
+// is born into has another count than the one it comes from: no launcher in a
+// cgroup that was ever killed could have children elsewhere. Killing the
+// machine's cgroup, which is empty, makes it catch up.
+func (b *builder) rebirth() error {
+	if _, _, err := sys.Wait(b.proc.Pidfd); err != nil {
+		return fmt.Errorf("reap the first process: %w", err)
+	}
+	for _, n := range []int{b.proc.Pidfd, b.goW, b.statR} {
+		sys.Close(n)
+	}
+	b.proc = nil
+	if err := sys.WriteFile(b.cgroup, "cgroup.kill", "1"); err != nil {
+		return fmt.Errorf("write cgroup.kill of the machine's cgroup: %w", err)
+	}
+	return b.birth()
 }
 
 func writeMaps(pid int, m userns.Map) error {

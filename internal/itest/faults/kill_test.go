@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -90,6 +91,40 @@ func TestFaultKillLauncher(t *testing.T) {
 				t.Error(err)
 			}
 		})
+	}
+}
+
+// TestFaultKilledCgroup starts a machine from a cgroup whose processes were
+// killed by cgroup.kill before. The kernel remembers that, and kills what is
+// cloned from there into another cgroup.
+func TestFaultKilledCgroup(t *testing.T) {
+	w := theOne(t)
+	if w.cgroup == "" {
+		t.Skip("needs cgroup2")
+	}
+	if err := w.fresh(plain); err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(w.cgroup, "killed")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	defer removeCgroup(dir)
+	for range 3 {
+		if err := os.WriteFile(dir+"/cgroup.kill", []byte("1"), 0); err != nil {
+			t.Skip("needs cgroup.kill: ", err)
+		}
+	}
+	// The shell moves itself: cloned into that cgroup, it would be killed, too.
+	r, err := w.run(nil, "/bin/sh", append([]string{"-c", `echo $$ >"$0/cgroup.procs" && exec "$@"`, dir, w.launch}, append(plain.args, "/bin/true")...)...)
+	if err != nil || r.status != 0 {
+		t.Fatalf("%v %v", r, err)
+	}
+	if _, err := w.read(r.out); err != nil {
+		t.Error(err)
+	}
+	if err := w.cleanUp(); err != nil {
+		t.Error(err)
 	}
 }
 
