@@ -245,7 +245,9 @@ func cases() []*kase {
 	var all []*kase
 	add := func(c kase) { all = append(all, &c) }
 
-	// Directories of the tree itself.
+	// Directories of the tree itself. A few of the traps are tried every day,
+	// all of them in the hostile run.
+	few := func(b bad) bool { return strings.Contains("absolute link, relative link, loop, fifo", b.name) }
 	for _, b := range bads {
 		for _, name := range []string{"/proc", "/sys", "/dev", "/run"} {
 			kind := "no directory"
@@ -253,34 +255,39 @@ func cases() []*kase {
 				kind = "a symlink"
 			}
 			why := fmt.Sprintf("the tree's %s is %s", name, kind)
-			add(kase{name: "api" + name + " " + b.name, row: "A1", trap: put(name, b), refused: why})
+			add(kase{name: "api" + name + " " + b.name, row: "A1", trap: put(name, b), refused: why, slow: !few(b)})
 			if name == "/dev" {
-				add(kase{name: "terminal, api" + name + " " + b.name, row: "A2", trap: put(name, b), tty: true, refused: why})
+				add(kase{name: "terminal, api" + name + " " + b.name, row: "A2", trap: put(name, b), tty: true, refused: why, slow: b.name != "absolute link"})
 			}
 			if name == "/sys" {
-				add(kase{name: "network, api" + name + " " + b.name, row: "A1", trap: put(name, b), args: []string{"--private-network"}, refused: why})
+				add(kase{name: "network, api" + name + " " + b.name, row: "A1", trap: put(name, b), args: []string{"--private-network"}, refused: why, slow: b.name != "absolute link"})
 			}
 		}
-		c := kase{name: "api/tmp " + b.name, row: "A1", trap: put("/tmp", b), refused: "/tmp"}
+		c := kase{name: "api/tmp " + b.name, row: "A1", trap: put("/tmp", b), refused: "/tmp", slow: !few(b)}
 		add(c)
-		c = kase{name: "state/var " + b.name, row: "A1", trap: put("/var", b), args: []string{"--volatile=state"}, refused: "/var"}
+		c = kase{name: "state/var " + b.name, row: "A1", trap: put("/var", b), args: []string{"--volatile=state"}, refused: "/var", slow: !few(b)}
 		add(c)
 		for _, v := range []string{"no", "yes", "state", "overlay"} {
-			add(kase{name: "usr " + b.name + " volatile " + v, row: "A1", trap: put("/usr", b), args: []string{"--volatile=" + v}, refused: "it has no /usr directory"})
+			add(kase{name: "usr " + b.name + " volatile " + v, row: "A1", trap: put("/usr", b), args: []string{"--volatile=" + v}, refused: map[bool]string{false: "it has no /usr directory", true: "open /usr/bin of the tree: too many levels"}[b.name == "loop"],
+				slow: v == "state" || v == "overlay" || !few(b)})
 		}
 		// What lies below a directory that is always mounted over is never
 		// looked at.
 		for _, name := range []string{"/run/host", "/dev/pts", "/dev/shm", "/dev/console", "/dev/null", "/dev/ptmx", "/dev/mqueue", "/sys/fs", "/proc/sys", "/proc/kallsyms", "/run/host/inaccessible", "/dev/pts/0"} {
 			c := kase{name: "covered " + name + " " + b.name, row: "A2", trap: put(name, b)}
 			c.tty = strings.HasPrefix(name, "/dev/") && b.name != "magic link cwd"
-			c.slow = b.name != "absolute link" && b.name != "fifo" && b.name != "node" && !strings.Contains(name, "console")
+			c.slow = b.name != "absolute link" && !(name == "/dev/console" && few(b))
 			add(c)
 		}
 		// The files that the launcher reads.
-		add(kase{name: "machine-id " + b.name, row: "A10", trap: put("/etc/machine-id", b), check: randomID})
-		add(kase{name: "etc " + b.name, row: "A10", trap: put("/etc", b), check: randomID, slow: b.name == "magic link root"})
-		add(kase{name: "passwd " + b.name, row: "A9", trap: put("/etc/passwd", b), args: []string{"--user=bob"}, refused: `the user "bob"`})
-		add(kase{name: "group " + b.name, row: "A9", trap: put("/etc/group", b), args: []string{"--user=bob"}, refused: `the groups of "bob"`})
+		c = kase{name: "machine-id " + b.name, row: "A10", trap: put("/etc/machine-id", b), check: randomID, slow: !few(b)}
+		if b.name == "socket" {
+			c.refused, c.check = "read /etc/machine-id of the tree", nil
+		}
+		add(c)
+		add(kase{name: "etc " + b.name, row: "A10", trap: put("/etc", b), check: randomID, slow: !few(b)})
+		add(kase{name: "passwd " + b.name, row: "A9", trap: put("/etc/passwd", b), args: []string{"--user=bob"}, refused: `the user "bob"`, slow: !few(b)})
+		add(kase{name: "group " + b.name, row: "A9", trap: put("/etc/group", b), args: []string{"--user=bob"}, refused: `the groups of "bob"`, slow: !few(b)})
 	}
 	// A missing group file is none: a link that leads nowhere is the same.
 	for _, c := range all {
@@ -310,7 +317,8 @@ func cases() []*kase {
 				for i, mode := range modes {
 					c := kase{row: "A1", args: append([]string{strings.ReplaceAll(k.arg, "@", place)}, mode...), trap: put("/srv/trap", b)}
 					c.name = fmt.Sprintf("%s on %s%s %s", k.name, b.name, strings.TrimPrefix(place, "/srv/trap"), strings.Join(mode, " "))
-					c.slow = i > 0 && !(b.name == "absolute link" || k.name == "tmpfs" && b.name == "relative link")
+					c.slow = !few(b) && !(k.name == "tmpfs" && i == 0) || i > 0 && !(k.name == "tmpfs" && b.name == "absolute link") ||
+						i == 0 && strings.Contains("bind-ro, overlay", k.name) && b.name != "absolute link"
 					last := place == "/srv/trap"
 					at := strings.Replace(place, "/srv/trap", b.leads, 1)
 					switch {
@@ -499,9 +507,9 @@ func cases() []*kase {
 
 	// A12, B2: descriptors.
 	for n := 3; n <= 64; n++ {
-		slow := n > 12 && n != 20 && n != 64
+		slow := n > 5 && n != 64
 		add(kase{name: fmt.Sprintf("chdir to descriptor %d", n), row: "A12", leak: 61, slow: slow, args: []string{fmt.Sprintf("--chdir=/proc/self/fd/%d", n)}, refused: "lies in /proc"})
-		add(kase{name: fmt.Sprintf("chdir to a link to descriptor %d", n), row: "A12", leak: 61, slow: slow && n != 7 || n > 8, args: []string{"--chdir=/srv/dir"}, trap: put("/srv/dir", bad{make: linkTo(fmt.Sprintf("/proc/self/fd/%d", n))}), refused: "change to /srv/dir"})
+		add(kase{name: fmt.Sprintf("chdir to a link to descriptor %d", n), row: "A12", leak: 61, slow: slow && n != 7, args: []string{"--chdir=/srv/dir"}, trap: put("/srv/dir", bad{make: linkTo(fmt.Sprintf("/proc/self/fd/%d", n))}), refused: "change to /srv/dir"})
 	}
 	add(kase{name: "chdir to a link to the canary", row: "A12", args: []string{"--chdir=/srv/dir"}, trap: put("/srv/dir", bads[0]), refused: "change to /srv/dir"})
 	add(kase{name: "chdir to the canary", row: "A12", args: []string{"--chdir=/box/canary"}, refused: "change to /box/canary"})
@@ -532,6 +540,7 @@ func cases() []*kase {
 	}
 	add(kase{name: "caller's keys", row: "B9", env: []string{"SYSTEMD_SECCOMP=0"}})
 	add(kase{name: "the tree is swapped while it is looked at", row: "A1", alone: swapTree})
+	add(kase{name: "/usr is swapped while it is looked at", row: "A1", alone: swapUsr})
 	add(kase{name: "a launcher that is killed writes no core", row: "B3", alone: noCore})
 
 	// Kinds.
@@ -632,6 +641,45 @@ func swapTree(w *world, bin string) string {
 					return fmt.Sprintf("planned for the tree %s, ran in %s", have, id)
 				}
 			}
+		}
+	}
+	if ran == 0 || refused == 0 {
+		return fmt.Sprintf("%d ran and %d were refused: the swap was never met", ran, refused)
+	}
+	return ""
+}
+
+// swapUsr starts machines that only get the tree's /usr, while that is by turns
+// a directory and a link to a directory of the host's.
+func swapUsr(w *world, bin string) string {
+	const host = "/box/other"
+	defer os.RemoveAll(host)
+	err := errors.Join(os.MkdirAll(host+"/bin", 0o755), os.Link("/box/bin/payload", host+"/bin/payload"),
+		os.WriteFile(host+"/secret", []byte(bait), 0o600), os.Symlink(host, w.tree+"/link"))
+	if err != nil {
+		return err.Error()
+	}
+	dir, err := unix.Open(w.tree, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err.Error()
+	}
+	stop := swapAt(dir, "usr", "link", 0)
+	defer stop()
+	c := &kase{args: []string{"--volatile=yes"}}
+	ran, refused := 0, 0
+	for range 60 {
+		r, err := w.start(bin, c)
+		switch {
+		case err != nil:
+			return err.Error()
+		case r.view == nil && r.status == 1 && strings.HasPrefix(r.errs, "launch: "):
+			refused++
+		case r.view == nil:
+			return fmt.Sprintf("neither ran nor was refused: status %d, %s", r.status, r.errs)
+		case len(r.view.Found) > 0:
+			return fmt.Sprintf("a directory of the host's is the machine's /usr: %q", r.view.Found)
+		default:
+			ran++
 		}
 	}
 	if ran == 0 || refused == 0 {

@@ -56,7 +56,7 @@ var mutants = []mutant{
 	}},
 	{"no targets", "too much: missing targets and directories are not made", []edit{
 		{resolveGo, "err == nil || err != unix.ENOENT || s.Mode == 0 {", "true {"},
-		{attachGo, "err := t.entry(t.root, e)", "var err error"},
+		{attachGo, "err := t.entry(t.root, e)", "err := error(nil)\n	_ = e"},
 	}},
 	{"API links", "links are allowed for /proc, /sys, /dev and /run", []edit{
 		{resolveGo, "	switch target {\n	case \"/proc\"", "	switch \"\" {\n	case \"/proc\""},
@@ -68,17 +68,17 @@ var mutants = []mutant{
 		{attachGo, "	switch s.Do {\n	case plan.Layer:", "	if s.Target == \"/dev\" && s.Do == plan.Mount {\n		n, err := t.resolve(s.Target)\n		if err != nil {\n			return err\n		}\n		defer sys.Close(n)\n		return t.fill(n, s.Content)\n	}\n	switch s.Do {\n	case plan.Layer:"},
 	}},
 	{"mask nodes", "the nodes for masks are taken from the machine's /run", []edit{
-		{attachGo, "from, err = sys.Openat2(t.empty, name, unix.O_PATH|unix.O_NOFOLLOW, 0,\n			unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV)", `from, err = t.resolve("/run/host/inaccessible/" + name)`},
+		{attachGo, "from, err = sys.Openat2(t.runHost, \"inaccessible/\"+name, unix.O_PATH|unix.O_NOFOLLOW, 0,\n			unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV)", `from, err = t.resolve("/run/host/inaccessible/" + name)`},
 	}},
 	{"masks", "nothing is masked", []edit{
 		{attachGo, "	to, err := t.resolve(s.Target)\n	if err == unix.ENOENT && s.Lenient {", "	if s.Lenient {\n		return nil\n	}\n	to, err := t.resolve(s.Target)\n	if err == unix.ENOENT && s.Lenient {"},
 	}},
-	{"umount once", "what lies over the root is taken away once, and nobody looks", []edit{
-		{attachGo, "for range t.seats {", "for range 1 {"},
+	{"host's root", "the host's root stays over the machine's, and nobody looks", []edit{
+		{attachGo, "	if err := sys.Umount(\".\", unix.MNT_DETACH); err != nil {\n		return fmt.Errorf(\"let go", "	if err := error(nil); err != nil {\n		return fmt.Errorf(\"let go"},
 		{attachGo, "return t.alone()", "return nil"},
 	}},
-	{"umount once, alone", "what lies over the root is taken away once", []edit{
-		{attachGo, "for range t.seats {", "for range 1 {"},
+	{"host's root, alone", "the host's root stays over the machine's", []edit{
+		{attachGo, "	if err := sys.Umount(\".\", unix.MNT_DETACH); err != nil {\n		return fmt.Errorf(\"let go", "	if err := error(nil); err != nil {\n		return fmt.Errorf(\"let go"},
 	}},
 	{"alone", "nobody looks whether something lies over the root", []edit{
 		{attachGo, "return t.alone()", "return nil"},
@@ -121,8 +121,8 @@ var mutants = []mutant{
 		{limitGo, "if st.Mode&unix.S_IFMT != unix.S_IFREG {", "if false {"},
 	}},
 	{"program kind", "the program may be anything", []edit{
-		{payloadGo, "if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o111 != 0 {", "if true {"},
-		{payloadGo, "			if err != nil {\n				continue\n			}\n			st, err := sys.Statx", "			if err != nil {\n				return file, nil\n			}\n			st, err := sys.Statx"},
+		{payloadGo, "if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o111 != 0 {", "if true {"},
+		{payloadGo, "			switch err {\n			case nil:\n			case unix.ENOENT, unix.ENOTDIR, unix.ELOOP,", "			switch err {\n			case unix.ENOENT, unix.ELOOP:\n				return file, nil\n			case nil:\n			case unix.ENOTDIR,"},
 	}},
 	{"big files", "files are read whatever their size", []edit{
 		{payloadGo, `"/etc/passwd", inTree, 1<<20`, `"/etc/passwd", inTree, 1<<40`},
@@ -153,6 +153,9 @@ var mutants = []mutant{
 	{"pin", "the tree may be another one than was looked at", []edit{
 		{attachGo, "if err := same(n, t.Pin); err != nil {", "if false {\n			var err error"},
 	}},
+	{"part", "the tree's /usr is bound by its path", []edit{
+		{attachGo, `if s.Part != "" {`, "if false {"},
+	}},
 	{"kinds", "what goes onto what is left to the kernel", []edit{
 		{attachGo, "(have == unix.S_IFDIR) != (kind == unix.S_IFDIR)", "false"},
 	}},
@@ -160,7 +163,7 @@ var mutants = []mutant{
 		{attachGo, "	if s.Attr != 0 {\n		if err := setattr(n, s.Attr, s.Recursive)", "	if s.Attr != 0 && s.Source.InRoot {\n		if err := setattr(n, s.Attr, s.Recursive)"},
 	}},
 	{"flags of the tree", "the tree itself is never made read-only", []edit{
-		{attachGo, `	if s.Target == "/" {`, "	if s.Target == \"/\" {\n		return nil\n	}\n	if s.Target == \"/\" {"},
+		{attachGo, "		return setattr(t.root, s.Attr, s.Recursive)", "		return nil"},
 	}},
 	{"layer", "the throw-away layer is left out", []edit{
 		{attachGo, "		return t.layer(s)", "		return nil"},
@@ -307,6 +310,10 @@ func runMutant(t *testing.T, m mutant, list []*kase) []string {
 			w = nil
 		}
 		faults[i] = fault
+		if fault != "" {
+			first, rest, _ := strings.Cut(fault, "\n")
+			t.Logf("%s %s: %s %.200s", c.row, c.name, first, rest)
+		}
 	}
 	return faults
 }
@@ -331,15 +338,7 @@ func table(t *testing.T, ms []mutant, list []*kase, red [][]string, whole bool) 
 		if red[i][plain] != "" {
 			broad = " (a plain machine, too)"
 		}
-		first := slices.IndexFunc(red[i], func(f string) bool { return f != "" })
 		fmt.Fprintf(&b, "%2d %-20s %4d red%s: %s\n", i+1, m.name, n, broad, m.what)
-		if first >= 0 && os.Getenv("LAUNCH_MUTANTS") != "" {
-			for k, f := range red[i] {
-				if f != "" {
-					fmt.Fprintf(&b, "      %s: %.300s\n", list[k].name, f)
-				}
-			}
-		}
 		if n == 0 {
 			used["mutant "+m.name] = true
 			if excused["mutant "+m.name] == "" {

@@ -398,7 +398,7 @@ func (w *world) start(bin string, c *kase) (result, error) {
 	if err := cmd.Start(); err != nil {
 		return result{}, err
 	}
-	kill := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() })
+	kill := time.AfterFunc(15*time.Second, func() { cmd.Process.Kill() })
 	if c.during != nil {
 		c.during(cmd.Process)
 	}

@@ -1,0 +1,133 @@
+package hostile
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// checked is a launcher that looks whether a path of the tree leads outside,
+// and then uses it by name: right in every still tree, wrong in one that moves.
+var checked = mutant{"checked, then used", "paths are checked and then looked up again", []edit{
+	{resolveGo, "func (t *Tree) resolve(target string) (int, error) {\n	return sys.Openat2(t.root, target, unix.O_PATH, 0, inRoot)", `func (t *Tree) checked(target string, flags int) (int, error) {
+	n, err := sys.Openat2(t.root, target, flags, 0, inRoot|unix.RESOLVE_NO_SYMLINKS)
+	if err != nil {
+		return -1, err
+	}
+	sys.Close(n)
+	return sys.Openat2(t.root, "."+target, flags, 0, 0)
+}
+
+func (t *Tree) resolve(target string) (int, error) {
+	return t.checked(target, unix.O_PATH)`},
+	{resolveGo, `sys.Openat2(t.root, done+"/", unix.O_PATH|unix.O_DIRECTORY, 0, inRoot)`, `t.checked(done+"/", unix.O_PATH|unix.O_DIRECTORY)`},
+}}
+
+// race starts machines while a component of their mount targets is by turns a
+// directory and a link to the canary, and gives the first escape. It ends with
+// the escape, or when both numbers are reached, or after the time.
+func race(t *testing.T, bin string, starts, swaps int, limit time.Duration) (escape string, started, swapped, ran int) {
+	w := newWorld(t, true)
+	c := &kase{args: []string{"--tmpfs=/srv/trap/a:size=8192k", "--tmpfs=/srv/trap/b/c:size=8192k", "--tmpfs=/srv/trap/d/e/f:size=8192k"}}
+	const mounts = 3
+	w.do(func() {
+		srv := w.tree + "/srv"
+		err := errors.Join(w.grow(false), os.Mkdir(srv+"/trap", 0o755), os.Symlink("/box/canary/dir", srv+"/link"), os.MkdirAll(w.tree+"/box/canary/dir", 0o755))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		dir, err := unix.Open(srv, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		os.Mkdir("/run/launch", 0o700)
+		if _, err := w.start(bin, &kase{}); err != nil {
+			t.Error(err)
+			return
+		}
+		before := w.host()
+		stop := swapAt(dir, "trap", "link", 0)
+		begin := time.Now()
+		for ; escape == "" && time.Since(begin) < limit; started++ {
+			// The swapper is not asked, since it would have to stop; it is
+			// far ahead after so many starts.
+			if started >= starts && time.Since(begin) > time.Duration(swaps)*10*time.Microsecond {
+				break
+			}
+			r, err := w.start(bin, c)
+			switch {
+			case err != nil:
+				escape = err.Error()
+			case r.view != nil:
+				ran++
+				n := 0
+				for _, m := range r.view.Mounts {
+					if strings.Contains(m.Super, "size=8192k") {
+						n++
+					}
+				}
+				if n != mounts {
+					escape = "a mount of the machine's went elsewhere"
+				}
+			case r.status != 1 || !strings.HasPrefix(r.errs, "launch: "):
+				escape = "neither ran nor was refused: " + r.errs
+			}
+			if d := changes(before, w.host()); d != "" && escape == "" {
+				escape = "the host changed: " + d
+			}
+			// What was made inside is taken away, so that it is missing again.
+			for _, d := range []string{srv + "/trap", srv + "/link", w.tree + "/box/canary/dir"} {
+				for _, name := range []string{"a", "b", "d"} {
+					if strings.HasPrefix(d, srv) {
+						var st unix.Stat_t
+						if unix.Lstat(d, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
+							continue
+						}
+					}
+					removeBelow(d, name)
+				}
+			}
+		}
+		swapped = stop()
+	})
+	return escape, started, swapped, ran
+}
+
+// removeBelow removes d/name and what is in it; d is never followed as a link.
+func removeBelow(d, name string) {
+	n, err := unix.Open(d, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(n)
+	for _, p := range []string{name + "/e/f", name + "/e", name + "/c", name} {
+		unix.Unlinkat(n, p, unix.AT_REMOVEDIR)
+	}
+}
+
+// TestHostileSwap: nothing escapes from a tree that moves, and the test can
+// tell, since a launcher that checks first and uses then does not last.
+func TestHostileSwap(t *testing.T) {
+	if !hostileRun() {
+		t.Skip("the swap race runs by: make hostile")
+	}
+	escape, started, swapped, ran := race(t, launcher, 200, 100_000, 10*time.Minute)
+	t.Logf("%d starts, %d of them ran, %d swaps", started, ran, swapped)
+	if escape != "" {
+		t.Errorf("after %d starts and %d swaps: %s", started, swapped, escape)
+	} else if started < 200 || swapped < 100_000 || ran == 0 {
+		t.Errorf("%d starts (%d ran) and %d swaps: too few to say anything", started, ran, swapped)
+	}
+	begin := time.Now()
+	escape, started, swapped, ran = race(t, checked.build(t), 1<<30, 0, time.Minute)
+	t.Logf("%s: %d starts, %d of them ran, %d swaps, %v: %s", checked.name, started, ran, swapped, time.Since(begin).Round(time.Millisecond), escape)
+	if escape == "" {
+		t.Error("a launcher that checks paths and then looks them up again lasted a minute: the race is never met")
+	}
+}
