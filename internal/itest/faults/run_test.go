@@ -32,6 +32,8 @@ type machine struct {
 	// directories: mount points in the tree, what an overlay puts into its
 	// upper directory.
 	grows []string
+	// drifts: the calls after the payload's exec are not the same each time.
+	drifts bool
 }
 
 const (
