@@ -406,7 +406,9 @@ func mapNamespace(l sys.Locked, m userns.Map) (int, error) {
 // chown gives a tree to the machine's users, with all that is mounted in it,
 // as systemd-nspawn does.
 func (b *builder) chown(rootfd int) error {
-	_, err := shift.Recursive(rootfd, b.plan.Users.Range, shift.Options{Mounts: true, Links: true})
+	// Files with names outside are not the tree's to give away: a hard link to
+	// /etc/shadow would make the machine its owner.
+	_, err := shift.Recursive(rootfd, b.plan.Users.Range, shift.Options{Mounts: true})
 	return err
 }
 
