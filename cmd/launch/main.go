@@ -74,6 +74,7 @@ func start(req cli.Request, env []string, cwd string) int {
 		Place:    settings.Place{Cwd: cwd, Env: env},
 		Hostname: host.Hostname,
 		Files:    req.Files,
+		PID2:     true,
 		Images:   probe.Image,
 	}
 	assignments, unread, err := withFile(req, around)

@@ -37,6 +37,9 @@ type Options struct {
 	ShareFiles bool
 	// Cgroup is a descriptor of the cgroup (v2) to start in, or 0.
 	Cgroup int
+	// PID is the child's number in its own pid namespace, or 0: the next one.
+	// One that is given leaves the next one to whoever is born next.
+	PID int32
 }
 
 // Process is a started child.
@@ -46,6 +49,7 @@ type Process struct {
 	prog  *Program
 	stack []byte
 	pidfd int32 // as the kernel writes it
+	pid   int32 // as the kernel reads it
 }
 
 // Start clones a child that runs the program. All signals are blocked in it;
@@ -67,6 +71,10 @@ func Start(_ sys.Locked, p *Program, o Options) (*Process, error) {
 	if o.Cgroup > 0 {
 		args.flags |= cloneIntoCgroup
 		args.cgroup = uint64(o.Cgroup)
+	}
+	if o.PID > 0 {
+		c.pid = o.PID
+		args.setTID, args.setTIDSize = uint64(uintptr(unsafe.Pointer(&c.pid))), 1
 	}
 	if err := sys.Count("clone3"); err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 	"launch/internal/notify"
 	"launch/internal/plan"
 	"launch/internal/state"
+	"launch/internal/stub"
 	"launch/internal/sys"
 	"launch/mount"
 	"launch/mount/attach"
@@ -41,6 +42,7 @@ type builder struct {
 	filters [][]unix.SockFilter
 	idmaps  int // the user namespace for id-mapped mounts, -1 before it is needed
 	user    user
+	stub    *stubFile // where the payload is process 2
 }
 
 // root is the host's id of the machine's root user.
@@ -66,6 +68,7 @@ func (b *builder) build(l sys.Locked) (err error) {
 		if b.idmaps >= 0 {
 			sys.Close(b.idmaps)
 		}
+		b.stub.close()
 	}()
 	t := b.tree
 	t.Pin, t.UID, t.GID = b.opt.Pin, b.root(), b.root()
@@ -184,6 +187,11 @@ func (b *builder) birth() (err error) {
 	}
 	if b.statR, b.statW, err = sys.Pipe(); err != nil {
 		return fmt.Errorf("make the status pipe: %w", err)
+	}
+	if len(b.plan.Second) > 0 {
+		if b.stub, err = newStub(); err != nil {
+			return fmt.Errorf("make a file for process 1: %w", err)
+		}
 	}
 	b.prog = child.New(programMax)
 	var flags uint64
@@ -315,13 +323,17 @@ func (b *builder) join() error {
 	return nil
 }
 
+// passing is the number, in the machine, of a process that is gone before the
+// payload runs: not 2, which may be the payload's.
+const passing = 300
+
 // procFS opens a procfs context of the machine's pid namespace: a process that
 // is born into the namespace does, and shares its descriptors with us.
 func (b *builder) procFS() (int, error) {
 	p := child.New(4)
 	p.Add("open a proc file system", unix.SYS_FSOPEN, p.String("proc"), unix.FSOPEN_CLOEXEC)
 	p.Add("end", unix.SYS_EXIT_GROUP, 0)
-	c, err := child.Start(b.l, p, child.Options{ShareFiles: true})
+	c, err := child.Start(b.l, p, child.Options{ShareFiles: true, PID: passing})
 	if err != nil {
 		return -1, err
 	}
@@ -457,17 +469,27 @@ func (b *builder) release() error {
 		}
 		after = after || op.Call == plan.Go
 	}
+	if b.stub != nil {
+		if err := b.stub.write(b.image()); err != nil {
+			return fmt.Errorf("write the file of process 1: %w", err)
+		}
+	}
 	if err := sys.WriteString(b.goW, "g"); err != nil {
 		return fmt.Errorf("let the first process go: %w", err)
 	}
 	b.pty.CloseSlave()
 	// The pipe closes when the payload is executed, or when the process ends
-	// before.
-	if _, err := sys.Read(b.statR, make([]byte, 1)); err != nil {
+	// before. What is said on it is the stub's, about process 2.
+	report := make([]byte, stub.ReportSize)
+	n, err := sys.Read(b.statR, report)
+	if err != nil {
 		return fmt.Errorf("hear from the first process: %w", err)
 	}
 	sys.Close(b.statR)
 	sys.Close(b.goW)
+	if n == len(report) {
+		return b.secondFailure(report)
+	}
 	if f := b.proc.Failure(); f != nil {
 		return b.failure()
 	}

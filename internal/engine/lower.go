@@ -9,12 +9,17 @@ import (
 
 	"launch/internal/child"
 	"launch/internal/plan"
+	"launch/internal/stub"
 	"launch/internal/sys"
 	"launch/settings"
 )
 
-// statusFd is where the status pipe is once all other descriptors are closed.
-const statusFd = 3
+// statusFd is where the status pipe is once all other descriptors are closed,
+// stubFd where the stub's file is, if there is one.
+const (
+	statusFd = stub.Status
+	stubFd   = statusFd + 1
+)
 
 // lower turns one step of the plan's program into ops.
 func (b *builder) lower(op plan.Op) error {
@@ -62,11 +67,21 @@ func (b *builder) lower(op plan.Op) error {
 			}
 		}
 		// Out of the way of the fixed number below: dup3 onto itself fails.
-		add(unix.SYS_DUP3, uintptr(b.statW), statusFd, unix.O_CLOEXEC)
+		if b.stub == nil {
+			add(unix.SYS_DUP3, uintptr(b.statW), statusFd, unix.O_CLOEXEC)
+		} else {
+			// The stub tells on it whether process 2 could run the payload.
+			add(unix.SYS_DUP3, uintptr(b.statW), statusFd, 0)
+			add(unix.SYS_DUP3, uintptr(b.stub.run), stubFd, unix.O_CLOEXEC)
+		}
 	case plan.CtlTTY:
 		add(unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
 	case plan.CloseRest:
-		add(unix.SYS_CLOSE_RANGE, statusFd+1, ^uintptr(0)>>32, 0)
+		first := uintptr(statusFd + 1)
+		if b.stub != nil {
+			first = stubFd + 1
+		}
+		add(unix.SYS_CLOSE_RANGE, first, ^uintptr(0)>>32, 0)
 	case plan.Rlimit:
 		add(unix.SYS_PRLIMIT64, 0, uintptr(op.A), child.Keep(p, &unix.Rlimit{Cur: op.B, Max: op.C}), 0)
 	case plan.Umask:
@@ -116,6 +131,8 @@ func (b *builder) lower(op plan.Op) error {
 	case plan.Exec:
 		u := b.user
 		add(unix.SYS_EXECVE, p.String(u.program), p.Strings(u.args...), p.Strings(u.env...))
+	case plan.ExecStub:
+		add(unix.SYS_EXECVEAT, stubFd, p.String(""), p.Strings(stub.Name), p.Strings(b.plan.Payload.StubEnv...), unix.AT_EMPTY_PATH)
 	default:
 		return fmt.Errorf("the program has a step that this launch doesn't know: %s", op.Call)
 	}

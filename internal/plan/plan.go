@@ -35,9 +35,12 @@ type Plan struct {
 	Steps      []Step           `json:"steps"`
 	Effects    []Effect         `json:"effects"`
 	Program    []Op             `json:"program"`
-	Filters    []Filter         `json:"filters,omitempty"`
-	Payload    Payload          `json:"payload"`
-	Stop       Stop             `json:"stop"`
+	// Second is what process 2 does where the payload isn't process 1: the
+	// stub does it, Program ends with it.
+	Second  []Op     `json:"second,omitempty"`
+	Filters []Filter `json:"filters,omitempty"`
+	Payload Payload  `json:"payload"`
+	Stop    Stop     `json:"stop"`
 	// NotifyReady: the service manager is told that the machine is ready only
 	// when its first process says so.
 	NotifyReady bool `json:"notify_ready,omitempty"`
@@ -182,8 +185,10 @@ type Payload struct {
 	// its last component with a dash before it (a login shell).
 	Args []string `json:"args"`
 	// Env is complete but for HOME, USER and LOGNAME where User is named.
-	Env  []string `json:"env"`
-	User string   `json:"user,omitempty"`
+	Env []string `json:"env"`
+	// StubEnv is the environment of process 1 where that is the stub.
+	StubEnv []string `json:"stub_env,omitempty"`
+	User    string   `json:"user,omitempty"`
 	// Dir may be Home.
 	Dir string `json:"dir"`
 	// Origins, for errors.
@@ -224,6 +229,8 @@ const (
 	Chdir      Call = "chdir"
 	Unblock    Call = "unblock-signals"
 	Exec       Call = "exec"
+	ExecStub   Call = "exec-stub"
+	Fork       Call = "fork"
 )
 
 // Op is one step of the program that becomes the payload.

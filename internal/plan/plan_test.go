@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -59,6 +60,7 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 	"map": func(s *settings.Settings, f *facts.Facts) {
 		s.Users = settings.Users{Mode: userns.Fixed, Range: userns.Range{Start: 1310720, Size: 65536}, Ownership: userns.MapIt}
 	},
+	"as-pid2":          func(s *settings.Settings, f *facts.Facts) { s.Exec.Mode = settings.PID2 },
 	"network":          func(s *settings.Settings, f *facts.Facts) { s.Network.Private = true },
 	"read-only":        func(s *settings.Settings, f *facts.Facts) { s.Image.ReadOnly = true },
 	"volatile-yes":     func(s *settings.Settings, f *facts.Facts) { s.Image.Volatile = settings.VolatileYes },
@@ -150,12 +152,13 @@ func TestProperties(t *testing.T) {
 				}
 				seen[s.World] = append(seen[s.World], s.Target)
 			}
-			for i, op := range p.Program {
+			ops := slices.Concat(p.Program, p.Second)
+			for i, op := range ops {
 				if op.Origin == (origin.Origin{}) || op.Text == "" {
 					t.Errorf("op %d (%s) lacks words or origin", i+1, op.Call)
 				}
 			}
-			if last := p.Program[len(p.Program)-1]; last.Call != Exec {
+			if last := ops[len(ops)-1]; last.Call != Exec {
 				t.Errorf("the program ends in %s", last.Call)
 			}
 		})
@@ -167,8 +170,9 @@ func TestProperties(t *testing.T) {
 // before the sets that a change of user would clear, the death signal after.
 func TestOrderOfProgram(t *testing.T) {
 	at := func(p *Plan, c Call, from int) int {
-		for i := from; i < len(p.Program); i++ {
-			if p.Program[i].Call == c {
+		ops := slices.Concat(p.Program, p.Second)
+		for i := from; i < len(ops); i++ {
+			if ops[i].Call == c {
 				return i
 			}
 		}

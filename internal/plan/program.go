@@ -18,6 +18,9 @@ var inits = []string{"/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/sbin/
 // DefaultPath is the PATH of a payload.
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+// container is how programs inside recognise where they are.
+const container = "container=systemd-nspawn"
+
 // payload plans what the machine runs.
 func (c *compiler) payload() {
 	e := c.Settings.Exec
@@ -58,7 +61,7 @@ func (c *compiler) payload() {
 		}
 	}
 	host := c.Facts.Host
-	env := []string{defaultPath, "container=systemd-nspawn"}
+	env := []string{defaultPath, container}
 	if c.pty() && host.Term != "" && host.Term != "dumb" {
 		env = append(env, "TERM="+host.Term)
 		if host.Colorterm != "" {
@@ -85,6 +88,9 @@ func (c *compiler) payload() {
 		env = SetEnv(env, a)
 	}
 	p.Env = env
+	if e.Mode == settings.PID2 {
+		p.StubEnv = []string{container, "container_uuid=" + c.Plan.ID}
+	}
 	c.Plan.Stop.Signal = e.KillSignal
 	if e.KillSignal == 0 && e.Mode == settings.Boot {
 		c.Plan.Stop.Signal = 34 + 3 // SIGRTMIN+3 as libc counts: systemd's halt
@@ -180,15 +186,17 @@ func (c *compiler) bounding() uint64 {
 
 // program plans the first process.
 func (c *compiler) program() {
+	list := &c.Program
 	op := func(call Call, o origin.Origin, a, b, d uint64, format string, args ...any) {
 		if o == (origin.Origin{}) {
 			o = c.base
 		}
-		c.Program = append(c.Program, Op{Call: call, Text: fmt.Sprintf(format, args...), A: a, B: b, C: d, Origin: o})
+		*list = append(*list, Op{Call: call, Text: fmt.Sprintf(format, args...), A: a, B: b, C: d, Origin: o})
 	}
 	none := origin.Origin{}
 	s := c.Settings
 	private := c.Plan.Users.Private()
+	two := s.Exec.Mode == settings.PID2
 	// Here: own pid, ipc and uts namespace (and user namespace), the host's
 	// mount namespace as the launcher's thread has it. The launcher goes on
 	// with the mounts meanwhile.
@@ -210,7 +218,7 @@ func (c *compiler) program() {
 	op(Setsid, none, 0, 0, 0, "begin a session")
 	op(Keyring, none, 0, 0, 0, "join a new session keyring")
 	op(Stdio, c.from("console"), 0, 0, 0, "set up standard input and output")
-	if c.pty() {
+	if c.pty() && !two {
 		op(CtlTTY, c.from("console"), 0, 0, 0, "take the terminal")
 	}
 	for _, l := range c.limits() {
@@ -250,6 +258,17 @@ func (c *compiler) program() {
 	// find a descriptor of the launcher's.
 	op(CloseRest, none, 0, 0, 0, "close all other descriptors")
 	op(Chdir, c.from("chdir"), 0, 0, 0, "change to %s", dirWord(c.Plan.Payload.Dir))
+	if two {
+		// Both processes have the same rights: the payload's. Process 1 has no
+		// terminal, so that process 2 can take it.
+		op(ExecStub, c.from("as-pid2"), 0, 0, 0, "exec the stub as process 1")
+		list = &c.Second
+		op(Fork, c.from("as-pid2"), 0, 0, 0, "fork process 2")
+		op(Setsid, none, 0, 0, 0, "begin a session as process 2")
+		if c.pty() {
+			op(CtlTTY, c.from("console"), 0, 0, 0, "take the terminal as process 2")
+		}
+	}
 	op(Unblock, none, 0, 0, 0, "unblock signals")
 	op(Exec, none, 0, 0, 0, "exec %s", strings.Join(c.Plan.Payload.Candidates, " or "))
 }

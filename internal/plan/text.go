@@ -31,6 +31,9 @@ func (p *Plan) Print(w io.Writer) error {
 	for i, op := range p.Program {
 		fmt.Fprintf(b, "child %02d  %-19s %-68q %s\n", i+1, op.Call, op.Text, op.Origin)
 	}
+	for i, op := range p.Second {
+		fmt.Fprintf(b, "second %02d %-19s %-68q %s\n", i+1, op.Call, op.Text, op.Origin)
+	}
 	for i, f := range p.Filters {
 		for _, line := range f.Describe() {
 			fmt.Fprintf(b, "filter %d %s\n", i+1, line)
@@ -39,6 +42,9 @@ func (p *Plan) Print(w io.Writer) error {
 	fmt.Fprintf(b, "payload %s\n", strings.Join(p.Payload.Args, " "))
 	for _, e := range p.Payload.Env {
 		fmt.Fprintf(b, "env     %s\n", e)
+	}
+	for _, e := range p.Payload.StubEnv {
+		fmt.Fprintf(b, "env of process 1 %s\n", e)
 	}
 	for _, n := range p.Notes {
 		fmt.Fprintf(b, "note    %s\n", n)
