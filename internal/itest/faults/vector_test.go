@@ -43,7 +43,7 @@ func (w *world) read(out string) (vector, error) {
 		}
 	}
 	delete(v, "file.mountinfo")
-	for i, line := range strings.Split(strings.TrimSpace(raw["file"]["mountinfo"]), "\n") {
+	for line := range strings.Lines(raw["file"]["mountinfo"]) {
 		f := strings.Fields(line)
 		if len(f) < 9 {
 			return nil, fmt.Errorf("a line of mountinfo: %q", line)
@@ -51,8 +51,13 @@ func (w *world) read(out string) (vector, error) {
 		if i := slices.Index(f, "cgroup2"); i > 0 && i == len(f)-3 {
 			f[len(f)-1] = "rw" // the host's own, and not the same all day
 		}
+		// By where it is; what is mounted over it comes after it.
+		key := "mount." + f[4]
+		for v[key] != "" {
+			key += "+"
+		}
 		// Without the mount's number, its parent's and the device's.
-		v[fmt.Sprintf("mount.%02d", i)] = token.ReplaceAllString(peers.ReplaceAllString(strings.Join(f[3:], " "), "$1"), "TOKEN")
+		v[key] = token.ReplaceAllString(peers.ReplaceAllString(f[3]+" "+strings.Join(f[5:], " "), "$1"), "TOKEN")
 	}
 	delete(v, "file.status")
 	for line := range strings.Lines(raw["file"]["status"]) {

@@ -26,7 +26,7 @@ var sentences = []*regexp.Regexp{
 	// Files and directories of the host's name their path.
 	regexp.MustCompile(`^(make|open|read|write|lock|look at|look for|list|remove|give|empty|kill what runs in) [^:]*/\S*( [^:]*)?: `),
 	// What has no path names the object.
-	regexp.MustCompile(`^(make|open|write|look at|hear from|let|let go of|enter|leave|join|pivot into|reap|wait for|clone|copy|unshare|set|bring up|change to) (the|a) [a-z].*: `),
+	regexp.MustCompile(`^(make|open|write|look at|look at what lies over|hear from|let|let go of|enter|leave|join|pivot into|reap|wait for|clone|copy|unshare|set|bring up|change to) (the|a) [a-z].*: `),
 	regexp.MustCompile(`^cut off mount propagation to the host: `),
 	regexp.MustCompile(`^(set|bring up|set up|get|ask|install|pick|choose|write) (RLIMIT_[A-Z]+ to|the|standard|system-call|a|resource|random|whether) ?[a-z0-9].*: `),
 	// What the first process does for itself.
@@ -65,6 +65,9 @@ type row struct {
 	changes    []string // keys of the vector that may differ
 	used       bool
 }
+
+// all notes what was tried completely.
+var all = map[string]bool{}
 
 var rows = func() (list []*row) {
 	for s := bufio.NewScanner(bytes.NewReader(harmlessText)); s.Scan(); {
@@ -119,8 +122,11 @@ func (r *row) keys() []string {
 	return r.changes
 }
 
-// unused complains about rows that nothing needs any more.
-func unused(t *testing.T) {
+// TestFaultUnused complains about rows that nothing needs any more.
+func TestFaultUnused(t *testing.T) {
+	if !all["plain"] || !all["others"] {
+		t.Skip("not everything was tried")
+	}
 	for i, r := range rows {
 		if r != nil && !r.used {
 			t.Errorf("harmless.txt:%d: %s %s: no failure of it was harmless, remove the line", i+1, r.call, r.site)
