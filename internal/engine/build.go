@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"path"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -426,7 +425,11 @@ func (b *builder) chown(rootfd int) error {
 
 // temp makes a fresh directory for an empty source.
 func (b *builder) temp(what string) (string, error) {
-	dir := "/var/tmp/launch-" + b.plan.Machine + "-" + random()
+	token, err := random()
+	if err != nil {
+		return "", err
+	}
+	dir := "/var/tmp/launch-" + b.plan.Machine + "-" + token
 	if err := b.state.Record(state.Tree, dir); err != nil {
 		return "", err
 	}
@@ -439,7 +442,11 @@ func (b *builder) temp(what string) (string, error) {
 // work makes the work directory of an overlay beside its upper directory, on
 // the same file system.
 func (b *builder) work(upper string) (string, error) {
-	dir := path.Join(path.Dir(upper), ".#"+path.Base(upper)+random())
+	token, err := random()
+	if err != nil {
+		return "", err
+	}
+	dir := path.Join(path.Dir(upper), ".#"+path.Base(upper)+token)
 	if err := b.state.Record(state.Tree, dir); err != nil {
 		return "", err
 	}
@@ -512,8 +519,12 @@ func (b *builder) executed() bool {
 	return b.prog.Reached()
 }
 
-func random() string {
+// random gives what makes a name nobody else's: the directory of that name is
+// removed with all it holds, even if making it failed.
+func random() (string, error) {
 	var buf [8]byte
-	sys.Random(buf[:])
-	return strings.ToLower(fmt.Sprintf("%x", buf))
+	if err := sys.Random(buf[:]); err != nil {
+		return "", fmt.Errorf("get random bytes: %w", err)
+	}
+	return fmt.Sprintf("%x", buf), nil
 }
