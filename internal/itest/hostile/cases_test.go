@@ -34,7 +34,8 @@ type kase struct {
 	during  func(p *os.Process)
 	// alone replaces the start of one launcher and the look at what came of it.
 	alone func(w *world, bin string) string
-	slow  bool // only in the hostile run
+	slow  bool   // only in the hostile run
+	needs string // a file without which the case says nothing
 
 	// refused is a part of the error; "" where the machine has to run.
 	refused string
@@ -47,6 +48,16 @@ type kase struct {
 	cwd   string
 	user  string // "1000 1000 1000,1001": user, group, groups
 	check func(w *world, r result) string
+}
+
+// missing tells what the case needs and the host hasn't.
+func (c *kase) missing() string {
+	if c.needs != "" {
+		if _, err := os.Lstat(c.needs); err != nil {
+			return "this kernel has no " + c.needs
+		}
+	}
+	return ""
 }
 
 // users tells whether the machine has users of its own.
@@ -405,6 +416,14 @@ func cases() []*kase {
 			os.WriteFile(w.tree+"/usr/etc/machine-id", []byte("0123456789abcdef0123456789abcdef\n"), 0o644))
 	}, args: []string{"--user=bob"}, user: "1000 1000 1000,1001", check: hasID("01234567-89ab-cdef-0123-456789abcdef")})
 
+	add(kase{name: "hard link to the canary, chown", row: "A11", args: []string{"--private-users=655360:65536", "--private-users-ownership=chown"},
+		trap:    func(w *world) error { return os.Link(w.canary+"/secret", w.tree+"/srv/hard") },
+		refused: "names outside of the tree"})
+	add(kase{name: "twin hard links in the tree, chown", row: "A11", args: []string{"--private-users=655360:65536", "--private-users-ownership=chown"},
+		trap: func(w *world) error {
+			return errors.Join(os.WriteFile(w.tree+"/srv/one", nil, 0o644), os.Link(w.tree+"/srv/one", w.tree+"/srv/two"))
+		}, words: []string{"stat:/srv/one"}, check: did("stat:/srv/one", "0:0 100644")})
+
 	// A3, A8: nothing is made in a read-only source, and nothing is writable.
 	for _, missing := range []string{"--tmpfs=/mnt/new", "--bind=$C/dir/file:/mnt/new", "--tmpfs=/mnt/sub/new/er", "--overlay-ro=$C/dir:$C/etc:/mnt/new"} {
 		add(kase{name: "missing target in a read-only bind: " + missing, row: "A3", args: []string{"--bind-ro=$C/dir:/mnt", missing}, refused: "read-only file system"})
@@ -429,7 +448,7 @@ func cases() []*kase {
 		}})
 	for _, f := range []string{"/proc/kallsyms", "/proc/keys", "/proc/timer_list", "/proc/sysrq-trigger", "/proc/kcore"} {
 		add(kase{name: "mask of " + f, row: "A4", trap: func(w *world) error { return os.Symlink("/proc/version", w.tree+"/dev/null") },
-			words: []string{"read:" + f}, check: masked(f)})
+			words: []string{"read:" + f}, check: masked(f), needs: f})
 	}
 
 	// A9: users.
@@ -521,6 +540,18 @@ func cases() []*kase {
 	add(kase{name: "caller's ambient capabilities and groups", row: "B7", ambient: true})
 	add(kase{name: "caller's ambient capabilities and groups, users", row: "B7", ambient: true, args: []string{"--private-users=655360:65536", "--private-users-ownership=map"}})
 
+	for _, c := range []kase{
+		{name: "twin", row: "A1"},
+		{name: "leaked descriptors", row: "B2", leak: 198},
+		{name: "leaked descriptors and terminal", row: "B2", leak: 198, tty: true},
+		{name: "open all programs for writing", row: "B1", words: []string{"exe"}, check: did("exe", "")},
+		{name: "push input to the session's terminal", row: "C1", ctty: true, words: []string{"inject"}, check: did("inject", "")},
+		{name: "undo masks with users", row: "C6", words: []string{"undo"}, check: did("undo", ""), args: []string{"--private-users=655360:65536", "--private-users-ownership=map"}},
+	} {
+		c.name, c.args = "as-pid2: "+c.name, append([]string{"--as-pid2"}, c.args...)
+		add(c)
+	}
+
 	// C1: the caller's terminal.
 	add(kase{name: "push input to the caller's terminal", row: "C1", tty: true, words: []string{"inject"}, check: did("inject", "")})
 	add(kase{name: "push input to the session's terminal", row: "C1", ctty: true, words: []string{"inject"}, check: did("inject", "")})
@@ -573,9 +604,6 @@ func masked(f string) func(*world, result) string {
 	return func(_ *world, r result) string {
 		got := r.view.Did["read:"+f]
 		i := slices.IndexFunc(r.view.Mounts, func(m Mount) bool { return m.Target == f })
-		if _, err := os.Lstat(f); err != nil {
-			return "" // not on this kernel
-		}
 		if i < 0 {
 			return "it is not covered"
 		}

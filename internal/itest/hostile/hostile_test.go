@@ -63,6 +63,9 @@ func TestHostileCases(t *testing.T) {
 					continue
 				}
 				t.Run(strings.ReplaceAll(c.name, "/", "|"), func(t *testing.T) {
+					if why := c.missing(); why != "" {
+						t.Skip(why)
+					}
 					var fault string
 					w.do(func() { fault = w.try(launcher, c) })
 					if fault != "" {

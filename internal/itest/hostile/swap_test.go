@@ -2,6 +2,7 @@ package hostile
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"strings"
 	"testing"
@@ -27,13 +28,18 @@ func (t *Tree) resolve(target string) (int, error) {
 	{resolveGo, `sys.Openat2(t.root, done+"/", unix.O_PATH|unix.O_DIRECTORY, 0, inRoot)`, `t.checked(done+"/", unix.O_PATH|unix.O_DIRECTORY)`},
 }}
 
+// mounts is how many targets each machine of the race has.
+const mounts = 12
+
 // race starts machines while a component of their mount targets is by turns a
 // directory and a link to the canary, and gives the first escape. It ends with
 // the escape, or when both numbers are reached, or after the time.
 func race(t *testing.T, bin string, starts, swaps int, limit time.Duration) (escape string, started, swapped, ran int) {
 	w := newWorld(t, true)
-	c := &kase{args: []string{"--tmpfs=/srv/trap/a:size=8192k", "--tmpfs=/srv/trap/b/c:size=8192k", "--tmpfs=/srv/trap/d/e/f:size=8192k"}}
-	const mounts = 3
+	c := &kase{}
+	for i := range mounts {
+		c.args = append(c.args, fmt.Sprintf("--tmpfs=/srv/trap/%d/x:size=8192k", i))
+	}
 	w.do(func() {
 		srv := w.tree + "/srv"
 		err := errors.Join(w.grow(false), os.Mkdir(srv+"/trap", 0o755), os.Symlink("/box/canary/dir", srv+"/link"), os.MkdirAll(w.tree+"/box/canary/dir", 0o755))
@@ -83,15 +89,7 @@ func race(t *testing.T, bin string, starts, swaps int, limit time.Duration) (esc
 			}
 			// What was made inside is taken away, so that it is missing again.
 			for _, d := range []string{srv + "/trap", srv + "/link", w.tree + "/box/canary/dir"} {
-				for _, name := range []string{"a", "b", "d"} {
-					if strings.HasPrefix(d, srv) {
-						var st unix.Stat_t
-						if unix.Lstat(d, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFDIR {
-							continue
-						}
-					}
-					removeBelow(d, name)
-				}
+				emptyOut(d)
 			}
 		}
 		swapped = stop()
@@ -99,15 +97,16 @@ func race(t *testing.T, bin string, starts, swaps int, limit time.Duration) (esc
 	return escape, started, swapped, ran
 }
 
-// removeBelow removes d/name and what is in it; d is never followed as a link.
-func removeBelow(d, name string) {
+// emptyOut removes the targets below d, which is never followed as a link.
+func emptyOut(d string) {
 	n, err := unix.Open(d, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
 	}
 	defer unix.Close(n)
-	for _, p := range []string{name + "/e/f", name + "/e", name + "/c", name} {
-		unix.Unlinkat(n, p, unix.AT_REMOVEDIR)
+	for i := range mounts {
+		unix.Unlinkat(n, fmt.Sprintf("%d/x", i), unix.AT_REMOVEDIR)
+		unix.Unlinkat(n, fmt.Sprint(i), unix.AT_REMOVEDIR)
 	}
 }
 
