@@ -3,7 +3,6 @@ package faults
 import (
 	"fmt"
 	"os"
-	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -238,8 +237,12 @@ func (w *world) campaign(t *testing.T, m machine, errnos []unix.Errno, budget ti
 			} else {
 				s.dirtyFaults++
 			}
+			had := map[string]bool{}
 			for _, r := range residue {
-				s.kinds[kind(r)]++
+				if k := kind(r); !had[k] {
+					had[k] = true
+					s.kinds[k]++
+				}
 			}
 		}
 		switch {
@@ -266,22 +269,21 @@ func gcd(a, b int) int {
 	return a
 }
 
-var digits = regexp.MustCompile(`[0-9]+`)
-
 // kind sums up a line of residue.
 func kind(line string) string {
 	f := strings.Fields(line)
-	switch f[0] {
-	case "process", "a":
+	if f[0] != "new:" && f[0] != "gone:" {
 		return "process"
-	case "new:", "gone:":
-		if f[1] != "file" {
-			return f[0] + f[1]
-		}
-		p := strings.TrimPrefix(f[2], place)
-		return f[0] + digits.ReplaceAllString(strings.Join(strings.Split(p, "/")[:min(3, strings.Count(p, "/")+1)], "/"), "N")
 	}
-	return f[0]
+	if f[1] != "file" {
+		return f[1]
+	}
+	for _, dir := range []string{root, place, "/run/launch", "/run/systemd", "/tmp", "/var/tmp"} {
+		if f[2] == dir || strings.HasPrefix(f[2], dir+"/") {
+			return dir
+		}
+	}
+	return f[2]
 }
 
 type outcome int
@@ -353,6 +355,11 @@ func (w *world) judge(c call, e unix.Errno, r result, want vector) (outcome, err
 		}
 		if e == 0 {
 			return good, nil
+		}
+		if line == 0 && strings.Contains(r.err, "undo: ") && tells(r.err, e) == nil {
+			// The payload has ended and its status counts. That something is
+			// left was told, and the clean-up must find it.
+			return harmless, nil
 		}
 		if line == 0 {
 			return good, fmt.Errorf("status 0, and harmless.txt doesn't list %s %s", c.name, c.site)
