@@ -47,6 +47,9 @@ install: build ## PREFIX=/usr/local
 	@for page in man/*.[1-8]; do \
 		[ ! -e "$$page" ] || install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man$${page##*.} "$$page"; \
 	done
+	install -D -m 0644 completions/launch $(DESTDIR)$(PREFIX)/share/bash-completion/completions/launch
+	install -D -m 0644 completions/_launch $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_launch
+	install -D -m 0644 completions/launch.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/launch.fish
 
 # A machine that is thrown away: the host's own /usr, read-only, and a tmpfs
 # for everything else.

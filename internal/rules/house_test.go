@@ -68,6 +68,7 @@ var house = []row{
 	{"cmd/launch-oci", cmd, "desk"},
 
 	{"internal/seccomp/gen", tests, ""},
+	{"man", tests, "desk"},
 	{"internal/rules", tests, ""},
 	{"internal/rules/report", tests, ""},
 	{"internal/itest", tests, ""},

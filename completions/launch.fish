@@ -1,0 +1,71 @@
+# fish completion for launch
+# Written by `go generate ./man` from the option table; changes here are lost.
+
+function __launch_machines
+	command ls -1 /etc/machines /run/machines /var/lib/machines /var/lib/container /usr/local/lib/machines /usr/lib/machines /run/launch 2>/dev/null | command grep -v -e '^/' -e '^$' -e '[.]raw$' -e '[.]nspawn$' | command sort -u
+end
+
+# Nothing is offered any more once the command has begun.
+function __launch_options
+	set -l words (commandline -opc)
+	set -e words[1]
+	set -l value 0
+	for word in $words
+		if test $value = 1
+			set value 0
+			continue
+		end
+		switch $word
+			case --
+				return 1
+			case --directory --machine --chdir --setenv --uid --kill-signal --hostname --private-users-ownership --capability --drop-capability --no-new-privileges --system-call-filter --bind --bind-ro --tmpfs --overlay --overlay-ro --inaccessible --console --register --notify-ready --settings
+				set value 1
+			case '--*'
+			case '-*D' '-*M' '-*E' '-*u'
+				set value 1
+			case '-*'
+			case '*'
+				return 1
+		end
+	end
+	return 0
+end
+
+complete -c launch -n __launch_options -f
+complete -c launch -n __launch_options -s D -l directory -r -f -a '(__fish_complete_directories)' -d 'Root directory of the machine'
+complete -c launch -n __launch_options -l read-only -f -d 'Mount the root read-only'
+complete -c launch -n __launch_options -l volatile -f -a 'no yes state overlay' -d 'Run on a throw-away copy of the root, or of its parts'
+complete -c launch -n __launch_options -s M -l machine -r -f -a '(__launch_machines)' -d 'Name of the machine; the directory'\''s by default'
+complete -c launch -n __launch_options -s b -l boot -f -d 'Run the tree'\''s init, with the words as its arguments'
+complete -c launch -n __launch_options -s a -l as-pid2 -f -d 'Run a small init as process 1, the command as process 2'
+complete -c launch -n __launch_options -l chdir -r -f -d 'Working directory in the machine'
+complete -c launch -n __launch_options -s E -l setenv -r -f -a '(set --names --export)' -d 'Environment variable; without a value, the caller'\''s'
+complete -c launch -n __launch_options -s u -l uid -r -f -d 'Run the command as this user of the machine'
+complete -c launch -n __launch_options -l kill-signal -r -f -a 'SIGABRT SIGALRM SIGBUS SIGCHLD SIGCONT SIGFPE SIGHUP SIGILL SIGINT SIGIO SIGIOT SIGKILL SIGPIPE SIGPOLL SIGPROF SIGPWR SIGQUIT SIGSEGV SIGSTKFLT SIGSTOP SIGSYS SIGTERM SIGTRAP SIGTSTP SIGTTIN SIGTTOU SIGURG SIGUSR1 SIGUSR2 SIGVTALRM SIGWINCH SIGXCPU SIGXFSZ' -d 'Signal that asks the machine to shut down'
+complete -c launch -n __launch_options -l hostname -r -f -d 'Host name, if it isn'\''t the machine'\''s name'
+complete -c launch -n __launch_options -l private-users -f -a 'no yes pick identity' -d 'Run with users of its own: yes, pick, identity, or a range'
+complete -c launch -n __launch_options -l private-users-ownership -r -f -a 'off chown map auto' -d 'How the tree'\''s files get owners that the machine can see'
+complete -c launch -n __launch_options -s U -f -d 'Same as --private-users=pick --private-users-ownership=auto'
+complete -c launch -n __launch_options -l private-network -f -d 'Run with a network of its own, loopback only'
+complete -c launch -n __launch_options -l capability -r -f -a '(__fish_append , CAP_AUDIT_CONTROL CAP_AUDIT_READ CAP_AUDIT_WRITE CAP_BLOCK_SUSPEND CAP_BPF CAP_CHECKPOINT_RESTORE CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_IPC_LOCK CAP_IPC_OWNER CAP_KILL CAP_LEASE CAP_LINUX_IMMUTABLE CAP_MAC_ADMIN CAP_MAC_OVERRIDE CAP_MKNOD CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_RAW CAP_PERFMON CAP_SETFCAP CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYSLOG CAP_SYS_ADMIN CAP_SYS_BOOT CAP_SYS_CHROOT CAP_SYS_MODULE CAP_SYS_NICE CAP_SYS_PACCT CAP_SYS_PTRACE CAP_SYS_RAWIO CAP_SYS_RESOURCE CAP_SYS_TIME CAP_SYS_TTY_CONFIG CAP_WAKE_ALARM all)' -d 'Capabilities to add to the default set'
+complete -c launch -n __launch_options -l drop-capability -r -f -a '(__fish_append , CAP_AUDIT_CONTROL CAP_AUDIT_READ CAP_AUDIT_WRITE CAP_BLOCK_SUSPEND CAP_BPF CAP_CHECKPOINT_RESTORE CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_IPC_LOCK CAP_IPC_OWNER CAP_KILL CAP_LEASE CAP_LINUX_IMMUTABLE CAP_MAC_ADMIN CAP_MAC_OVERRIDE CAP_MKNOD CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_RAW CAP_PERFMON CAP_SETFCAP CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYSLOG CAP_SYS_ADMIN CAP_SYS_BOOT CAP_SYS_CHROOT CAP_SYS_MODULE CAP_SYS_NICE CAP_SYS_PACCT CAP_SYS_PTRACE CAP_SYS_RAWIO CAP_SYS_RESOURCE CAP_SYS_TIME CAP_SYS_TTY_CONFIG CAP_WAKE_ALARM all)' -d 'Capabilities to take from the set'
+complete -c launch -n __launch_options -l no-new-privileges -r -f -a 'yes no' -d 'Programs can'\''t gain rights from setuid files'
+complete -c launch -n __launch_options -l system-call-filter -r -f -d 'System calls to allow, or with ~ to refuse, beside the default'
+complete -c launch -n __launch_options -l bind -r -d 'Show a file or directory of the host'
+complete -c launch -n __launch_options -l bind-ro -r -d 'The same, read-only'
+complete -c launch -n __launch_options -l tmpfs -r -f -d 'Mount an empty tmpfs'
+complete -c launch -n __launch_options -l overlay -r -d 'Lay directories of the host over each other'
+complete -c launch -n __launch_options -l overlay-ro -r -d 'The same, read-only'
+complete -c launch -n __launch_options -l inaccessible -r -f -d 'Hide a file or directory of the tree'
+complete -c launch -n __launch_options -l console -r -f -a 'interactive read-only passive pipe autopipe' -d 'What the command has as input and output'
+complete -c launch -n __launch_options -s P -l pipe -f -d 'Same as --console=pipe'
+complete -c launch -n __launch_options -l register -r -f -a 'yes no auto' -d 'Tell systemd-machined about the machine'
+complete -c launch -n __launch_options -l notify-ready -r -f -a 'yes no' -d 'Wait for the machine to say that it is ready'
+complete -c launch -n __launch_options -l keep-unit -f -d 'Stay in the launcher'\''s own unit'
+complete -c launch -n __launch_options -s q -l quiet -f -d 'No status messages'
+complete -c launch -n __launch_options -l settings -r -f -a 'yes no override trusted' -d 'Whether to read MACHINE.nspawn, and what it may say'
+complete -c launch -n __launch_options -l plan -f -a 'text json' -d 'Print what would be done, and do nothing'
+complete -c launch -n __launch_options -l cleanup -f -d 'Remove what an earlier run has left'
+complete -c launch -n __launch_options -l no-pager -f -d 'Accepted; nothing is ever shown in a pager'
+complete -c launch -n __launch_options -s h -l help -f -d 'Show this text'
+complete -c launch -n __launch_options -l version -f -d 'Show the version'
