@@ -51,6 +51,7 @@ var house = []row{
 	{"userns/shift", host, "host"},
 	{"internal/machine", host, "host"},
 	{"internal/cgroup", host, "host"},
+	{"internal/tree", host, "host"},
 	{"internal/netns", host, "host"},
 	{"internal/console", host, "host"},
 	{"internal/notify", host, "host"},
