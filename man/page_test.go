@@ -85,9 +85,9 @@ func TestStrangers(t *testing.T) {
 		t.Errorf("a row without prose: %v", err)
 	}
 	prose["bind"] = "x\n"
-	prose["ephemeral"] = "x\n"
-	if err := strangers(prose); err == nil || !strings.Contains(err.Error(), "ephemeral") {
-		t.Errorf("prose about an option that isn't supported: %v", err)
+	prose["bindd"] = "x\n"
+	if err := strangers(prose); err == nil || !strings.Contains(err.Error(), "bindd") {
+		t.Errorf("prose about no option: %v", err)
 	}
 }
 

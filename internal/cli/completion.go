@@ -52,7 +52,7 @@ func argument(o *settings.Option) kind {
 		return paths
 	case len(choices(o)) == 0:
 		return anything
-	case o.Repeat:
+	case o.Repeat && !strings.Contains(o.Placeholder, "="):
 		return wordList
 	}
 	return words
@@ -65,19 +65,23 @@ func choices(o *settings.Option) []string {
 		return []string{"yes", "no"}
 	}
 	var list []string
+	sign := ""
+	if strings.HasPrefix(o.Placeholder, "NAME=") {
+		sign = "=" // NAME is one of the values
+	}
 	for _, v := range o.Values() {
 		if !strings.ContainsAny(v, "[…") {
-			list = append(list, v)
+			list = append(list, v+sign)
 		}
 	}
 	return list
 }
 
-// offered are the rows that a shell offers.
+// offered are the rows that a shell offers: those of --help.
 func offered() []*settings.Option {
 	var list []*settings.Option
 	for i := range settings.Options {
-		if o := &settings.Options[i]; !o.Later && o.Old == "" && (o.Flag != "" || o.Short != 0) {
+		if o := &settings.Options[i]; !o.Later && o.Topic != "" && (o.Flag != "" || o.Short != 0) {
 			list = append(list, o)
 		}
 	}
@@ -219,8 +223,8 @@ _launch() {
 		found=("${found[@]/#/${word%%=*}=}")
 	elif [[ $word == -* ]]; then
 		mapfile -t found < <(compgen -W '` + strings.Join(append(short, long...), " ") + `' -- "$word")
-		[[ ${#found[@]} == 1 && ${found[0]} == *= ]] && compopt -o nospace 2>/dev/null
 	fi
+	[[ ${#found[@]} == 1 && ${found[0]} == *= ]] && compopt -o nospace 2>/dev/null
 
 	# Bash wants no more than the part behind the last = or :.
 	local cut=${COMP_WORDS[COMP_CWORD]}

@@ -53,7 +53,7 @@ func TestCompletionRows(t *testing.T) {
 		}
 		for i := range settings.Options {
 			o := &settings.Options[i]
-			if o.Flag == "" || o.Old != "" {
+			if o.Flag == "" || o.Topic == "" && !o.Later {
 				continue
 			}
 			word := "--" + o.Flag
