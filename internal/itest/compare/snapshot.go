@@ -12,6 +12,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"launch/internal/itest/tree"
 )
 
 // seen is what the probe prints.
@@ -27,6 +29,7 @@ type world struct {
 	ns     map[string]string // the namespaces that the launcher was started in
 	cgroup string            // the cgroup that it was started in
 	tree   string            // the tree's path on the host
+	argv   string            // the launcher's arguments
 	out    string            // the path of what the machine may be given
 }
 
@@ -77,6 +80,16 @@ func normal(s seen, w world) vector {
 				v[group+" "+k] = strings.TrimSuffix(val, "\n")
 			}
 		}
+	}
+	for _, k := range []string{"content /run/host/container-uuid", "env container_uuid"} {
+		if id := v[k]; strings.ReplaceAll(id, "-", "") == tree.MachineID {
+			v[k] = "the tree's"
+		} else if !strings.Contains(w.argv, strings.ReplaceAll(id, "-", "")) {
+			v[k] = "another: " + shape(id)
+		}
+	}
+	if k := "content /run/host/proc-sys-kernel-random-boot-id"; v[k] != "" {
+		v[k] = shape(v[k])
 	}
 	named := vector{}
 	for k, val := range v {
@@ -244,7 +257,7 @@ func options(m mounted) string {
 // hide takes what is random, or names the run, out of a path.
 func (w world) hide(s string) string {
 	s = strings.ReplaceAll(strings.ReplaceAll(s, w.tree, "TREE"), w.out, "OUT")
-	for _, prefix := range []string{"/var/tmp/nspawn-temp-", "/tmp/nspawn-", "/tmp/launch-", "/.#machine.cmp", "/.#upper", "/.#src"} {
+	for _, prefix := range []string{"/var/tmp/nspawn-temp-", "/var/tmp/launch-", "/tmp/nspawn-", "/tmp/launch-", "/.#machine.cmp", "/.#upper", "/.#src"} {
 		var b strings.Builder
 		for {
 			at := strings.Index(s, prefix)
