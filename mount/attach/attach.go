@@ -520,7 +520,11 @@ func setattr(n int, attr uint64, recursive bool) error {
 func (t *Tree) part(s plan.Step) (int, error) {
 	// By path again: the kernel clones only mounts of this namespace, and the
 	// pin is of the host's.
-	top, err := sys.Openat(unix.AT_FDCWD, strings.TrimSuffix(s.Source.Path, "/"+s.Part), unix.O_PATH|unix.O_DIRECTORY, 0)
+	dir := strings.TrimSuffix(s.Source.Path, "/"+s.Part)
+	if dir == "" {
+		dir = "/"
+	}
+	top, err := sys.Openat(unix.AT_FDCWD, dir, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return -1, err
 	}
