@@ -110,6 +110,7 @@ func bits(signals ...int) (set uint64) {
 func Image(o Options) []byte {
 	b := block{
 		all:         ^uint64(0),
+		none:        0, // said for readers: only the assembly looks at it
 		poweroff:    bits(rtmin+3, rtmin+4, rtmin+13, rtmin+14),
 		reboot:      bits(int(unix.SIGINT), rtmin+5, rtmin+6, rtmin+15, rtmin+16),
 		poweroffCmd: unix.LINUX_REBOOT_CMD_POWER_OFF,
