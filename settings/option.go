@@ -24,6 +24,9 @@ type Option struct {
 	Enum []string
 	// List gives them if they are many; see Values.
 	List func() []string
+	// Env is a variable of the launcher's environment that says the same; what
+	// it says is the default of the other two.
+	Env string
 	// Group is what is merged together: see Resolve.
 	Group Group
 	// Topic is the heading in --help; a row without one isn't listed.
@@ -51,6 +54,11 @@ type Option struct {
 	Parse func(Place, string) (any, error)
 	// ParseKey reads the value of Key where that has other rules.
 	ParseKey func(Place, string) (any, error)
+	// Row names the row that the value belongs to, where one flag has several.
+	Row func(value any) string
+	// Notice tells what a person should know who gives the machine this value;
+	// empty if nothing.
+	Notice func(value any) string
 	// Set puts the value into the settings. A row without Set is the
 	// launcher's own, and no setting.
 	Set func(*Settings, Assignment)
@@ -128,7 +136,20 @@ const (
 	GroupQuiet        Group = "quiet"
 	GroupRegister     Group = "register"
 	GroupKeepUnit     Group = "keep-unit"
+	GroupResolvConf   Group = "resolv-conf"
+	GroupTimezone     Group = "timezone"
+	GroupLinkJournal  Group = "link-journal"
 	GroupNotifyReady  Group = "notify-ready"
+	GroupPivot        Group = "pivot-root"
+	GroupMachineID    Group = "machine-id"
+	GroupPersonality  Group = "personality"
+	GroupSuppressSync Group = "suppress-sync"
+	GroupFamilies     Group = "address families"
+	GroupLimits       Group = "limits" // each limit is a group of its own
+	GroupOOM          Group = "oom-score-adjust"
+	GroupCPUs         Group = "cpu-affinity"
+	GroupNamespaces   Group = "namespaces"
+	GroupSwitches     Group = "switches" // of the environment only
 	GroupLater        Group = "later"
 )
 
@@ -225,6 +246,8 @@ func written(o origin.Origin, value string) string {
 	switch {
 	case o == origin.Origin{}:
 		return ""
+	case o.Source == origin.Environment && value != "":
+		return o.String() + "=" + value
 	case o.Source == origin.CommandLine:
 		switch {
 		case value == "":

@@ -38,6 +38,13 @@ var Options = [...]Option{
 		Set:    func(s *Settings, a Assignment) { s.Image.Volatile = a.Value.(Volatile) },
 		Weaker: func(s Settings, a Assignment) bool { return weakerVolatile(s.Image.Volatile, a.Value.(Volatile)) },
 	},
+	{
+		Name: "pivot-root", Flag: "pivot-root", Section: "Exec", Key: "PivotRoot", Arg: RequiredArg, Placeholder: "NEW[:OLD]",
+		Group: GroupPivot, Topic: TopicImage, Trusted: Anyone, Since: 233,
+		Help:  "Take a directory of the tree as the root, the old one as OLD",
+		Parse: parsePivot,
+		Set:   func(s *Settings, a Assignment) { s.Image.Pivot = a.Value.(Pivot) },
+	},
 
 	// Execution.
 	{
@@ -112,6 +119,29 @@ var Options = [...]Option{
 		Parse: parseHostname,
 		Set:   func(s *Settings, a Assignment) { s.Exec.Hostname = a.Value.(string) },
 	},
+	{
+		Name: "uuid", Flag: "uuid", Section: "Exec", Key: "MachineID", Arg: RequiredArg, Placeholder: "ID",
+		Group: GroupMachineID, Topic: TopicExec, Trusted: TrustedOnly, Since: 211,
+		Help:  "Machine id, if the tree has none of its own",
+		Parse: parseID128,
+		Set:   func(s *Settings, a Assignment) { s.Exec.MachineID = a.Value.(string) },
+	},
+	{
+		Name: "personality", Flag: "personality", Section: "Exec", Key: "Personality", Arg: RequiredArg, Placeholder: "ARCHITECTURE",
+		Group: GroupPersonality, Topic: TopicExec, Trusted: Anyone, Empty: EmptyClears, Since: 209,
+		Help:  "What uname(2) tells: the host's architecture, or its 32-bit one",
+		List:  personalityList,
+		Parse: parsePersonality,
+		Set:   func(s *Settings, a Assignment) { s.Exec.Personality = a.Value.(string) },
+	},
+	{
+		Name: "suppress-sync", Flag: "suppress-sync", Section: "Exec", Key: "SuppressSync", Arg: RequiredArg, Placeholder: "BOOL",
+		Env:   "SYSTEMD_SUPPRESS_SYNC",
+		Group: GroupSuppressSync, Topic: TopicExec, Trusted: Anyone, Empty: EmptyClears, Since: 250,
+		Help:  "Don't wait for the disk: sync calls do nothing",
+		Parse: parseBool,
+		Set:   func(s *Settings, a Assignment) { s.Exec.SuppressSync = a.Value.(bool) },
+	},
 
 	// Users.
 	{
@@ -177,6 +207,14 @@ var Options = [...]Option{
 		Weaker: func(Settings, Assignment) bool { return false },
 	},
 	{
+		Name: "ambient-capability", Flag: "ambient-capability", Section: "Exec", Key: "AmbientCapability", Arg: RequiredArg, Placeholder: "CAP[,CAP…]",
+		Repeat: true, Group: GroupCapabilities, Topic: TopicLimits, Trusted: TrustedOnly, Empty: EmptyNothing, Since: 248,
+		Help:  "Capabilities that the command starts with, whoever runs it",
+		List:  ambientList,
+		Parse: parseAmbient, ParseKey: parseAmbientKey,
+		Set: func(s *Settings, a Assignment) { s.Exec.AmbientCaps |= a.Value.(uint64) },
+	},
+	{
 		Name: "no-new-privileges", Flag: "no-new-privileges", Section: "Exec", Key: "NoNewPrivileges", Arg: RequiredArg, Placeholder: "BOOL",
 		Group: GroupNoNewPrivs, Topic: TopicLimits, Trusted: Tighten, Empty: EmptyClears, Since: 239,
 		Help:   "Programs can't gain rights from setuid files",
@@ -196,6 +234,152 @@ var Options = [...]Option{
 			text, _ := a.Value.(string)
 			return !strings.HasPrefix(strings.TrimSpace(text), "~")
 		},
+	},
+	{
+		Name: "restrict-address-families", Flag: "restrict-address-families", Section: "Exec", Key: "RestrictAddressFamilies", Arg: RequiredArg, Placeholder: "[~]AF[ AF…]",
+		Repeat: true, Group: GroupFamilies, Topic: TopicLimits, Trusted: Tighten, Empty: EmptyClears, Since: 261,
+		Help:  "Kinds of sockets to allow, or with ~ to refuse; or none",
+		Parse: parseFamilies,
+		Set: func(s *Settings, a Assignment) {
+			s.Exec.AddressFamilies = s.Exec.AddressFamilies.add(a.Value.(Families))
+		},
+		// What comes on top may allow more as well as less.
+		Weaker: func(s Settings, _ Assignment) bool { return s.Exec.AddressFamilies.Mode != FamiliesAny },
+	},
+	{
+		Name: "rlimit", Flag: "rlimit", Arg: RequiredArg, Placeholder: "NAME=SOFT[:HARD]",
+		Repeat: true, Group: GroupLimits, Topic: TopicLimits, Trusted: NoFile, Since: 239,
+		Help:  "Resource limit of the command",
+		List:  limitList,
+		Parse: parseRlimit,
+		Row:   func(value any) string { return "limit-" + strings.ToLower(value.(Rlimit).Name) },
+		Set:   setRlimit,
+	},
+	{
+		Name: "limit-cpu", Section: "Exec", Key: "LimitCPU",
+		Group: "limit CPU", Trusted: TrustedOnly, Since: 239,
+		Help:  "Processor time",
+		Parse: func(_ Place, text string) (any, error) { return parseLimit("CPU", text) },
+		Set:   setRlimit,
+	},
+	{
+		Name: "limit-fsize", Section: "Exec", Key: "LimitFSIZE",
+		Group: "limit FSIZE", Trusted: TrustedOnly, Since: 239,
+		Help:  "Size of a file",
+		Parse: func(_ Place, text string) (any, error) { return parseLimit("FSIZE", text) },
+		Set:   setRlimit,
+	},
+	{
+		Name: "limit-data", Section: "Exec", Key: "LimitDATA",
+		Group: "limit DATA", Trusted: TrustedOnly, Since: 239,
+		Help:  "Data of a process",
+		Parse: func(_ Place, text string) (any, error) { return parseLimit("DATA", text) },
+		Set:   setRlimit,
+	},
+	{
+		Name: "limit-stack", Section: "Exec", Key: "LimitSTACK",
+		Group: "limit STACK", Trusted: TrustedOnly, Since: 239,
+		Help:  "Stack of a process",
+		Parse: func(_ Place, text string) (any, error) { return parseLimit("STACK", text) },
+		Set:   setRlimit,
+	},
+	{
+		Name: "limit-core", Section: "Exec", Key: "LimitCORE",
+		Group: "limit CORE", Trusted: TrustedOnly, Since: 239,
+		Help:  "Size of a core dump",
+		Parse: func(_ Place, text string) (any, error) { return parseLimit("CORE", text) },
+		Set:   setRlimit,
+	},
+	{
+		Name: "limit-rss", Section: "Exec", Key: "LimitRSS",
+		Group: "limit RSS", Trusted: TrustedOnly, Since: 239,
+		Help:  "Memory in use (the kernel ignores it)",
+		Parse: func(_ Place, text string) (any, error) { return parseLimit("RSS", text) },
+		Set:   setRlimit,
+	},
+	{
+		Name: "limit-nofile", Section: "Exec", Key: "LimitNOFILE",
+		Group: "limit NOFILE", Trusted: TrustedOnly, Since: 239,
+		Help:  "Open files",
+		Parse: func(_ Place, text string) (any, error) { return parseLimit("NOFILE", text) },
+		Set:   setRlimit,
+	},
+	{
+		Name: "limit-as", Section: "Exec", Key: "LimitAS",
+		Group: "limit AS", Trusted: TrustedOnly, Since: 239,
+		Help:  "Address space",
+		Parse: func(_ Place, text string) (any, error) { return parseLimit("AS", text) },
+		Set:   setRlimit,
+	},
+	{
+		Name: "limit-nproc", Section: "Exec", Key: "LimitNPROC",
+		Group: "limit NPROC", Trusted: TrustedOnly, Since: 239,
+		Help:  "Processes of a user",
+		Parse: func(_ Place, text string) (any, error) { return parseLimit("NPROC", text) },
+		Set:   setRlimit,
+	},
+	{
+		Name: "limit-memlock", Section: "Exec", Key: "LimitMEMLOCK",
+		Group: "limit MEMLOCK", Trusted: TrustedOnly, Since: 239,
+		Help:  "Locked memory",
+		Parse: func(_ Place, text string) (any, error) { return parseLimit("MEMLOCK", text) },
+		Set:   setRlimit,
+	},
+	{
+		Name: "limit-locks", Section: "Exec", Key: "LimitLOCKS",
+		Group: "limit LOCKS", Trusted: TrustedOnly, Since: 239,
+		Help:  "File locks (the kernel ignores it)",
+		Parse: func(_ Place, text string) (any, error) { return parseLimit("LOCKS", text) },
+		Set:   setRlimit,
+	},
+	{
+		Name: "limit-sigpending", Section: "Exec", Key: "LimitSIGPENDING",
+		Group: "limit SIGPENDING", Trusted: TrustedOnly, Since: 239,
+		Help:  "Pending signals",
+		Parse: func(_ Place, text string) (any, error) { return parseLimit("SIGPENDING", text) },
+		Set:   setRlimit,
+	},
+	{
+		Name: "limit-msgqueue", Section: "Exec", Key: "LimitMSGQUEUE",
+		Group: "limit MSGQUEUE", Trusted: TrustedOnly, Since: 239,
+		Help:  "Message queues",
+		Parse: func(_ Place, text string) (any, error) { return parseLimit("MSGQUEUE", text) },
+		Set:   setRlimit,
+	},
+	{
+		Name: "limit-nice", Section: "Exec", Key: "LimitNICE",
+		Group: "limit NICE", Trusted: TrustedOnly, Since: 239,
+		Help:  "Nice level that may be taken",
+		Parse: func(_ Place, text string) (any, error) { return parseLimit("NICE", text) },
+		Set:   setRlimit,
+	},
+	{
+		Name: "limit-rtprio", Section: "Exec", Key: "LimitRTPRIO",
+		Group: "limit RTPRIO", Trusted: TrustedOnly, Since: 239,
+		Help:  "Real-time priority that may be taken",
+		Parse: func(_ Place, text string) (any, error) { return parseLimit("RTPRIO", text) },
+		Set:   setRlimit,
+	},
+	{
+		Name: "limit-rttime", Section: "Exec", Key: "LimitRTTIME",
+		Group: "limit RTTIME", Trusted: TrustedOnly, Since: 239,
+		Help:  "Real-time run without a pause",
+		Parse: func(_ Place, text string) (any, error) { return parseLimit("RTTIME", text) },
+		Set:   setRlimit,
+	},
+	{
+		Name: "oom-score-adjust", Flag: "oom-score-adjust", Section: "Exec", Key: "OOMScoreAdjust", Arg: RequiredArg, Placeholder: "NUMBER",
+		Group: GroupOOM, Topic: TopicLimits, Trusted: TrustedOnly, Empty: EmptyClears, Since: 239,
+		Help:  "Who is killed first when memory is short: -1000 last, 1000 first",
+		Parse: parseOOM,
+		Set:   func(s *Settings, a Assignment) { s.Exec.OOMScore = a.Value.(OOMScore) },
+	},
+	{
+		Name: "cpu-affinity", Flag: "cpu-affinity", Section: "Exec", Key: "CPUAffinity", Arg: RequiredArg, Placeholder: "LIST",
+		Repeat: true, Group: GroupCPUs, Topic: TopicLimits, Trusted: TrustedOnly, Empty: EmptyClears, Since: 239,
+		Help:  "Processors to run on, as in 0,2-4",
+		Parse: parseCPUs,
+		Set:   func(s *Settings, a Assignment) { s.Exec.CPUs = s.Exec.CPUs.add(a.Value.(CPUs)) },
 	},
 
 	// Mounts.
@@ -244,6 +428,30 @@ var Options = [...]Option{
 
 	// Integration.
 	{
+		Name: "resolv-conf", Flag: "resolv-conf", Section: "Exec", Key: "ResolvConf", Arg: RequiredArg, Placeholder: "MODE",
+		Enum:  resolvModes[:],
+		Group: GroupResolvConf, Topic: TopicLife, Trusted: Anyone, Since: 239,
+		Help:  "How the machine resolves names: the host's way, or its own",
+		Parse: parseResolvConf,
+		Set:   func(s *Settings, a Assignment) { s.Host.ResolvConf = a.Value.(string) },
+	},
+	{
+		Name: "timezone", Flag: "timezone", Section: "Exec", Key: "Timezone", Arg: RequiredArg, Placeholder: "MODE",
+		Enum:  zoneModes[:],
+		Group: GroupTimezone, Topic: TopicLife, Trusted: Anyone, Since: 239,
+		Help:  "Where the machine's time zone comes from",
+		Parse: parseTimezone,
+		Set:   func(s *Settings, a Assignment) { s.Host.Timezone = a.Value.(string) },
+	},
+	{
+		Name: "link-journal", Flag: "link-journal", Section: "Exec", Key: "LinkJournal", Arg: RequiredArg, Placeholder: "MODE",
+		Enum:  journalModes[:],
+		Group: GroupLinkJournal, Topic: TopicLife, Trusted: TrustedOnly, Since: 187,
+		Help:  "Whether the host shows the machine's journal: not yet",
+		Parse: parseLinkJournal,
+		Set:   func(s *Settings, a Assignment) { s.Host.LinkJournal = a.Value.(string) },
+	},
+	{
 		Name: "console", Flag: "console", Arg: RequiredArg, Placeholder: "MODE",
 		Enum:  []string{"interactive", "read-only", "passive", "pipe", "autopipe"},
 		Group: GroupConsole, Topic: TopicLife, Trusted: NoFile, Since: 242,
@@ -285,6 +493,100 @@ var Options = [...]Option{
 		Help:  "No status messages",
 		Parse: parseBool,
 		Set:   func(s *Settings, a Assignment) { s.Life.Quiet = a.Value.(bool) },
+	},
+	{
+		Name: "share-system", Flag: "share-system", Env: "SYSTEMD_NSPAWN_SHARE_SYSTEM",
+		Group: GroupNamespaces, Topic: TopicExec, Trusted: NoFile,
+		Help:   "Share the host's ipc, pid and uts namespaces",
+		Parse:  parseBool,
+		Notice: func(v any) string { return when(v.(bool), "the machine shares the host's ipc, pid and uts namespaces") },
+		Set: func(s *Settings, a Assignment) {
+			if a.Value.(bool) {
+				s.Environment.ShareIPC, s.Environment.SharePID, s.Environment.ShareUTS = true, true, true
+			}
+		},
+	},
+
+	// What only the environment says. systemd-nspawn has these switches for
+	// tests and for emergencies; they are no settings of a machine.
+	{
+		Name: "share-ipc", Env: "SYSTEMD_NSPAWN_SHARE_NS_IPC", Group: GroupNamespaces, Trusted: NoFile,
+		Help:   "Share the host's ipc namespace",
+		Parse:  parseBool,
+		Notice: func(v any) string { return when(v.(bool), "the machine shares the host's ipc namespace") },
+		Set:    func(s *Settings, a Assignment) { s.Environment.ShareIPC = s.Environment.ShareIPC || a.Value.(bool) },
+	},
+	{
+		Name: "share-pid", Env: "SYSTEMD_NSPAWN_SHARE_NS_PID", Group: GroupNamespaces, Trusted: NoFile,
+		Help:   "Share the host's pid namespace",
+		Parse:  parseBool,
+		Notice: func(v any) string { return when(v.(bool), "the machine shares the host's pid namespace") },
+		Set:    func(s *Settings, a Assignment) { s.Environment.SharePID = s.Environment.SharePID || a.Value.(bool) },
+	},
+	{
+		Name: "share-uts", Env: "SYSTEMD_NSPAWN_SHARE_NS_UTS", Group: GroupNamespaces, Trusted: NoFile,
+		Help:   "Share the host's uts namespace",
+		Parse:  parseBool,
+		Notice: func(v any) string { return when(v.(bool), "the machine shares the host's uts namespace") },
+		Set:    func(s *Settings, a Assignment) { s.Environment.ShareUTS = s.Environment.ShareUTS || a.Value.(bool) },
+	},
+	{
+		Name: "api-vfs-writable", Env: "SYSTEMD_NSPAWN_API_VFS_WRITABLE", Group: GroupSwitches, Trusted: NoFile,
+		Help:  "Whether /proc/sys and /sys may be written to",
+		Parse: parseAPI,
+		Notice: func(v any) string {
+			switch v.(API) {
+			case APIWritable:
+				return "the machine may write to /proc/sys and /sys"
+			case APINetwork:
+				return "the machine may write to /proc/sys/net"
+			}
+			return ""
+		},
+		Set: func(s *Settings, a Assignment) { s.Environment.API = a.Value.(API) },
+	},
+	{
+		Name: "tmpfs-tmp", Env: "SYSTEMD_NSPAWN_TMPFS_TMP", Group: GroupSwitches, Trusted: NoFile,
+		Help:  "Whether /tmp is a tmpfs",
+		Parse: parseBool,
+		Set:   func(s *Settings, a Assignment) { s.Environment.NoTmpfsTmp = !a.Value.(bool) },
+	},
+	{
+		Name: "use-cgroup-namespace", Env: "SYSTEMD_NSPAWN_USE_CGNS", Group: GroupSwitches, Trusted: NoFile,
+		Help:  "Whether the machine has a cgroup namespace of its own",
+		Parse: parseBool,
+		Notice: func(v any) string {
+			return when(!v.(bool), "the machine sees the host's cgroups: it has no cgroup namespace")
+		},
+		Set: func(s *Settings, a Assignment) { s.Environment.NoCgroupNamespace = !a.Value.(bool) },
+	},
+	{
+		Name: "container-service", Env: "SYSTEMD_NSPAWN_CONTAINER_SERVICE", Group: GroupSwitches, Trusted: NoFile,
+		Help:  "What the machine is told of who runs it",
+		Parse: parseService,
+		Set:   func(s *Settings, a Assignment) { s.Environment.Service = a.Value.(string) },
+	},
+	{
+		Name: "check-os-release", Env: "SYSTEMD_NSPAWN_CHECK_OS_RELEASE", Group: GroupSwitches, Trusted: NoFile,
+		Help:  "Whether a tree to boot must have an os-release file",
+		Parse: parseBool,
+		Notice: func(v any) string {
+			return when(!v.(bool), "whether the tree holds an operating system is not checked")
+		},
+		Set: func(s *Settings, a Assignment) { s.Environment.AnyTree = !a.Value.(bool) },
+	},
+	{
+		Name: "seccomp", Env: "SYSTEMD_SECCOMP", Group: GroupSwitches, Trusted: NoFile,
+		Help:   "Whether there are system-call filters",
+		Parse:  parseBool,
+		Notice: func(v any) string { return when(!v.(bool), "the machine has no system-call filter") },
+		Set:    func(s *Settings, a Assignment) { s.Exec.Unfiltered = !a.Value.(bool) },
+	},
+	{
+		Name: "log-level", Env: "SYSTEMD_LOG_LEVEL", Group: GroupSwitches, Trusted: NoFile,
+		Help:  "From err on, warnings and status messages are left out",
+		Parse: asWritten,
+		Set:   func(s *Settings, a Assignment) { s.Life.Quiet = s.Life.Quiet || onlyErrors(a.Value.(string)) },
 	},
 
 	// The launcher's own.
@@ -337,9 +639,6 @@ var Options = [...]Option{
 	{Name: "root-hash", Flag: "root-hash", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "root-hash-sig", Flag: "root-hash-sig", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "verity-data", Flag: "verity-data", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
-	{Name: "pivot-root", Flag: "pivot-root", Section: "Exec", Key: "PivotRoot", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "suppress-sync", Flag: "suppress-sync", Section: "Exec", Key: "SuppressSync", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "uuid", Flag: "uuid", Section: "Exec", Key: "MachineID", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "slice", Flag: "slice", Short: 'S', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "property", Flag: "property", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "system", Flag: "system", Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
@@ -353,17 +652,8 @@ var Options = [...]Option{
 	{Name: "network-zone", Flag: "network-zone", Section: "Network", Key: "Zone", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "network-namespace-path", Flag: "network-namespace-path", Section: "Network", Key: "NamespacePath", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "port", Flag: "port", Short: 'p', Section: "Network", Key: "Port", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "ambient-capability", Flag: "ambient-capability", Section: "Exec", Key: "AmbientCapability", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "restrict-address-families", Flag: "restrict-address-families", Section: "Exec", Key: "RestrictAddressFamilies", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "selinux-context", Flag: "selinux-context", Short: 'Z', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "selinux-apifs-context", Flag: "selinux-apifs-context", Short: 'L', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
-	{Name: "rlimit", Flag: "rlimit", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
-	{Name: "oom-score-adjust", Flag: "oom-score-adjust", Section: "Exec", Key: "OOMScoreAdjust", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "cpu-affinity", Flag: "cpu-affinity", Section: "Exec", Key: "CPUAffinity", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "personality", Flag: "personality", Section: "Exec", Key: "Personality", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "resolv-conf", Flag: "resolv-conf", Section: "Exec", Key: "ResolvConf", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "timezone", Flag: "timezone", Section: "Exec", Key: "Timezone", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "link-journal", Flag: "link-journal", Section: "Exec", Key: "LinkJournal", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "try-guest-journal", Short: 'j', Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "forward-journal", Flag: "forward-journal", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "forward-journal-max-use", Flag: "forward-journal-max-use", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
@@ -376,22 +666,5 @@ var Options = [...]Option{
 	{Name: "background", Flag: "background", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "set-credential", Flag: "set-credential", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "load-credential", Flag: "load-credential", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
-	{Name: "share-system", Flag: "share-system", Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "no-ask-password", Flag: "no-ask-password", Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
-	{Name: "limit-cpu", Section: "Exec", Key: "LimitCPU", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "limit-fsize", Section: "Exec", Key: "LimitFSIZE", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "limit-data", Section: "Exec", Key: "LimitDATA", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "limit-stack", Section: "Exec", Key: "LimitSTACK", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "limit-core", Section: "Exec", Key: "LimitCORE", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "limit-rss", Section: "Exec", Key: "LimitRSS", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "limit-nofile", Section: "Exec", Key: "LimitNOFILE", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "limit-as", Section: "Exec", Key: "LimitAS", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "limit-nproc", Section: "Exec", Key: "LimitNPROC", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "limit-memlock", Section: "Exec", Key: "LimitMEMLOCK", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "limit-locks", Section: "Exec", Key: "LimitLOCKS", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "limit-sigpending", Section: "Exec", Key: "LimitSIGPENDING", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "limit-msgqueue", Section: "Exec", Key: "LimitMSGQUEUE", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "limit-nice", Section: "Exec", Key: "LimitNICE", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "limit-rtprio", Section: "Exec", Key: "LimitRTPRIO", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "limit-rttime", Section: "Exec", Key: "LimitRTTIME", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 }

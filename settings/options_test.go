@@ -56,7 +56,7 @@ func TestTable(t *testing.T) {
 			if o.Same != "" && (Find(o.Same) == nil || Find(o.Same).Same != "" || Find(o.Same).Group != o.Group) {
 				t.Errorf("Same names %q, which is no row of the same group", o.Same)
 			}
-			if !o.Later && o.Old == "" && o.Name != "words" && (o.Topic == "" || o.Help == "") {
+			if !o.Later && o.Old == "" && (o.Help == "" || (o.Topic == "") == (o.Flag != "" || o.Short != 0)) {
 				t.Error("no help")
 			}
 			if o.Topic != "" && !slices.Contains(Topics[:], o.Topic) {

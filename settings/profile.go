@@ -22,6 +22,9 @@ type When uint8
 const (
 	WithNetwork    When = 1 << iota // an own network namespace
 	WithoutNetwork                  // the host's network
+	Protected                       // the kernel's file systems are read-only
+	Unprotected                     // they may be written to
+	FreshTmp                        // /tmp is a tmpfs
 )
 
 // World is when a mount is made.
@@ -44,7 +47,10 @@ type APIMount struct {
 	// with Attr, "mask" that the target is made unreadable.
 	Type string
 	// Attr are MOUNT_ATTR_ flags.
-	Attr    uint64
+	Attr uint64
+	// Clear are flags that a part of the tree loses when it is bound onto
+	// itself.
+	Clear   uint64
 	Options string
 	When    When
 	// Owned: the file system's root belongs to the machine's root user.
@@ -70,9 +76,10 @@ const (
 var NSpawn = Profile{
 	Name: "nspawn",
 	API: []APIMount{
-		{World: Outer, Target: "/tmp", Type: "tmpfs", Attr: ns | nd | sa, Options: "mode=01777,size=10%,nr_inodes=400k", Owned: true},
+		{World: Outer, Target: "/tmp", Type: "tmpfs", Attr: ns | nd | sa, Options: "mode=01777,size=10%,nr_inodes=400k", When: FreshTmp, Owned: true},
 		{World: Outer, Target: "/sys", Type: "tmpfs", Attr: ns | nd | nx, Options: "mode=0555,size=4m,nr_inodes=1k", When: WithNetwork, Owned: true, Content: "sys"},
-		{World: Outer, Target: "/sys", Type: "sysfs", Attr: ro | ns | nd | nx, When: WithoutNetwork},
+		{World: Outer, Target: "/sys", Type: "sysfs", Attr: ro | ns | nd | nx, When: WithoutNetwork | Protected},
+		{World: Outer, Target: "/sys", Type: "sysfs", Attr: ns | nd | nx, When: WithoutNetwork | Unprotected},
 		{World: Outer, Target: "/dev", Type: "tmpfs", Attr: ns | sa, Options: "mode=0755,size=4m,nr_inodes=64k", Owned: true, Content: "dev"},
 		{World: Outer, Target: "/dev/shm", Type: "tmpfs", Attr: ns | nd | sa, Options: "mode=01777,size=10%,nr_inodes=400k", Owned: true},
 		{World: Outer, Target: "/dev/pts", Type: "devpts", Attr: ns | nx, Options: "ptmxmode=0666,mode=0600"},
@@ -81,24 +88,25 @@ var NSpawn = Profile{
 		{World: Outer, Target: "/run/host/os-release", Type: "os-release", Attr: ro | ns | nd | nx, Lenient: true},
 
 		{World: Inner, Target: "/proc", Type: "proc", Attr: ns | nd | nx},
-		{World: Inner, Target: "/proc/sys", Attr: ro | ns | nd | nx},
-		{World: Inner, Target: "/proc/sys/net", Attr: ns | nd | nx, When: WithNetwork},
-		{World: Inner, Target: "/proc/kallsyms", Type: "mask", Attr: ro | ns | nd | nx, Lenient: true},
-		{World: Inner, Target: "/proc/kcore", Type: "mask", Attr: ro | ns | nd | nx, Lenient: true},
-		{World: Inner, Target: "/proc/keys", Type: "mask", Attr: ro | ns | nd | nx, Lenient: true},
-		{World: Inner, Target: "/proc/sysrq-trigger", Type: "mask", Attr: ro | ns | nd | nx, Lenient: true},
-		{World: Inner, Target: "/proc/timer_list", Type: "mask", Attr: ro | ns | nd | nx, Lenient: true},
-		{World: Inner, Target: "/proc/acpi", Attr: ro | ns | nd | nx, Lenient: true},
-		{World: Inner, Target: "/proc/apm", Attr: ro | ns | nd | nx, Lenient: true},
-		{World: Inner, Target: "/proc/asound", Attr: ro | ns | nd | nx, Lenient: true},
-		{World: Inner, Target: "/proc/bus", Attr: ro | ns | nd | nx, Lenient: true},
-		{World: Inner, Target: "/proc/fs", Attr: ro | ns | nd | nx, Lenient: true},
-		{World: Inner, Target: "/proc/irq", Attr: ro | ns | nd | nx, Lenient: true},
-		{World: Inner, Target: "/proc/scsi", Attr: ro | ns | nd | nx, Lenient: true},
+		{World: Inner, Target: "/proc/sys", Attr: ro | ns | nd | nx, When: Protected},
+		{World: Inner, Target: "/proc/sys/net", Attr: ns | nd | nx, Clear: ro, When: WithNetwork | Protected},
+		{World: Inner, Target: "/proc/kallsyms", Type: "mask", Attr: ro | ns | nd | nx, When: Protected, Lenient: true},
+		{World: Inner, Target: "/proc/kcore", Type: "mask", Attr: ro | ns | nd | nx, When: Protected, Lenient: true},
+		{World: Inner, Target: "/proc/keys", Type: "mask", Attr: ro | ns | nd | nx, When: Protected, Lenient: true},
+		{World: Inner, Target: "/proc/sysrq-trigger", Type: "mask", Attr: ro | ns | nd | nx, When: Protected, Lenient: true},
+		{World: Inner, Target: "/proc/timer_list", Type: "mask", Attr: ro | ns | nd | nx, When: Protected, Lenient: true},
+		{World: Inner, Target: "/proc/acpi", Attr: ro | ns | nd | nx, When: Protected, Lenient: true},
+		{World: Inner, Target: "/proc/apm", Attr: ro | ns | nd | nx, When: Protected, Lenient: true},
+		{World: Inner, Target: "/proc/asound", Attr: ro | ns | nd | nx, When: Protected, Lenient: true},
+		{World: Inner, Target: "/proc/bus", Attr: ro | ns | nd | nx, When: Protected, Lenient: true},
+		{World: Inner, Target: "/proc/fs", Attr: ro | ns | nd | nx, When: Protected, Lenient: true},
+		{World: Inner, Target: "/proc/irq", Attr: ro | ns | nd | nx, When: Protected, Lenient: true},
+		{World: Inner, Target: "/proc/scsi", Attr: ro | ns | nd | nx, When: Protected, Lenient: true},
 		{World: Inner, Target: "/proc/sys/kernel/random/boot_id", Type: "boot-id", Attr: ro | ns | nd | nx},
 		{World: Inner, Target: "/proc/kmsg", Type: "kmsg", Lenient: true},
 		{World: Inner, Target: "/dev/mqueue", Type: "mqueue", Attr: ns | nd | nx, Soft: true},
-		{World: Inner, Target: "/sys", Type: "sys-parts", Attr: ro | ns | nd | nx, When: WithNetwork},
+		{World: Inner, Target: "/sys", Type: "sys-parts", Attr: ro | ns | nd | nx, When: WithNetwork | Protected},
+		{World: Inner, Target: "/sys", Type: "sys-parts", Attr: ns | nd | nx, When: WithNetwork | Unprotected},
 		{World: Inner, Target: "/sys/fs/cgroup", Type: "cgroup2", Attr: ns | nd | nx},
 	},
 	Caps: 1<<unix.CAP_AUDIT_CONTROL | 1<<unix.CAP_AUDIT_WRITE | 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE |

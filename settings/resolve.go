@@ -90,8 +90,8 @@ type resolver struct {
 	warnings []Warning
 }
 
-// Resolve turns assignments into settings: those of the command line first,
-// then those of a file, each in its order. It refuses combinations that can't
+// Resolve turns assignments into settings: those of the environment first, then
+// those of the command line, then those of a file, each in its order. It refuses combinations that can't
 // work. What it returns beside an error is what was known until then.
 //
 // Merging goes by groups (see Option.Group). If the command line says anything
@@ -206,10 +206,10 @@ func (r *resolver) merge() {
 	override := r.around.Files == FileOverride
 	for i := range r.trace {
 		e := &r.trace[i]
-		if e.Fate != Applied || e.Option.Group == GroupLauncher || e.Reset {
+		if e.Fate != Applied || e.Option.Group == GroupLauncher || e.Reset || e.layer() == environment {
 			continue
 		}
-		if file := e.Origin.Source == origin.File; file == override {
+		if (e.layer() == file) == override {
 			continue // the winner
 		}
 		if by, ok := r.teller(e.Option.Group, override); ok {
@@ -223,7 +223,7 @@ func (r *resolver) merge() {
 func (r *resolver) teller(g Group, inFile bool) (origin.Origin, bool) {
 	for i := range r.trace {
 		e := &r.trace[i]
-		if e.Option.Group != g || e.Fate != Applied || e.Reset || (e.Origin.Source == origin.File) != inFile {
+		if e.Option.Group != g || e.Fate != Applied || e.Reset || e.layer() == environment || (e.layer() == file) != inFile {
 			continue
 		}
 		// What an untrusted file may only tighten comes on top, and never
@@ -236,13 +236,34 @@ func (r *resolver) teller(g Group, inFile bool) (origin.Origin, bool) {
 	return origin.Origin{}, false
 }
 
+// layer is where an assignment comes from, as far as that decides who wins. A
+// later layer is set after an earlier one. The environment says what holds if
+// nobody else says anything.
+type layer uint8
+
+const (
+	environment layer = iota
+	commandLine
+	file
+)
+
+func (e *Entry) layer() layer {
+	switch e.Origin.Source {
+	case origin.Environment:
+		return environment
+	case origin.File:
+		return file
+	}
+	return commandLine
+}
+
 // apply sets what is left, and hides what a later assignment replaces.
 func (r *resolver) apply() {
-	for _, file := range [...]bool{false, true} {
+	for _, l := range [...]layer{environment, commandLine, file} {
 		said := r.s // what an untrusted file is measured against
 		for i := range r.trace {
 			e := &r.trace[i]
-			if e.Fate != Applied || e.Reset || (e.Origin.Source == origin.File) != file || e.Option.Set == nil {
+			if e.Fate != Applied || e.Reset || e.layer() != l || e.Option.Set == nil {
 				continue
 			}
 			if r.untrusted(e) && e.Option.Trusted == Tighten && e.Option.Weaker(said, e.Assignment) {
@@ -256,16 +277,23 @@ func (r *resolver) apply() {
 			e.Option.Set(&r.s, e.Assignment)
 		}
 	}
+	for i := range r.trace {
+		e := &r.trace[i]
+		if e.Fate != Applied || e.Reset || e.Option.Notice == nil {
+			continue
+		}
+		if what := e.Option.Notice(e.Value); what != "" {
+			r.warn(e, what, "")
+		}
+	}
 }
 
 // hideEarlier marks what entry i replaces.
 func (r *resolver) hideEarlier(i int) {
 	e := &r.trace[i]
-	file := e.Origin.Source == origin.File
 	for j := range r.trace {
 		old := &r.trace[j]
-		oldFile := old.Origin.Source == origin.File
-		before := j < i && oldFile == file || file && !oldFile
+		before := j < i && old.layer() == e.layer() || old.layer() < e.layer()
 		if before && old.Fate == Applied && !old.Reset && old.Option.slot() == e.Option.slot() {
 			old.Fate, old.By = Hidden, e.Origin
 		}
@@ -292,12 +320,30 @@ func (r *resolver) check(assignments []Assignment) error {
 		boot = boot || e.Fate == Applied && on && e.Option.Name == "boot"
 		pid2 = pid2 || e.Fate == Applied && on && e.Option.Name == "as-pid2"
 	}
+	env := s.Environment
+	if env.SharePID || env.ShareUTS {
+		// Nobody could be told who the machine is by its first process, or
+		// its host name.
+		s.Life.Register = Never
+	}
 	volatile, readOnly := s.Image.Volatile != VolatileNo, s.Image.ReadOnly
 	switch {
 	case boot && pid2:
 		return r.blame("as-pid2", "cannot boot and run a command as process 2 at the same time", "use --boot or --as-pid2")
 	case pid2 && !r.around.PID2:
 		return r.blame("as-pid2", "--as-pid2 is not supported yet", "")
+	case (boot || pid2) && (env.SharePID || env.ShareUTS):
+		name := "boot"
+		if pid2 {
+			name = "as-pid2"
+		}
+		return r.blame(name, "cannot run an init in a machine that shares the host's pid or uts namespace", "leave out "+strings.Join(r.sharing(), ", "))
+	case s.Users.Mode != userns.No && env.API == APINetwork && !s.Network.Private:
+		return r.blame("api-vfs-writable", "cannot let a machine with users of its own write to the host's network settings", "add --private-network, or unset the variable")
+	case s.Users.Mode != userns.No && env.API == APIWritable:
+		return r.blame("api-vfs-writable", "cannot let a machine with users of its own write to /proc/sys and /sys", "leave out --private-users=, or unset the variable")
+	case boot && s.Exec.AmbientCaps != 0:
+		return r.blame("ambient-capability", "cannot give ambient capabilities to an init: it has all of the machine's already", "leave out --ambient-capability=, or --boot")
 	case s.Users.Ownership == userns.Chown && readOnly:
 		return r.blame("private-users-ownership", "cannot change the owners of a tree that is read-only", "use --private-users-ownership=map, or leave out --read-only")
 	case s.Users.Ownership == userns.Chown && volatile:
@@ -315,6 +361,21 @@ func (r *resolver) check(assignments []Assignment) error {
 		}
 	}
 	return nil
+}
+
+// sharing names what makes the machine share namespaces with the host.
+func (r *resolver) sharing() (names []string) {
+	for _, e := range r.trace {
+		if on, _ := e.Value.(bool); !on || e.Fate != Applied || e.Option.Group != GroupNamespaces {
+			continue
+		}
+		if e.layer() == environment {
+			names = append(names, e.Origin.String())
+		} else {
+			names = append(names, e.Origin.Path)
+		}
+	}
+	return names
 }
 
 // text gives what a mount was read from.

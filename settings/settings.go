@@ -24,7 +24,10 @@ type Settings struct {
 	Users   Users         `json:"users"`
 	Mounts  []mount.Mount `json:"mounts,omitempty"`
 	Network Network       `json:"network"`
+	Host    Host          `json:"host,omitzero"`
 	Life    Life          `json:"life"`
+
+	Environment Environment `json:"environment,omitzero"`
 }
 
 // Image is the tree that becomes the root.
@@ -33,6 +36,7 @@ type Image struct {
 	Directory string   `json:"directory,omitempty"`
 	ReadOnly  bool     `json:"read_only,omitempty"`
 	Volatile  Volatile `json:"volatile,omitempty"`
+	Pivot     Pivot    `json:"pivot,omitzero"`
 }
 
 // Volatile says which part of the tree is thrown away at the end.
@@ -63,10 +67,24 @@ type Exec struct {
 	AddCaps         uint64 `json:"add_caps,omitempty"`
 	DropCaps        uint64 `json:"drop_caps,omitempty"`
 	NoNewPrivileges bool   `json:"no_new_privileges,omitempty"`
+	// AmbientCaps are what the payload starts with, and passes on.
+	AmbientCaps uint64 `json:"ambient_caps,omitempty"`
 	// SystemCalls are the values of --system-call-filter, in order; Unfiltered
 	// machines have no filter at all.
 	SystemCalls []string `json:"system_calls,omitempty"`
 	Unfiltered  bool     `json:"unfiltered,omitempty"`
+	// SuppressSync: what would wait for the disk does nothing.
+	SuppressSync    bool     `json:"suppress_sync,omitempty"`
+	AddressFamilies Families `json:"address_families,omitzero"`
+	// Rlimits take the place of the defaults; by name.
+	Rlimits  []Rlimit `json:"rlimits,omitempty"`
+	OOMScore OOMScore `json:"oom_score,omitzero"`
+	// CPUs that the payload may run on; none means all.
+	CPUs CPUs `json:"cpus,omitempty"`
+	// Personality is the architecture that uname(2) tells; "" leaves it.
+	Personality string `json:"personality,omitempty"`
+	// MachineID is used if the tree has none; 32 hex digits.
+	MachineID string `json:"machine_id,omitempty"`
 	// KillSignal is what SIGTERM at the launcher sends to the machine's first
 	// process; 0 means the default (SIGRTMIN+3 when booting, else SIGKILL).
 	KillSignal int `json:"kill_signal,omitempty"`
@@ -94,6 +112,33 @@ type Users struct {
 type Network struct {
 	// Private: an own network namespace, with nothing but loopback.
 	Private bool `json:"private,omitempty"`
+}
+
+// Host is what of the host's configuration the machine shares.
+type Host struct {
+	// ResolvConf is a mode of --resolv-conf: "" (auto), off, delete, or copy-,
+	// replace- or bind- with host, static, uplink or stub.
+	ResolvConf string `json:"resolv_conf,omitempty"`
+	// Timezone is a mode of --timezone: "" (auto), off, copy, bind, symlink,
+	// delete.
+	Timezone string `json:"timezone,omitempty"`
+	// LinkJournal is a mode of --link-journal that may go without effect: ""
+	// (auto), no, try-host, try-guest.
+	LinkJournal string `json:"link_journal,omitempty"`
+}
+
+// ResolvFile gives the path of one of the host's files that say how names are
+// resolved: host, static, uplink or stub.
+func ResolvFile(kind string) string {
+	switch kind {
+	case "static":
+		return "/usr/lib/systemd/resolv.conf"
+	case "uplink":
+		return "/run/systemd/resolve/resolv.conf"
+	case "stub":
+		return "/run/systemd/resolve/stub-resolv.conf"
+	}
+	return "/etc/resolv.conf"
 }
 
 // Life is how the machine is looked after.

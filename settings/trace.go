@@ -49,7 +49,7 @@ func (t Trace) String() string {
 	var b strings.Builder
 	for _, e := range t {
 		line := e.Origin.String()
-		if e.Text != "" && e.Origin.Source == origin.CommandLine {
+		if e.Text != "" && e.layer() != file {
 			line = written(e.Origin, e.Text)
 		} else if e.Text != "" {
 			line += e.Text

@@ -489,3 +489,56 @@ func distance(a, b string, limit int) int {
 	}
 	return min(above[len(b)], limit)
 }
+
+// resolvModes and zoneModes are what --resolv-conf and --timezone may be.
+var (
+	resolvModes = [...]string{
+		"auto", "off", "copy-host", "copy-static", "copy-uplink", "copy-stub", "replace-host", "replace-static",
+		"replace-uplink", "replace-stub", "bind-host", "bind-static", "bind-uplink", "bind-stub", "delete",
+	}
+	zoneModes = [...]string{"auto", "off", "copy", "bind", "symlink", "delete"}
+)
+
+// parseMode reads a mode that may be a boolean: yes is auto, no is off.
+func parseMode(text string, known ...string) (any, error) {
+	if on, err := ParseBool(text); err == nil {
+		text = "off"
+		if on {
+			text = "auto"
+		}
+	}
+	if !slices.Contains(known, text) {
+		return nil, oneOf(text, known...)
+	}
+	if text == "auto" {
+		text = ""
+	}
+	return text, nil
+}
+
+// journalModes are what --link-journal may be. Those that must have an effect
+// are refused until they have one.
+var journalModes = [...]string{"no", "auto", "try-host", "try-guest"}
+
+func parseLinkJournal(_ Place, text string) (any, error) {
+	if on, err := ParseBool(text); err == nil {
+		text = "no"
+		if on {
+			text = "auto"
+		}
+	}
+	if text == "host" || text == "guest" {
+		return nil, fmt.Errorf("linking journals is not supported yet (try-%s goes without)", text)
+	}
+	if !slices.Contains(journalModes[:], text) {
+		return nil, oneOf(text, journalModes[:]...)
+	}
+	if text == "auto" {
+		text = ""
+	}
+	return text, nil
+}
+
+func parseResolvConf(_ Place, text string) (any, error) { return parseMode(text, resolvModes[:]...) }
+
+func parseTimezone(_ Place, text string) (any, error) { return parseMode(text, zoneModes[:]...) }

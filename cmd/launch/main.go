@@ -91,7 +91,6 @@ func start(req cli.Request, env []string, cwd string) int {
 	if err != nil {
 		return fail(err)
 	}
-	environment(&s, env)
 	planning := req.Action == cli.Plan
 	if !planning && !host.Root {
 		return fail(&settings.Error{What: "cannot start a machine as this user", Hint: "run launch as root; --plan needs no root"})
@@ -100,12 +99,16 @@ func start(req cli.Request, env []string, cwd string) int {
 	if err != nil {
 		return fail(&settings.Error{What: err.Error(), Origin: trace.Origin("directory"), Value: s.Image.Directory})
 	}
-	tree, err := probe.Root(pin)
+	tree, err := probe.Root(pin, s.Image.Pivot.New)
 	if err == nil {
 		err = unseen
 	}
 	if err != nil && !planning {
-		return fail(&settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, err)})
+		e := &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, err)}
+		if s.Image.Pivot.New != "" && !tree.Known {
+			e.Origin, e.Value = trace.Origin("pivot-root"), s.Image.Pivot.String()
+		}
+		return fail(e)
 	}
 	f := facts.Facts{Root: tree, Host: host}
 	id, err := probe.NewID()
@@ -131,33 +134,23 @@ func start(req cli.Request, env []string, cwd string) int {
 	return run(p, engine.Options{Pin: pin, Shift: f.Root.UID &^ 0xffff, Notify: plan.Getenv(env, "NOTIFY_SOCKET")})
 }
 
-// withFile adds what the machine's settings file says, if there is one and it
-// is to be read.
+// withFile adds what the environment says, and the machine's settings file, if
+// there is one and it is to be read.
 func withFile(req cli.Request, around settings.Surroundings) ([]settings.Assignment, []settings.Warning, error) {
+	said, err := settings.FromEnvironment(around.Place)
+	if err != nil {
+		return nil, nil, err
+	}
+	said = append(said, req.Assignments...)
 	if req.Files == settings.FileNo {
-		return req.Assignments, nil, nil
+		return said, nil, nil
 	}
 	machine, directory, err := settings.Locate(req.Assignments, around)
 	if err != nil {
 		return nil, nil, err
 	}
 	file, warnings, err := nspawn.Load(nspawn.Candidates(machine, directory), around.Place, probe.SettingsFile)
-	return append(req.Assignments, file...), warnings, err
-}
-
-// environment honours the switches that systemd-nspawn's users know. One that
-// takes a protection away is told.
-func environment(s *settings.Settings, env []string) {
-	off := func(name string) bool {
-		on, err := settings.ParseBool(plan.Getenv(env, name))
-		return err == nil && !on
-	}
-	if off("SYSTEMD_SECCOMP") {
-		s.Exec.Unfiltered = true
-		if !s.Life.Quiet {
-			cli.Warn(os.Stderr, settings.Warning{What: "no system-call filter: $SYSTEMD_SECCOMP says so"})
-		}
-	}
+	return append(said, file...), warnings, err
 }
 
 func show(w io.Writer, p *plan.Plan, format string) error {

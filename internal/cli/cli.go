@@ -105,6 +105,9 @@ func Parse(args []string, env []string, cwd string) (Request, error) {
 			r.Files = v.(settings.FileMode)
 		case "no-pager":
 		default:
+			if o.Row != nil {
+				o = settings.Find(o.Row(v))
+			}
 			r.Assignments = append(r.Assignments, settings.Assignment{Option: o, Value: v, Origin: from, Text: w.value})
 		}
 		return nil

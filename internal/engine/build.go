@@ -34,6 +34,8 @@ type builder struct {
 	proc    *child.Process
 	pty     console.Pty
 	notify  int // the machine's notification socket, or -1
+	kmsg    int // the machine's /proc/kmsg, or -1
+	oom     *oom
 	goR     int
 	goW     int
 	statR   int
@@ -52,9 +54,9 @@ func (b *builder) root() uint32 {
 	return b.plan.Users.Range.Start
 }
 
-// programMax is more than any program has: about 20 steps, 64 capabilities and
-// 16 limits.
-const programMax = 160
+// programMax is more than any program has: about 25 steps, 64 capabilities to
+// drop and as many to raise, and 16 limits.
+const programMax = 200
 
 // build makes the machine and lets its payload go.
 func (b *builder) build(l sys.Locked) (err error) {
@@ -68,6 +70,7 @@ func (b *builder) build(l sys.Locked) (err error) {
 			sys.Close(b.idmaps)
 		}
 		b.stub.close()
+		b.oom.close()
 	}()
 	t := b.tree
 	t.Pin, t.UID, t.GID = b.opt.Pin, b.root(), b.root()
@@ -96,6 +99,11 @@ func (b *builder) build(l sys.Locked) (err error) {
 	if dir := b.tree.RunHost(); dir >= 0 {
 		if b.notify, err = notify.Listen(dir, "notify", b.root(), b.root()); err != nil {
 			return fmt.Errorf("make the notification socket: %w", err)
+		}
+		// As long as somebody could write to it, who reads the kernel's log in
+		// the machine waits, and is not told that it ends.
+		if b.kmsg, err = sys.Openat(dir, "proc-kmsg", unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0); err != nil {
+			return fmt.Errorf("open the machine's kernel log: %w", err)
 		}
 	}
 	if err := b.ready(); err != nil {
@@ -251,6 +259,10 @@ func (b *builder) ready() error {
 			return err
 		}
 	}
+	var err error
+	if b.oom, err = b.openOOM(); err != nil {
+		return err
+	}
 	if b.plan.Users.Private() {
 		return writeMaps(b.proc.PID, b.plan.Users.Range.Map())
 	}
@@ -296,23 +308,28 @@ func (b *builder) join() error {
 	flags := 0
 	network := false
 	var err error
-	if b.tree.PidNS, err = sys.Openat(unix.AT_FDCWD, procPath(b.proc.PID, "ns/pid"), unix.O_RDONLY, 0); err != nil {
-		return fmt.Errorf("open the machine's pid namespace: %w", err)
-	}
 	for _, n := range b.plan.Namespaces {
 		switch n.Flag {
 		case 0, unix.CLONE_NEWUSER:
 			continue
+		case unix.CLONE_NEWPID:
+			if b.tree.PidNS, err = sys.Openat(unix.AT_FDCWD, procPath(b.proc.PID, "ns/pid"), unix.O_RDONLY, 0); err != nil {
+				return fmt.Errorf("open the machine's pid namespace: %w", err)
+			}
 		case unix.CLONE_NEWNET:
 			network = true
 		}
 		flags |= int(n.Flag)
 	}
-	if err := sys.Setns(b.l, b.proc.Pidfd, flags); err != nil {
-		return fmt.Errorf("join the machine's namespaces: %w", err)
+	if flags != 0 { // the kernel takes it for a mistake
+		if err := sys.Setns(b.l, b.proc.Pidfd, flags); err != nil {
+			return fmt.Errorf("join the machine's namespaces: %w", err)
+		}
 	}
-	if err := sys.Sethostname(b.l, b.plan.Hostname); err != nil {
-		return fmt.Errorf("set the host name: %w", err)
+	if flags&unix.CLONE_NEWUTS != 0 { // else it is the host's
+		if err := sys.Sethostname(b.l, b.plan.Hostname); err != nil {
+			return fmt.Errorf("set the host name: %w", err)
+		}
 	}
 	if network {
 		if err := loopback(); err != nil {
@@ -481,6 +498,10 @@ func (b *builder) release() error {
 			return fmt.Errorf("write the file of process 1: %w", err)
 		}
 	}
+	if err := b.oom.set(b); err != nil {
+		return err
+	}
+	defer b.oom.restore(b)
 	if err := sys.WriteString(b.goW, "g"); err != nil {
 		return fmt.Errorf("let the first process go: %w", err)
 	}

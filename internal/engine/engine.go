@@ -155,7 +155,7 @@ func (s *supervisor) once() (status int, err error) {
 		defer held.Release()
 		p.SetRange(held.Range)
 	}
-	b := &builder{plan: p, opt: s.opt, state: s.state, cgroup: -1, pty: console.Pty{Master: -1, Slave: -1}}
+	b := &builder{plan: p, opt: s.opt, state: s.state, cgroup: -1, notify: -1, kmsg: -1, pty: console.Pty{Master: -1, Slave: -1}}
 	if p.Cgroup != (plan.Cgroup{}) {
 		full := path.Join(p.Cgroup.Mount, p.Cgroup.Path)
 		if err := s.state.Record(state.Cgroup, full); err != nil {
@@ -178,6 +178,9 @@ func (s *supervisor) once() (status int, err error) {
 	err = <-started
 	if b.notify >= 0 {
 		defer sys.Close(b.notify)
+	}
+	if b.kmsg >= 0 {
+		defer sys.Close(b.kmsg)
 	}
 	if b.proc != nil {
 		defer sys.Close(b.proc.Pidfd)

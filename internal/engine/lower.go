@@ -82,6 +82,19 @@ func (b *builder) lower(op plan.Op) error {
 			first = stubFd + 1
 		}
 		add(unix.SYS_CLOSE_RANGE, first, ^uintptr(0)>>32, 0)
+	case plan.OOMScore:
+		// Done by the launcher, while the first process waits.
+	case plan.Affinity:
+		last := b.plan.CPUs[len(b.plan.CPUs)-1]
+		mask := make([]byte, last/64*8+8)
+		for _, n := range b.plan.CPUs {
+			mask[n/8] |= 1 << (n % 8)
+		}
+		add(unix.SYS_SCHED_SETAFFINITY, 0, uintptr(len(mask)), p.Bytes(mask))
+	case plan.Persona:
+		add(unix.SYS_PERSONALITY, uintptr(op.A))
+	case plan.KeepCaps:
+		add(unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0, 0, 0)
 	case plan.Rlimit:
 		add(unix.SYS_PRLIMIT64, 0, uintptr(op.A), child.Keep(p, &unix.Rlimit{Cur: op.B, Max: op.C}), 0)
 	case plan.Umask:
@@ -102,19 +115,27 @@ func (b *builder) lower(op plan.Op) error {
 		add(unix.SYS_SETRESGID, uintptr(b.user.gid), uintptr(b.user.gid), uintptr(b.user.gid))
 		add(unix.SYS_SETRESUID, uintptr(b.user.uid), uintptr(b.user.uid), uintptr(b.user.uid))
 	case plan.Caps:
-		// Ambient and inheritable sets stay empty: a program that is handed
-		// capabilities nobody asked for keeps them across its own exec.
+		// But for what was asked for, ambient and inheritable sets stay empty: a
+		// program that is handed capabilities nobody asked for keeps them
+		// across its own exec.
 		add(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-		mask := op.A & b.capsNow()
+		effective := op.A & b.capsNow()
+		ambient := op.B
+		permitted := effective
 		if b.user.uid != 0 {
-			mask = 0
+			effective, permitted = 0, ambient
 		}
 		hdr := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 		data := &[2]unix.CapUserData{
-			{Effective: uint32(mask), Permitted: uint32(mask)},
-			{Effective: uint32(mask >> 32), Permitted: uint32(mask >> 32)},
+			{Effective: uint32(effective), Permitted: uint32(permitted), Inheritable: uint32(ambient)},
+			{Effective: uint32(effective >> 32), Permitted: uint32(permitted >> 32), Inheritable: uint32(ambient >> 32)},
 		}
 		add(unix.SYS_CAPSET, child.Keep(p, hdr), child.Keep(p, data))
+		for c := range uintptr(bits.Len64(ambient)) {
+			if ambient>>c&1 == 1 {
+				add(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, c, 0, 0)
+			}
+		}
 	case plan.NoNewPrivs:
 		add(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	case plan.Chdir:

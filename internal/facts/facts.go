@@ -64,6 +64,12 @@ type Host struct {
 	// hierarchy is mounted; CgroupMount "" means that there is none.
 	Cgroup      string `json:"cgroup,omitempty"`
 	CgroupMount string `json:"cgroup_mount,omitempty"`
+	// Resolv tells which files say how the host resolves names.
+	Resolv Resolv `json:"resolv,omitzero"`
+	// Localtime is what the host's /etc/localtime is, and, if it is a link,
+	// Zone the time zone it names.
+	Localtime Kind   `json:"localtime,omitempty"`
+	Zone      string `json:"zone,omitempty"`
 	// StdinTTY and StdoutTTY: standard input and output are terminals.
 	StdinTTY  bool `json:"stdin_tty"`
 	StdoutTTY bool `json:"stdout_tty"`
@@ -79,7 +85,7 @@ type Host struct {
 	// RLIMIT_SIGPENDING, soft and hard.
 	Processes, Signals [2]uint64
 	// Limits are the launcher's own resource limits, soft and hard, by
-	// resource number; only known where it may not raise them.
+	// resource number.
 	Limits [16][2]uint64 `json:"-"`
 	// Raise: the launcher may raise hard limits (CAP_SYS_RESOURCE).
 	Raise bool `json:"raise"`
@@ -92,6 +98,11 @@ type Host struct {
 	Caps uint64 `json:"caps"`
 	// UserNamespaces: the kernel has them.
 	UserNamespaces bool `json:"user_namespaces"`
+}
+
+// Resolv are files that are there.
+type Resolv struct {
+	Host, Static, Uplink, Stub bool
 }
 
 // OSFields are what a machine is told about the host's operating system.

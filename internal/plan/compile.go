@@ -38,6 +38,8 @@ type compiler struct {
 func Compile(in Input) (*Plan, error) {
 	s := in.Settings
 	c := &compiler{Input: in, base: origin.Origin{Source: origin.Profile, Path: in.Profile.Name}}
+	// Room for what a plain machine has: growing costs more than it holds.
+	c.Steps, c.Program = make([]Step, 0, 64), make([]Op, 0, 48)
 	c.Machine = s.Machine
 	c.Directory = s.Image.Directory
 	c.Hostname = s.Machine
@@ -47,15 +49,15 @@ func Compile(in Input) (*Plan, error) {
 	c.KeepUnit = s.Life.KeepUnit
 	c.Quiet = s.Life.Quiet
 	c.Plan.NotifyReady = s.Life.NotifyReady
-	c.Plan.ID = in.ID
-	if in.Facts.Root.MachineID != "" {
-		c.Plan.ID = in.Facts.Root.MachineID
-	}
+	c.identity()
 	if err := c.check(); err != nil {
 		return nil, err
 	}
 	c.console()
 	if err := c.users(); err != nil {
+		return nil, err
+	}
+	if err := c.ambient(); err != nil {
 		return nil, err
 	}
 	c.namespaces()
@@ -81,18 +83,22 @@ func Compile(in Input) (*Plan, error) {
 // check refuses a directory that is no operating system's tree.
 func (c *compiler) check() error {
 	root := c.Facts.Root
-	e := &settings.Error{Value: c.Directory}
+	dir, value, option := c.Directory, c.Directory, "directory"
+	if p := c.Settings.Image.Pivot; p.New != "" {
+		dir, value, option = path.Join(dir, p.New), p.String(), "pivot-root"
+	}
+	e := &settings.Error{Value: value}
 	if c.From != nil {
-		e.Origin = c.From("directory")
+		e.Origin = c.From(option)
 	}
 	switch {
 	case !root.Known:
 		return nil
-	case c.Settings.Exec.Mode == settings.Boot && !root.OSRelease:
-		e.What = fmt.Sprintf("cannot boot %s: it holds no operating system (no /etc/os-release, no /usr/lib/os-release)", c.Directory)
+	case c.Settings.Exec.Mode == settings.Boot && !root.OSRelease && !c.Settings.Environment.AnyTree:
+		e.What = fmt.Sprintf("cannot boot %s: it holds no operating system (no /etc/os-release, no /usr/lib/os-release)", dir)
 		e.Hint = "give the directory of a whole tree, or run a command in it without --boot"
 	case root.Usr != facts.Dir:
-		e.What = fmt.Sprintf("cannot use %s as a root directory: it has no /usr directory", c.Directory)
+		e.What = fmt.Sprintf("cannot use %s as a root directory: it has no /usr directory", dir)
 		e.Hint = "give the directory of an operating system's tree"
 	default:
 		return nil
@@ -166,14 +172,25 @@ func (c *compiler) namespaces() {
 	if c.Plan.Users.Private() {
 		add("user", unix.CLONE_NEWUSER, false, c.Plan.Users.Origin)
 	}
-	add("pid", unix.CLONE_NEWPID, false, c.base)
-	add("ipc", unix.CLONE_NEWIPC, false, c.base)
-	add("uts", unix.CLONE_NEWUTS, false, c.base)
+	env := c.Settings.Environment
+	if !env.SharePID {
+		add("pid", unix.CLONE_NEWPID, false, c.base)
+	}
+	if !env.ShareIPC {
+		add("ipc", unix.CLONE_NEWIPC, false, c.base)
+	}
+	if !env.ShareUTS {
+		add("uts", unix.CLONE_NEWUTS, false, c.base)
+	} else if c.Hostname != c.Machine {
+		c.note("the machine shares the host's name: --hostname= is not used")
+	}
 	if c.Settings.Network.Private {
 		add("network", unix.CLONE_NEWNET, true, c.from("private-network"))
 	}
 	if c.Facts.Host.CgroupMount != "" || !c.Facts.Host.Known {
-		add("cgroup", unix.CLONE_NEWCGROUP, true, c.base)
+		if !env.NoCgroupNamespace {
+			add("cgroup", unix.CLONE_NEWCGROUP, true, c.base)
+		}
 		c.Plan.Cgroup = Cgroup{Mount: c.Facts.Host.CgroupMount, Path: c.cgroupPath()}
 	} else {
 		c.note("the host has no cgroup2 hierarchy: the machine gets no cgroup of its own")
@@ -250,10 +267,21 @@ func (c *compiler) tree() error {
 	dir := mount.Path{Path: c.Directory}
 	from := c.from("directory")
 	volatile := c.from("volatile")
+	pivot := img.Pivot
+	if pivot.Old != "" && (img.Volatile == settings.VolatileOverlay || img.Volatile == settings.VolatileYes) {
+		c.note("the old root is not seen on %s: with --volatile=%s, only what the new root itself has is", pivot.Old, img.Volatile)
+		pivot.Old = ""
+	}
+	take := func() {
+		c.step(Step{Do: Tree, Source: dir, Origin: from})
+		if pivot.New != "" {
+			c.step(Step{Do: Pivot, Source: mount.Path{Path: pivot.New, InRoot: true}, Target: pivot.Old, Origin: c.from("pivot-root")})
+		}
+	}
 	fill := []Option{{"mode", "0755"}, {"size", "25%"}, {"nr_inodes", "1m"}}
 	switch img.Volatile {
 	case settings.VolatileNo:
-		c.step(Step{Do: Tree, Source: dir, Origin: from})
+		take()
 		if err := owners(); err != nil {
 			return err
 		}
@@ -263,7 +291,7 @@ func (c *compiler) tree() error {
 			return nil
 		}
 	case settings.VolatileState:
-		c.step(Step{Do: Tree, Source: dir, Origin: from})
+		take()
 		if err := owners(); err != nil {
 			return err
 		}
@@ -272,7 +300,7 @@ func (c *compiler) tree() error {
 		c.step(Step{Do: Mount, Target: "/var", Type: "tmpfs", Attr: sa, Options: c.owned(fill), Origin: volatile})
 		return nil
 	case settings.VolatileOverlay:
-		c.step(Step{Do: Tree, Source: dir, Origin: from})
+		take()
 		if err := owners(); err != nil {
 			return err
 		}
@@ -287,8 +315,9 @@ func (c *compiler) tree() error {
 		}
 		c.step(Step{Do: Mount, Target: "/", Type: "tmpfs", Attr: sa, Options: c.owned(fill), Origin: volatile,
 			Content: []Entry{{Path: "usr", Mode: unix.S_IFDIR | 0o755}}})
-		usr := mount.Path{Path: path.Join(c.Directory, "usr")}
-		c.step(Step{Do: Bind, Source: usr, Part: "usr", Target: "/usr", Attr: ro, Recursive: true, IDMap: c.rootMap(), Fallback: NoFallback, Origin: volatile})
+		part := strings.TrimPrefix(path.Join(pivot.New, "usr"), "/")
+		usr := mount.Path{Path: path.Join(c.Directory, part)}
+		c.step(Step{Do: Bind, Source: usr, Part: part, Target: "/usr", Attr: ro, Recursive: true, IDMap: c.rootMap(), Fallback: NoFallback, Origin: volatile})
 	}
 	c.base0()
 	return nil
@@ -383,6 +412,11 @@ func (c *compiler) mounts() error {
 			}
 		}
 	}
+	c.resolvConf()
+	c.localtime()
+	if strings.HasPrefix(c.Settings.Host.LinkJournal, "try-") {
+		c.note("the machine's journal is not linked: launch can't do that yet")
+	}
 	for _, row := range c.Profile.API {
 		if row.World == settings.Inner {
 			c.api(row)
@@ -403,11 +437,21 @@ func under(target, dir string) bool {
 }
 
 func (c *compiler) api(row settings.APIMount) {
-	if row.When&settings.WithNetwork != 0 && !c.Settings.Network.Private ||
-		row.When&settings.WithoutNetwork != 0 && c.Settings.Network.Private {
-		return
+	env := c.Settings.Environment
+	network := c.Settings.Network.Private || env.API == settings.APINetwork
+	for _, w := range [...]struct {
+		when  settings.When
+		holds bool
+	}{
+		{settings.WithNetwork, network}, {settings.WithoutNetwork, !network},
+		{settings.Protected, env.API != settings.APIWritable}, {settings.Unprotected, env.API == settings.APIWritable},
+		{settings.FreshTmp, !env.NoTmpfsTmp},
+	} {
+		if row.When&w.when != 0 && !w.holds {
+			return
+		}
 	}
-	s := Step{World: row.World, Do: Mount, Target: row.Target, Type: row.Type, Attr: row.Attr,
+	s := Step{World: row.World, Do: Mount, Target: row.Target, Type: row.Type, Attr: row.Attr, Clear: row.Clear,
 		Lenient: row.Lenient, Soft: row.Soft, Options: splitOptions(row.Options), Origin: c.base}
 	if row.Owned {
 		s.Options = c.owned(s.Options)
@@ -440,6 +484,16 @@ func (c *compiler) api(row settings.APIMount) {
 	case "cgroup2":
 		if c.Plan.Cgroup == (Cgroup{}) {
 			return
+		}
+		if env.NoCgroupNamespace {
+			// The host's own mount: a new one, made outside of a cgroup
+			// namespace, would change the options of the host's.
+			s.Origin = c.from("use-cgroup-namespace")
+			s.Do, s.Type = Bind, ""
+			s.Source, s.Attr = mount.Path{Path: c.Plan.Cgroup.Mount}, row.Attr|ro
+			c.step(s)
+			s.Source, s.Attr = mount.Path{Path: path.Join(c.Plan.Cgroup.Mount, c.Plan.Cgroup.Path)}, row.Attr
+			s.Target = path.Join(row.Target, c.Plan.Cgroup.Path)
 		}
 	}
 	if row.Type == "devpts" || row.Type == "mqueue" || row.Target == "/dev/shm" {
@@ -519,7 +573,7 @@ func (c *compiler) dev() []Entry {
 func (c *compiler) run() []Entry {
 	entries := []Entry{
 		{Path: "host", Mode: dir755},
-		{Path: "host/container-manager", Mode: unix.S_IFREG | 0o444, Data: "systemd-nspawn\n"},
+		{Path: "host/container-manager", Mode: unix.S_IFREG | 0o444, Data: c.Plan.Service + "\n"},
 		{Path: "host/container-uuid", Mode: unix.S_IFREG | 0o444, Data: dashed(c.Plan.ID) + "\n"},
 		{Path: "host/incoming", Mode: unix.S_IFDIR | 0o600},
 		{Path: "host/inaccessible", Mode: unix.S_IFDIR | 0o555},

@@ -27,6 +27,8 @@ type Plan struct {
 	Directory string `json:"directory"`
 	// ID is the machine id, 32 hex digits.
 	ID string `json:"id"`
+	// Service is what the machine is told of who runs it.
+	Service string `json:"service"`
 
 	Users      Users            `json:"users"`
 	Namespaces []Namespace      `json:"namespaces"`
@@ -39,8 +41,10 @@ type Plan struct {
 	// stub does it, Program ends with it.
 	Second  []Op     `json:"second,omitempty"`
 	Filters []Filter `json:"filters,omitempty"`
-	Payload Payload  `json:"payload"`
-	Stop    Stop     `json:"stop"`
+	// CPUs are what the payload may run on; none means all.
+	CPUs    settings.CPUs `json:"cpus,omitempty"`
+	Payload Payload       `json:"payload"`
+	Stop    Stop          `json:"stop"`
 	// NotifyReady: the service manager is told that the machine is ready only
 	// when its first process says so.
 	NotifyReady bool `json:"notify_ready,omitempty"`
@@ -98,6 +102,7 @@ type Do string
 // What steps do.
 const (
 	Tree    Do = "tree"    // take the tree, as a mount of its own
+	Pivot   Do = "pivot"   // take Source, in the tree, instead; the tree goes to Target below it, if there is one
 	Mount   Do = "mount"   // a new file system on Target
 	Bind    Do = "bind"    // Source on Target
 	Overlay Do = "overlay" // Lower (and Source above them) on Target
@@ -109,6 +114,9 @@ const (
 	Attr    Do = "attr"    // change the flags of the mount that Target is
 	Idmap   Do = "idmap"   // show the files of the tree with the machine's owners
 	Chown   Do = "chown"   // give the files of the tree the machine's owners
+	Copy    Do = "copy"    // put a file of the host's in the place of Target
+	Zone    Do = "zone"    // make Target a link to Source, a time zone of the tree's
+	Remove  Do = "remove"  // remove Target
 )
 
 // Step is one thing that is done to the machine's mounts.
@@ -128,6 +136,8 @@ type Step struct {
 	// Attr are MOUNT_ATTR_ flags that are set; Recursive: on everything
 	// below, too.
 	Attr uint64 `json:"-"`
+	// Clear are flags that are taken away.
+	Clear uint64 `json:"-"`
 	// Flags are Attr in mount(8)'s words.
 	Flags     []string `json:"flags,omitempty"`
 	Recursive bool     `json:"recursive,omitempty"`
@@ -141,6 +151,8 @@ type Step struct {
 	Mode uint32 `json:"mode,omitempty"`
 	// Lenient: a target that is missing is left alone.
 	Lenient bool `json:"lenient,omitempty"`
+	// Keep: a Target that is a link stays.
+	Keep bool `json:"keep,omitempty"`
 	// Soft: a failure is told, and the machine does without.
 	Soft bool `json:"soft,omitempty"`
 	// Optional: a source that is missing is left alone.
@@ -171,7 +183,10 @@ type Entry struct {
 }
 
 // Filter is a system-call filter. It prints as what it does, in words.
-type Filter struct{ seccomp.Filter }
+type Filter struct {
+	seccomp.Filter
+	Origin origin.Origin
+}
 
 // MarshalJSON gives the lines of Describe.
 func (f Filter) MarshalJSON() ([]byte, error) { return json.Marshal(f.Describe()) }
@@ -226,6 +241,10 @@ const (
 	Switch     Call = "switch-user"
 	Caps       Call = "capabilities"
 	NoNewPrivs Call = "no-new-privileges"
+	OOMScore   Call = "oom-score-adjust" // the launcher's to do
+	Affinity   Call = "cpu-affinity"
+	Persona    Call = "personality"
+	KeepCaps   Call = "keep-capabilities"
 	Chdir      Call = "chdir"
 	Unblock    Call = "unblock-signals"
 	Exec       Call = "exec"

@@ -22,13 +22,21 @@ import (
 
 var update = flag.Bool("update", false, "write the goldens anew")
 
+// noLimits are the limits of a host that has none.
+func noLimits() (l [16][2]uint64) {
+	for i := range l {
+		l[i] = [2]uint64{settings.Infinity, settings.Infinity}
+	}
+	return l
+}
+
 // host and root are a plain Debian host and tree.
 var host = facts.Host{
 	Known: true, Root: true, Hostname: "host", OSRelease: "/etc/os-release",
 	OSFields: facts.OSFields{ID: "debian", VersionID: "12"},
 	Cgroup:   "/", CgroupMount: "/sys/fs/cgroup", Fuse: 0o666, Tun: 0o600,
 	Processes: [2]uint64{100, 200}, Signals: [2]uint64{300, 300}, OpenMax: 1 << 20,
-	Raise: true, Caps: 1<<41 - 1, UserNamespaces: true,
+	Limits: noLimits(), Raise: true, Caps: 1<<41 - 1, UserNamespaces: true,
 }
 
 var root = facts.Root{
@@ -73,6 +81,36 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 		f.Host.Raise, f.Host.CgroupMount = false, ""
 		f.Host.Limits[unix.RLIMIT_NOFILE] = [2]uint64{100, 20000}
 	},
+	"limits": func(s *settings.Settings, f *facts.Facts) {
+		s.Exec.Rlimits = []settings.Rlimit{{Name: "AS", Soft: 1 << 30, Hard: settings.Infinity}, {Name: "NOFILE", Soft: 30000, Hard: 40000}}
+		s.Exec.OOMScore = settings.OOMScore{Told: true, Adjust: -100}
+		s.Exec.CPUs = settings.CPUs{0, 2, 3}
+		s.Exec.Personality = "x86"
+		s.Exec.SuppressSync = true
+		s.Exec.AddressFamilies = settings.Families{Mode: settings.FamiliesOnly, List: []uint16{unix.AF_UNIX, unix.AF_INET}}
+		s.Exec.AmbientCaps = 1 << unix.CAP_NET_RAW
+		s.Exec.User = "joe"
+		s.Exec.MachineID = strings.Repeat("3", 32)
+		f.Root.MachineID = ""
+		// Nobody raises a limit from inside a user namespace.
+		s.Users.Mode = userns.Pick
+		f.Host.Limits[unix.RLIMIT_NOFILE] = [2]uint64{100, 20000}
+	},
+	"pivot": func(s *settings.Settings, f *facts.Facts) {
+		s.Image.Pivot = settings.Pivot{New: "/new", Old: "/old"}
+		s.Users.Mode = userns.Pick
+	},
+	"pivot-volatile": func(s *settings.Settings, f *facts.Facts) {
+		s.Image.Pivot = settings.Pivot{New: "/new", Old: "/old"}
+		s.Image.Volatile = settings.VolatileYes
+	},
+	"environment": func(s *settings.Settings, f *facts.Facts) {
+		s.Environment = settings.Environment{API: settings.APIWritable, NoTmpfsTmp: true, NoCgroupNamespace: true,
+			ShareIPC: true, SharePID: true, ShareUTS: true, Service: "other", AnyTree: true}
+		s.Exec.Hostname = "name"
+		f.Root.OSRelease = false
+	},
+	"network-writable": func(s *settings.Settings, f *facts.Facts) { s.Environment.API = settings.APINetwork },
 	"mounts": func(s *settings.Settings, f *facts.Facts) {
 		s.Mounts = []mount.Mount{bind("/srv/a:/x/y"), bind("/srv/b:/x"), bind("-/srv/c:/z:idmap"),
 			bind("/srv/d:/proc/fs"), {Kind: mount.Tmpfs, Target: "/t", Options: "size=1M,noexec", Origin: option("tmpfs")},
@@ -88,7 +126,9 @@ func compile(t *testing.T, name string) *Plan {
 	f := facts.Facts{Root: root, Host: host}
 	cases[name](&s, &f)
 	p, err := Compile(Input{Settings: s, Facts: f, Profile: settings.NSpawn, From: func(o string) origin.Origin {
-		if o == "directory" {
+		switch o {
+		case "directory", "limit-nofile", "limit-as", "oom-score-adjust", "cpu-affinity", "personality", "suppress-sync",
+			"restrict-address-families", "ambient-capability", "pivot-root", "use-cgroup-namespace":
 			return option(o)
 		}
 		return origin.Origin{}
@@ -206,6 +246,15 @@ func TestRefusals(t *testing.T) {
 		}, "its /bin is a directory"},
 		"root mount": {func(s *settings.Settings, f *facts.Facts) { s.Mounts = []mount.Mount{{Kind: mount.Tmpfs, Target: "/"}} }, "cannot mount on /"},
 		"idmap":      {func(s *settings.Settings, f *facts.Facts) { s.Mounts = []mount.Mount{bind("/a:/b:idmap")} }, "no users of its own"},
+		"no usr after pivot": {func(s *settings.Settings, f *facts.Facts) {
+			f.Root.Usr = facts.Absent
+			s.Image.Pivot.New = "/new"
+		}, "cannot use /srv/m/new as a root"},
+		"ambient": {func(s *settings.Settings, f *facts.Facts) { s.Exec.AmbientCaps = 1 << unix.CAP_SYS_TIME }, "cannot give the command CAP_SYS_TIME: the machine"},
+		"ambient dropped": {func(s *settings.Settings, f *facts.Facts) {
+			s.Exec.AmbientCaps, s.Exec.DropCaps = 1<<unix.CAP_CHOWN, 1<<unix.CAP_CHOWN
+		}, "cannot give the command CAP_CHOWN: the machine"},
+		"ambient without": {func(s *settings.Settings, f *facts.Facts) { s.Exec.AmbientCaps, f.Host.Caps = 1<<unix.CAP_CHOWN, 0 }, "cannot give the command CAP_CHOWN: launch"},
 		"owners": {func(s *settings.Settings, f *facts.Facts) {
 			s.Users.Mode = userns.Owner
 			f.Root.UID, f.Root.GID = 1<<16, 2<<16

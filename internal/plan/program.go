@@ -8,7 +8,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"launch/internal/origin"
-	"launch/internal/seccomp"
 	"launch/settings"
 )
 
@@ -17,9 +16,6 @@ var inits = []string{"/usr/lib/systemd/systemd", "/lib/systemd/systemd", "/sbin/
 
 // DefaultPath is the PATH of a payload.
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-// container is how programs inside recognise where they are.
-const container = "container=systemd-nspawn"
 
 // payload plans what the machine runs.
 func (c *compiler) payload() {
@@ -61,6 +57,8 @@ func (c *compiler) payload() {
 		}
 	}
 	host := c.Facts.Host
+	// How programs inside recognise where they are.
+	container := "container=" + c.Plan.Service
 	env := []string{defaultPath, container}
 	if c.pty() && host.Term != "" && host.Term != "dumb" {
 		env = append(env, "TERM="+host.Term)
@@ -119,71 +117,6 @@ func Getenv(env []string, name string) string {
 	return ""
 }
 
-// limit is the default of a resource limit.
-type limit struct {
-	name       string
-	resource   int
-	soft, hard uint64
-}
-
-const infinity = ^uint64(0)
-
-func (c *compiler) limits() []limit {
-	host := c.Facts.Host
-	open := uint64(512 << 10)
-	if host.OpenMax > 0 {
-		open = min(open, host.OpenMax)
-	}
-	list := []limit{
-		{"AS", unix.RLIMIT_AS, infinity, infinity},
-		{"CORE", unix.RLIMIT_CORE, 0, infinity},
-		{"CPU", unix.RLIMIT_CPU, infinity, infinity},
-		{"DATA", unix.RLIMIT_DATA, infinity, infinity},
-		{"FSIZE", unix.RLIMIT_FSIZE, infinity, infinity},
-		{"LOCKS", unix.RLIMIT_LOCKS, infinity, infinity},
-		{"MEMLOCK", unix.RLIMIT_MEMLOCK, 8 << 20, 8 << 20},
-		{"MSGQUEUE", unix.RLIMIT_MSGQUEUE, 819200, 819200},
-		{"NICE", unix.RLIMIT_NICE, 0, 0},
-		{"NOFILE", unix.RLIMIT_NOFILE, 1024, open},
-		{"RSS", unix.RLIMIT_RSS, infinity, infinity},
-		{"RTPRIO", unix.RLIMIT_RTPRIO, 0, 0},
-		{"RTTIME", unix.RLIMIT_RTTIME, infinity, infinity},
-		{"STACK", unix.RLIMIT_STACK, 8 << 20, infinity},
-	}
-	if host.Processes[1] > 0 {
-		list = append(list, limit{"NPROC", unix.RLIMIT_NPROC, host.Processes[0], host.Processes[1]})
-	}
-	if host.Signals[1] > 0 {
-		list = append(list, limit{"SIGPENDING", unix.RLIMIT_SIGPENDING, host.Signals[0], host.Signals[1]})
-	}
-	if host.Known && !host.Raise {
-		// Without CAP_SYS_RESOURCE the nearest that is allowed.
-		for i := range list {
-			l := &list[i]
-			own := host.Limits[l.resource][1]
-			l.hard = min(l.hard, own)
-			l.soft = min(l.soft, l.hard)
-		}
-	}
-	return list
-}
-
-// Bounding is the bounding set of a machine.
-func (c *compiler) bounding() uint64 {
-	caps := c.Profile.Caps
-	if c.Settings.Network.Private {
-		caps |= c.Profile.NetworkCaps
-	}
-	caps |= c.Settings.Exec.AddCaps
-	caps &^= c.Settings.Exec.DropCaps
-	if c.Plan.Users.Private() && !c.Settings.Network.Private {
-		// The host's network namespace is not the machine's: the capability
-		// would mean nothing there but look as if it did.
-		caps &^= 1 << unix.CAP_NET_BIND_SERVICE
-	}
-	return caps
-}
-
 // program plans the first process.
 func (c *compiler) program() {
 	list := &c.Program
@@ -208,6 +141,9 @@ func (c *compiler) program() {
 		}
 	}
 	op(Ready, none, 0, 0, 0, "tell the launcher that the namespaces are there")
+	if o := s.Exec.OOMScore; o.Told {
+		op(OOMScore, c.from("oom-score-adjust"), uint64(o.Adjust), 0, 0, "set the OOM score adjustment to %d", o.Adjust)
+	}
 	op(Go, none, 0, 0, 0, "wait for the launcher")
 	// From here: the ids are mapped, the tree is finished and is the root.
 	if private {
@@ -221,14 +157,21 @@ func (c *compiler) program() {
 	if c.pty() && !two {
 		op(CtlTTY, c.from("console"), 0, 0, 0, "take the terminal")
 	}
+	if cpus := s.Exec.CPUs; len(cpus) > 0 {
+		c.Plan.CPUs = cpus
+		op(Affinity, c.from("cpu-affinity"), 0, 0, 0, "run on the processors %s only", cpus)
+	}
+	if p := s.Exec.Personality; p != "" {
+		persona := uint64(perLinux)
+		if settings.Sibling(p) {
+			persona = perLinux32
+		}
+		op(Persona, c.from("personality"), persona, 0, 0, "set the personality to %s", p)
+	}
 	for _, l := range c.limits() {
-		op(Rlimit, none, uint64(l.resource), l.soft, l.hard, "set RLIMIT_%s to %s:%s", l.name, number(l.soft), number(l.hard))
+		op(Rlimit, l.from, uint64(l.resource), l.soft, l.hard, "set RLIMIT_%s to %s:%s", l.name, number(l.soft), number(l.hard))
 	}
 	op(Umask, none, 0o022, 0, 0, "set the umask to 022")
-	c.Plan.HostCaps = c.Facts.Host.Caps
-	if !c.Facts.Host.Known || private {
-		c.Plan.HostCaps = 1<<(unix.CAP_LAST_CAP+1) - 1
-	}
 	caps := c.bounding()
 	from := c.base
 	if s.Exec.AddCaps != 0 {
@@ -242,12 +185,20 @@ func (c *compiler) program() {
 		// renounced, a filter takes CAP_SYS_ADMIN.
 		c.filters(caps)
 	}
-	for i := range c.Filters {
-		op(Seccomp, c.from("system-call-filter"), uint64(i), 0, 0, "install system-call filter %d", i+1)
+	for i, f := range c.Filters {
+		op(Seccomp, f.Origin, uint64(i), 0, 0, "install system-call filter %d", i+1)
 	}
 	op(Bounding, from, caps, 0, 0, "keep the capabilities %#x at most", caps)
-	op(Switch, c.from("uid"), 0, 0, 0, "become %s", userWord(s.Exec.User))
-	op(Caps, from, caps, 0, 0, "set the capabilities")
+	ambient := s.Exec.AmbientCaps
+	if ambient == 0 {
+		op(Switch, c.from("uid"), 0, 0, 0, "become %s", userWord(s.Exec.User))
+		op(Caps, from, caps, 0, 0, "set the capabilities")
+	} else {
+		from = c.from("ambient-capability")
+		op(KeepCaps, from, 0, 0, 0, "keep the capabilities when the user changes")
+		op(Switch, c.from("uid"), 0, 0, 0, "become %s", userWord(s.Exec.User))
+		op(Caps, from, caps, ambient, 0, "set the capabilities, ambient %#x", ambient)
+	}
 	if s.Exec.NoNewPrivileges {
 		op(NoNewPrivs, c.from("no-new-privileges"), 0, 0, 0, "renounce new privileges")
 	}
@@ -271,25 +222,6 @@ func (c *compiler) program() {
 	}
 	op(Unblock, none, 0, 0, 0, "unblock signals")
 	op(Exec, none, 0, 0, 0, "exec %s", strings.Join(c.Plan.Payload.Candidates, " or "))
-}
-
-// filters plans the system-call filters of a machine that keeps the
-// capabilities.
-func (c *compiler) filters(caps uint64) {
-	native, ok := seccomp.Native()
-	if !ok {
-		c.note("no system-call filter: launch has no table for this architecture")
-		return
-	}
-	var calls seccomp.Calls
-	for _, value := range c.Settings.Exec.SystemCalls {
-		for _, name := range calls.Add(value) {
-			c.note("system-call filter: %q is no system call or group that launch knows; ignored", name)
-		}
-	}
-	for _, f := range seccomp.NSpawn(native, caps, calls) {
-		c.Filters = append(c.Filters, Filter{f})
-	}
 }
 
 func userWord(user string) string {

@@ -96,6 +96,9 @@ func pathWord(p mount.Path) string {
 
 func (s Step) how() string {
 	var w []string
+	if s.Clear&unix.MOUNT_ATTR_RDONLY != 0 {
+		w = append(w, "rw")
+	}
 	w = append(w, AttrWords(s.Attr)...)
 	if s.Recursive && s.Do != Attr {
 		w = append(w, "rbind")

@@ -52,8 +52,9 @@ func missing(err error) bool {
 	return err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP
 }
 
-// Root looks at the tree behind the descriptor.
-func Root(n int) (facts.Root, error) {
+// Root looks at the tree behind the descriptor. If another directory of it is
+// to become the root (pivot), what is in the tree is looked up there.
+func Root(n int, pivot string) (facts.Root, error) {
 	var r facts.Root
 	var l look
 	st, err := sys.Statx(n, "", unix.STATX_BASIC_STATS)
@@ -62,6 +63,13 @@ func Root(n int) (facts.Root, error) {
 	}
 	r.Known = true
 	r.UID, r.GID = st.Uid, st.Gid
+	if pivot != "" {
+		// The range of users is the tree's, the rest is the new root's.
+		if n, err = sys.Openat2(n, pivot, unix.O_PATH|unix.O_DIRECTORY, 0, inTree); err != nil {
+			return facts.Root{}, fmt.Errorf("open %s of the tree: %w", pivot, err)
+		}
+		defer sys.Close(n)
+	}
 	r.Bin, r.Usr, r.Var = l.kind(n, "bin"), l.kind(n, "usr"), l.kind(n, "var")
 	r.UsrBin, r.UsrSbin, r.UsrLib = l.kind(n, "usr/bin"), l.kind(n, "usr/sbin"), l.kind(n, "usr/lib")
 	for _, name := range loaders {
@@ -163,6 +171,9 @@ func Host(env []string) (facts.Host, error) {
 		}
 	}
 	h.Cgroup, h.CgroupMount = l.cgroup()
+	there := func(kind string) bool { return l.exists(unix.AT_FDCWD, settings.ResolvFile(kind)) }
+	h.Resolv = facts.Resolv{Host: there("host"), Static: there("static"), Uplink: there("uplink"), Stub: there("stub")}
+	h.Localtime, h.Zone = l.localtime()
 	h.StdinTTY, h.StdoutTTY = l.tty(0, "input"), l.tty(1, "output")
 	h.Fuse, h.Tun = l.opens("/dev/fuse"), l.opens("/dev/net/tun")
 	h.Kcore = l.exists(unix.AT_FDCWD, "/proc/kcore")
@@ -182,12 +193,6 @@ func Host(env []string) (facts.Host, error) {
 	if s, ok := l.file("/proc/sys/fs/nr_open"); ok {
 		h.OpenMax, _ = strconv.ParseUint(strings.TrimSpace(s), 10, 64)
 	}
-	for i := range h.Limits {
-		var err error
-		if h.Limits[i], err = sys.Getrlimit(i); err != nil {
-			l.fail(fmt.Sprintf("get resource limit %d", i), err)
-		}
-	}
 	if s, ok := l.file("/proc/self/status"); ok {
 		h.Caps = hexField(s, "CapBnd:")
 		h.Ignored = hexField(s, "SigIgn:")
@@ -195,6 +200,12 @@ func Host(env []string) (facts.Host, error) {
 	} else {
 		// Without it nobody would know which capabilities to drop.
 		l.fail("read /proc/self/status", unix.ENOENT)
+	}
+	for i := range h.Limits {
+		var err error
+		if h.Limits[i], err = sys.Getrlimit(i); err != nil {
+			l.fail(fmt.Sprintf("get resource limit %d", i), err)
+		}
 	}
 	h.UserNamespaces = l.exists(unix.AT_FDCWD, "/proc/self/ns/user")
 	return h, l.err
@@ -318,6 +329,30 @@ func NewID() (string, error) {
 	b[6] = b[6]&0x0f | 0x40
 	b[8] = b[8]&0x3f | 0x80
 	return hex.EncodeToString(b[:]), nil
+}
+
+// localtime tells what the host's /etc/localtime is, and the zone it names.
+func (l *look) localtime() (facts.Kind, string) {
+	st, err := sys.Statx(unix.AT_FDCWD, "/etc/localtime", unix.STATX_TYPE)
+	if err == unix.ENOENT {
+		return facts.Absent, ""
+	}
+	if err != nil {
+		l.fail("look at /etc/localtime", err)
+		return facts.Unknown, ""
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFREG:
+		return facts.File, ""
+	case unix.S_IFLNK:
+		to, err := sys.Readlinkat(unix.AT_FDCWD, "/etc/localtime")
+		if err != nil {
+			l.fail("read the link /etc/localtime", err)
+		}
+		_, zone, _ := strings.Cut(to, "/zoneinfo/")
+		return facts.Link, zone
+	}
+	return facts.Other, ""
 }
 
 // Image finds the tree of a machine by its name, where systemd keeps them.

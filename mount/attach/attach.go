@@ -36,6 +36,9 @@ type Tree struct {
 	root int
 	// loose is a root that is not attached yet; -1 otherwise.
 	loose int
+	// old is the tree, not attached yet, that a pivot moves to the directory
+	// oldAt of the new root; both are -1 without one.
+	old, oldAt int
 	// host is the host's root directory; at is the directory of it that the
 	// machine's root is attached to, see seat.
 	host, at int
@@ -71,7 +74,7 @@ func Begin(l sys.Locked) (*Tree, error) {
 	if err := sys.Unshare(l, unix.CLONE_NEWNS|unix.CLONE_FS); err != nil {
 		return nil, fmt.Errorf("unshare the mount namespace: %w", err)
 	}
-	t := &Tree{l: l, root: -1, loose: -1, host: -1, at: -1, runHost: -1, devpts: -1, Pin: -1, PidNS: -1}
+	t := &Tree{l: l, root: -1, loose: -1, old: -1, oldAt: -1, host: -1, at: -1, runHost: -1, devpts: -1, Pin: -1, PidNS: -1}
 	var err error
 	if t.host, err = sys.Openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
 		return nil, fmt.Errorf("open /: %w", err)
@@ -98,7 +101,7 @@ const seat = "/run/launch"
 
 // Close gives back the descriptors.
 func (t *Tree) Close() {
-	for _, n := range []*int{&t.root, &t.loose, &t.host, &t.at, &t.runHost, &t.devpts, &t.PidNS} {
+	for _, n := range []*int{&t.root, &t.loose, &t.old, &t.oldAt, &t.host, &t.at, &t.runHost, &t.devpts, &t.PidNS} {
 		if *n >= 0 {
 			sys.Close(*n)
 			*n = -1
@@ -125,6 +128,8 @@ func words(s plan.Step) string {
 	switch s.Do {
 	case plan.Tree:
 		return "take the tree " + s.Source.Path
+	case plan.Pivot:
+		return fmt.Sprintf("take %s of the tree as the root", s.Source.Path)
 	case plan.Mount:
 		return fmt.Sprintf("mount %s on %s", s.Type, s.Target)
 	case plan.Bind:
@@ -143,6 +148,12 @@ func words(s plan.Step) string {
 		return "make symlink " + s.Target
 	case plan.Attr:
 		return "change the flags of " + s.Target
+	case plan.Copy:
+		return fmt.Sprintf("copy %s to %s", s.Source.Path, s.Target)
+	case plan.Zone:
+		return fmt.Sprintf("link %s to %s", s.Target, s.Source.Path)
+	case plan.Remove:
+		return "remove " + s.Target
 	case plan.Idmap:
 		return "map the owners of the tree's files"
 	case plan.Chown:
@@ -157,8 +168,15 @@ func (t *Tree) do(s plan.Step) error {
 		return t.tree(s)
 	case plan.Idmap:
 		return t.idmap(s)
+	case plan.Pivot:
+		return t.pivot(s)
 	case plan.Chown:
-		return t.Chown(t.loose)
+		for _, n := range t.unattached() {
+			if err := t.Chown(n); err != nil {
+				return err
+			}
+		}
+		return nil
 	}
 	if err := t.seat(); err != nil {
 		return err
@@ -169,7 +187,11 @@ func (t *Tree) do(s plan.Step) error {
 	case plan.Mount:
 		return t.mount(s)
 	case plan.Bind:
-		return t.bind(s)
+		err := t.bind(s)
+		if err != nil && s.Fallback == plan.Copy {
+			return t.copy(s)
+		}
+		return err
 	case plan.Overlay:
 		return t.overlay(s)
 	case plan.Mask:
@@ -180,6 +202,8 @@ func (t *Tree) do(s plan.Step) error {
 		return t.base(s)
 	case plan.Attr:
 		return t.attr(s)
+	case plan.Copy, plan.Zone, plan.Remove:
+		return t.file(s)
 	}
 	return fmt.Errorf("no such step: %s", s.Do)
 }
@@ -223,11 +247,16 @@ func (t *Tree) idmap(s plan.Step) error {
 	if err != nil {
 		return err
 	}
-	err = sys.MountSetattr(t.loose, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns)})
-	if s.Fallback == plan.Chown && (err == unix.EINVAL || err == unix.EOPNOTSUPP || err == unix.ENOSYS) {
-		return t.Chown(t.loose)
+	for _, n := range t.unattached() {
+		err := sys.MountSetattr(n, unix.AT_RECURSIVE, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns)})
+		if s.Fallback == plan.Chown && (err == unix.EINVAL || err == unix.EOPNOTSUPP || err == unix.ENOSYS) {
+			err = t.Chown(n)
+		}
+		if err != nil {
+			return err
+		}
 	}
-	return err
+	return nil
 }
 
 // seat attaches a loose root.
@@ -242,7 +271,7 @@ func (t *Tree) seat() error {
 		sys.Close(t.root)
 	}
 	t.root, t.loose = t.loose, -1
-	return nil
+	return t.seatOld()
 }
 
 // layer mounts an overlay over the tree whose upper directory is a tmpfs.
@@ -493,18 +522,21 @@ func (t *Tree) bind(s plan.Step) error {
 			return fmt.Errorf("map owners: %w", err)
 		}
 	}
-	if s.Attr != 0 {
-		if err := setattr(n, s.Attr, s.Recursive); err != nil {
+	if s.Attr|s.Clear != 0 {
+		if err := change(n, s.Attr, s.Clear, s.Recursive); err != nil {
 			return err
 		}
 	}
 	return t.place(n, s, uint32(st.Mode)&unix.S_IFMT)
 }
 
-func setattr(n int, attr uint64, recursive bool) error {
-	a := unix.MountAttr{Attr_set: attr}
+func setattr(n int, attr uint64, recursive bool) error { return change(n, attr, 0, recursive) }
+
+// change sets and clears flags of a mount.
+func change(n int, attr, clear uint64, recursive bool) error {
+	a := unix.MountAttr{Attr_set: attr, Attr_clr: clear}
 	if attr&unix.MOUNT_ATTR__ATIME != 0 {
-		a.Attr_clr = unix.MOUNT_ATTR__ATIME
+		a.Attr_clr |= unix.MOUNT_ATTR__ATIME
 	}
 	flags := uint(0)
 	if recursive {
@@ -534,7 +566,15 @@ func (t *Tree) part(s plan.Step) (int, error) {
 			return -1, err
 		}
 	}
-	at, err := sys.Openat2(top, s.Part, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	// The way there means what it means inside.
+	in := top
+	if dir := path.Dir(s.Part); dir != "." {
+		if in, err = sys.Openat2(top, dir, unix.O_PATH|unix.O_DIRECTORY, 0, inRoot); err != nil {
+			return -1, fmt.Errorf("open the tree's %s: %w", dir, err)
+		}
+		defer sys.Close(in)
+	}
+	at, err := sys.Openat2(in, path.Base(s.Part), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
 		return -1, fmt.Errorf("open the tree's %s: %w", s.Part, err)
 	}
