@@ -15,6 +15,8 @@ import (
 	"launch/internal/itest/tree"
 	"launch/settings"
 	"launch/settings/nspawn"
+
+	house "launch/internal/rules"
 )
 
 // example is a block between .EX and .EE.
@@ -208,6 +210,11 @@ func (k kitchen) run(c command, mark string) (string, error) {
 // TestExamples runs every command of the pages, and reads every file that they
 // show.
 func TestExamples(t *testing.T) {
+	done, err := house.Alone()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
 	able := os.Geteuid() == 0 && !testing.Short()
 	var k kitchen
 	if able {

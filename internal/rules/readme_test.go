@@ -105,6 +105,11 @@ func (s shop) output(name string, args ...string) (string, error) {
 
 // TestDocuments runs what the documents tell a reader to run.
 func TestDocuments(t *testing.T) {
+	done, err := Alone()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
 	if testing.Short() {
 		t.Skip("it builds and starts machines")
 	}
@@ -137,6 +142,11 @@ func TestDocuments(t *testing.T) {
 
 // TestMakeRun: what `make run` starts is a machine, not just a command.
 func TestMakeRun(t *testing.T) {
+	done, err := Alone()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer done()
 	if os.Getuid() != 0 {
 		t.Skip("needs root")
 	}
