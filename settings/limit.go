@@ -324,8 +324,34 @@ type CPUs []int
 // maxCPU is more than any kernel counts.
 const maxCPU = 8191
 
-// parseCPUs reads 0,2-4 or 0 2-4. An empty list takes back what was said.
+// someCPUs is what an option says: all of them, or some more.
+type someCPUs struct {
+	CPUs
+	more bool
+}
+
+// parseCPUs reads the flag, which says them all.
 func parseCPUs(_ Place, text string) (any, error) {
+	c, err := readCPUs(text)
+	return someCPUs{c, false}, err
+}
+
+// parseCPUsKey reads a line of a file, which adds to the lines above it.
+func parseCPUsKey(_ Place, text string) (any, error) {
+	c, err := readCPUs(text)
+	return someCPUs{c, true}, err
+}
+
+func setCPUs(s *Settings, a Assignment) {
+	c := a.Value.(someCPUs)
+	if !c.more {
+		s.Exec.CPUs = nil
+	}
+	s.Exec.CPUs = s.Exec.CPUs.add(c.CPUs)
+}
+
+// readCPUs reads 0,2-4 or 0 2-4. An empty list takes back what was said.
+func readCPUs(text string) (CPUs, error) {
 	words, err := SplitWords(strings.ReplaceAll(text, ",", " "))
 	if err != nil {
 		return nil, err

@@ -60,14 +60,31 @@ func TestCPUs(t *testing.T) {
 	for text, want := range map[string]string{
 		"0": "0", "0,2-4": "0,2-4", "4 2  3,0": "0,2-4", "0-1,1-2": "0-2", "": "", ",": "", "8191": "8191", `"1"`: "1", "1,3,5": "1,3,5",
 	} {
-		v, err := parseCPUs(Place{}, text)
-		if err != nil || v.(CPUs).String() != want {
+		v, err := readCPUs(text)
+		if err != nil || v.String() != want {
 			t.Errorf("%q: %v, %v, want %s", text, v, err, want)
 		}
 	}
 	for _, text := range []string{"a", "-1", "0-", "3-0", "8192", "0 - 3", "1-2-3", "99999999999", `"1`} {
-		if v, err := parseCPUs(Place{}, text); err == nil {
+		if v, err := readCPUs(text); err == nil {
 			t.Errorf("%q is taken for %v", text, v)
+		}
+	}
+	// Flags take each other's place, lines of a file add up.
+	for _, c := range []struct {
+		parse func(Place, string) (any, error)
+		want  string
+	}{{Find("cpu-affinity").Parse, "3"}, {Find("cpu-affinity").ParseKey, "0-1,3"}} {
+		var s Settings
+		for _, text := range []string{"0-1", "3"} {
+			v, err := c.parse(Place{}, text)
+			if err != nil {
+				t.Fatal(err)
+			}
+			Find("cpu-affinity").Set(&s, Assignment{Value: v})
+		}
+		if got := s.Exec.CPUs.String(); got != c.want {
+			t.Errorf("%s, want %s", got, c.want)
 		}
 	}
 	if got := CPUs.add(CPUs{1, 5}, CPUs{0, 5}); !slices.Equal(got, CPUs{0, 1, 5}) {

@@ -378,8 +378,8 @@ var Options = [...]Option{
 		Name: "cpu-affinity", Flag: "cpu-affinity", Section: "Exec", Key: "CPUAffinity", Arg: RequiredArg, Placeholder: "LIST",
 		Repeat: true, Group: GroupCPUs, Topic: TopicLimits, Trusted: TrustedOnly, Empty: EmptyClears, Since: 239,
 		Help:  "Processors to run on, as in 0,2-4",
-		Parse: parseCPUs,
-		Set:   func(s *Settings, a Assignment) { s.Exec.CPUs = s.Exec.CPUs.add(a.Value.(CPUs)) },
+		Parse: parseCPUs, ParseKey: parseCPUsKey,
+		Set: setCPUs,
 	},
 
 	// Mounts.

@@ -105,9 +105,10 @@ func TestKeys(t *testing.T) {
 // TestUntrustedNeverGives: whatever a file beside a tree says, the payload gets
 // nothing by it that it would not have without the file.
 func TestUntrustedNeverGives(t *testing.T) {
-	values := []string{"yes", "no", "all", "0", "1", "/a:/b", "/a", "pick", "identity", "root", "joe", "state", "overlay", "off", "chown", "auto", "CAP_SYS_ADMIN", "15"}
+	values := []string{"yes", "no", "all", "0", "1", "/a:/b", "/a", "pick", "identity", "root", "joe", "state", "overlay", "off", "chown", "auto", "CAP_SYS_ADMIN", "15", "AF_INET", "~AF_INET", "none", "1:2", strings.Repeat("1", 32)}
 	flags := [][2]string{
 		{"read-only", "yes"}, {"no-new-privileges", "yes"}, {"volatile", "yes"}, {"uid", "joe"}, {"drop-capability", "CAP_MKNOD"},
+		{"restrict-address-families", "AF_UNIX"},
 		{"private-users", "pick"}, {"private-network", "yes"},
 	}
 	var said []Assignment
@@ -180,6 +181,14 @@ func gained(before, after Settings) string {
 		return "another user"
 	case after.Exec.Unfiltered && !before.Exec.Unfiltered:
 		return "every system call"
+	case before.Exec.AmbientCaps != after.Exec.AmbientCaps:
+		return "ambient capabilities"
+	case !reflect.DeepEqual(before.Exec.Rlimits, after.Exec.Rlimits), before.Exec.OOMScore != after.Exec.OOMScore, !slices.Equal(before.Exec.CPUs, after.Exec.CPUs):
+		return "other limits"
+	case before.Exec.MachineID != after.Exec.MachineID, before.Environment != after.Environment:
+		return "another identity"
+	case before.Exec.AddressFamilies.Mode != FamiliesAny && !reflect.DeepEqual(before.Exec.AddressFamilies, after.Exec.AddressFamilies):
+		return "other sockets"
 	case before.Life != after.Life, before.Image.Directory != after.Image.Directory, before.Machine != after.Machine:
 		return "another machine"
 	}

@@ -152,6 +152,9 @@ func TestOOMScore(t *testing.T) {
 	l := stage.Under(t)
 	dir := tree.Copy(t, tree.Tiny(t))
 	for _, users := range []string{"", "--private-users=1310720:65536 --private-users-ownership=off"} {
+		if users != "" && l.Name == "nspawn" {
+			continue // it sets the score from inside, where nobody may
+		}
 		r := stage.New(t, stage.Unified).Start(l.Env, "sh", "-c", "exec "+l.Path+" --quiet --directory="+dir+
 			" --machine=launch-test-flags --register=no --keep-unit --console=pipe --oom-score-adjust=321 "+users+
 			" /bin/busybox ash -c '(cat /proc/self/oom_score_adj); echo up; read x </dev/console; sleep 9'")
@@ -183,7 +186,7 @@ func TestCPUAffinity(t *testing.T) {
 	if err := unix.SchedGetaffinity(0, &have); err != nil || !have.IsSet(0) || !have.IsSet(1) {
 		t.Skip("needs the processors 0 and 1")
 	}
-	for _, c := range []struct{ args, want string }{{"1", "1"}, {"0,1", "0-1"}, {"1 --cpu-affinity=0", "0-1"}, {"0,77", "0"}} {
+	for _, c := range []struct{ args, want string }{{"1", "1"}, {"0,1", "0-1"}, {"1 --cpu-affinity=0", "0"}, {"0,77", "0"}} {
 		args := strings.Fields("--cpu-affinity=" + c.args)
 		out, code := machine{args: args}.run(t, "grep Cpus_allowed_list: /proc/self/status")
 		if f := strings.Fields(out); code != 0 || len(f) != 2 || f[1] != c.want {
@@ -235,7 +238,11 @@ func TestAmbientCapability(t *testing.T) {
 	for _, users := range []string{"no", "1310720:65536"} {
 		for _, user := range []string{"root", "alice"} {
 			t.Run(user+"/users="+users, func(t *testing.T) {
-				out, code := machine{args: []string{"--ambient-capability=CAP_NET_RAW", "--uid=" + user,
+				uid := "--uid="
+				if stage.Under(t).Name == "nspawn" {
+					uid = "--user=" // up to version 260
+				}
+				out, code := machine{args: []string{"--ambient-capability=CAP_NET_RAW", uid + user,
 					"--private-users=" + users, "--private-users-ownership=off"}}.run(t, "cat /proc/self/status")
 				if code != 0 {
 					t.Fatalf("exit status %d\n%s", code, out)
@@ -270,6 +277,9 @@ func TestSuppressSync(t *testing.T) {
 		}
 	}
 	for _, m := range []machine{{self: true}, {self: true, args: []string{"--suppress-sync=no"}, env: []string{"SYSTEMD_SUPPRESS_SYNC=1"}}} {
+		if len(m.env) > 0 && stage.Under(t).Name == "nspawn" {
+			continue // there the variable has the last word
+		}
 		out, code := m.run(t, "open-sync", "fsync=1")
 		if code != 0 || out != "open-sync: <nil>\nfsync 1: invalid argument\n" {
 			t.Errorf("exit status %d\n%s", code, out)
