@@ -147,6 +147,14 @@ func (b *builder) lower(op plan.Op) error {
 		if implicit {
 			s.Allow(unix.ENOENT, unix.EACCES, unix.ENOTDIR) // then it is /
 		}
+	case plan.Signals:
+		for n := range uintptr(bits.Len64(op.A)) {
+			// SIGKILL and SIGSTOP can't be ignored; the rest of the structure
+			// is zero, which is the default action.
+			if op.A>>n&1 == 1 {
+				add(unix.SYS_RT_SIGACTION, n+1, child.Keep(p, new([4]uint64)), 0, 8)
+			}
+		}
 	case plan.Unblock:
 		add(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, child.Keep(p, new(uint64)), 0, 8)
 	case plan.Exec:

@@ -84,8 +84,10 @@ func (c *compiler) localtime() {
 	file := mount.Path{Path: target}
 	switch mode {
 	case "symlink":
+		// A tree that lacks the zone gets the host's file: a link would lead
+		// nowhere, and a bind mount leaves an empty file behind.
 		c.step(Step{Do: Zone, Target: target, Source: mount.Path{Path: "../usr/share/zoneinfo/" + host.Zone}, Lower: []mount.Path{file},
-			Fallback: Bind, Attr: ro | ns | nd, Mode: 0o755, Soft: true, Origin: from})
+			Fallback: Copy, Soft: true, Origin: from})
 	case "bind":
 		c.step(Step{Do: Bind, Target: target, Source: file, Fallback: Copy, Attr: ro | ns | nd, Mode: 0o755, Soft: true, Origin: from})
 	case "copy":

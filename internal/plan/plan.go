@@ -247,6 +247,7 @@ const (
 	KeepCaps   Call = "keep-capabilities"
 	Chdir      Call = "chdir"
 	Unblock    Call = "unblock-signals"
+	Signals    Call = "default-signals"
 	Exec       Call = "exec"
 	ExecStub   Call = "exec-stub"
 	Fork       Call = "fork"

@@ -220,6 +220,10 @@ func (c *compiler) program() {
 			op(CtlTTY, c.from("console"), 0, 0, 0, "take the terminal as process 2")
 		}
 	}
+	if c.Facts.Host.Ignored != 0 {
+		// The kernel lets what is ignored pass to a child, and through exec.
+		op(Signals, none, c.Facts.Host.Ignored, 0, 0, "stop ignoring signals")
+	}
 	op(Unblock, none, 0, 0, 0, "unblock signals")
 	op(Exec, none, 0, 0, 0, "exec %s", strings.Join(c.Plan.Payload.Candidates, " or "))
 }

@@ -20,9 +20,9 @@ func (t *Tree) file(s plan.Step) error {
 		return t.remove(s)
 	}
 	err := t.zone(s)
-	if err != nil && s.Fallback == plan.Bind {
-		s.Do, s.Source.Path, s.Fallback = plan.Bind, s.Lower[0].Path, plan.Copy
-		return t.do(s)
+	if err != nil && s.Fallback == plan.Copy {
+		s.Source = s.Lower[0]
+		return t.copy(s)
 	}
 	return err
 }

@@ -14,29 +14,29 @@ import (
 // plain is the machine that everything is tried with.
 var plain = machine{
 	name: "faulty",
-	args: []string{"--directory=" + root, "--machine=faulty", "--quiet", "--pipe"},
+	args: []string{"--directory=" + root, "--machine=faulty", "--quiet", "--resolv-conf=off", "--timezone=off", "--pipe"},
 }
 
 // others have what plain has not.
 var others = []machine{
 	{
 		name: "picked",
-		args: []string{"--directory=" + root, "--machine=picked", "--quiet", "--pipe", "--private-users=pick"},
+		args: []string{"--directory=" + root, "--machine=picked", "--quiet", "--resolv-conf=off", "--timezone=off", "--pipe", "--private-users=pick"},
 	},
 	{
 		name: "volatile",
-		args: []string{"--directory=" + root, "--machine=volatile", "--quiet", "--pipe", "--volatile=overlay"},
+		args: []string{"--directory=" + root, "--machine=volatile", "--quiet", "--resolv-conf=off", "--timezone=off", "--pipe", "--volatile=overlay"},
 	},
 	{
 		name: "mounts",
-		args: []string{"--directory=" + root, "--machine=mounts", "--quiet", "--pipe", "--private-network",
+		args: []string{"--directory=" + root, "--machine=mounts", "--quiet", "--resolv-conf=off", "--timezone=off", "--pipe", "--private-network",
 			"--bind=:/var/scratch", "--overlay=" + place + "/lower:" + place + "/upper:/data"},
 		dirs:  []string{"lower", "upper"},
 		grows: []string{root + "/var/scratch", root + "/data"},
 	},
 	{
 		name:   "terminal",
-		args:   []string{"--directory=" + root, "--machine=terminal", "--quiet", "--console=read-only"},
+		args:   []string{"--directory=" + root, "--machine=terminal", "--quiet", "--resolv-conf=off", "--timezone=off", "--console=read-only"},
 		drifts: true,
 	},
 }

@@ -182,31 +182,39 @@ func makeWorld(t *testing.T) *world {
 	}
 	w := &world{outer: map[string]string{}}
 	w.probe = tree.Probe(t)
-	must("make / private", unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
-	for _, dir := range []string{desk, "/run", "/tmp", "/var/tmp"} {
-		must("mount on "+dir, unix.Mount("faults", dir, "tmpfs", 0, "mode=1777"))
-	}
-	must("make / shared", unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""))
-
-	for _, b := range []struct {
-		to   *string
-		name string
-		tags string
-	}{{&w.fault, "launch-faults", "faults"}, {&w.launch, "launch", ""}} {
-		*b.to = filepath.Join(desk, b.name)
-		fresh := *b.to + ".new"
+	// Built before the mounts below: the checkout may lie under one of them.
+	build, err := os.MkdirTemp("", "launch-faults-")
+	must("make a directory to build in", err)
+	defer os.RemoveAll(build)
+	programs := []struct {
+		to         *string
+		name, tags string
+		text       []byte
+	}{{to: &w.fault, name: "launch-faults", tags: "faults"}, {to: &w.launch, name: "launch"}}
+	for i := range programs {
+		b := &programs[i]
+		fresh := filepath.Join(build, b.name)
 		c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-tags", b.tags, "-o", fresh, "launch/cmd/launch")
 		c.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := c.CombinedOutput(); err != nil {
 			t.Fatalf("build launch: %v\n%s", err, out)
 		}
-		text, err := os.ReadFile(fresh)
+		b.text, err = os.ReadFile(fresh)
 		must("read the launcher", err)
-		must("install the launcher", os.WriteFile(*b.to, text, 0o755))
-		os.Remove(fresh)
 	}
+	os.RemoveAll(build)
 	text, err := os.ReadFile(w.probe)
 	must("read the probe", err)
+
+	must("make / private", unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""))
+	for _, dir := range []string{desk, "/run", "/tmp", "/var/tmp"} {
+		must("mount on "+dir, unix.Mount("faults", dir, "tmpfs", 0, "mode=1777"))
+	}
+	must("make / shared", unix.Mount("", "/", "", unix.MS_REC|unix.MS_SHARED, ""))
+	for _, b := range programs {
+		*b.to = filepath.Join(desk, b.name)
+		must("install the launcher", os.WriteFile(*b.to, b.text, 0o755))
+	}
 	w.probe = filepath.Join(desk, "probe")
 	must("install the probe", os.WriteFile(w.probe, text, 0o755))
 

@@ -167,7 +167,7 @@ var mutants = []mutant{
 		{attachGo, "(have == unix.S_IFDIR) != (kind == unix.S_IFDIR)", "false"},
 	}},
 	{"read-only", "a bind mount is never made read-only", []edit{
-		{attachGo, "	if s.Attr != 0 {\n		if err := setattr(n, s.Attr, s.Recursive)", "	if s.Attr != 0 && s.Source.InRoot {\n		if err := setattr(n, s.Attr, s.Recursive)"},
+		{attachGo, "	if s.Attr|s.Clear != 0 {\n		if err := change(n,", "	if s.Attr|s.Clear != 0 && s.Source.InRoot {\n		if err := change(n,"},
 	}},
 	{"flags of the tree", "the tree itself is never made read-only", []edit{
 		{attachGo, "		return setattr(t.root, s.Attr, s.Recursive)", "		return nil"},
@@ -177,7 +177,7 @@ var mutants = []mutant{
 	}},
 	{"owners", "the tree's files keep their owners", []edit{
 		{attachGo, "		return t.idmap(s)", "		return nil"},
-		{attachGo, "		return t.Chown(t.loose)\n	}\n	if err := t.seat()", "		return nil\n	}\n	if err := t.seat()"},
+		{attachGo, "			if err := t.Chown(n); err != nil {\n				return err\n			}\n		}\n		return nil", "			_ = n\n		}\n		return nil"},
 	}},
 	{"hard links", "a file is given to the machine even if it has a name outside", []edit{
 		{"userns/shift/shift.go", "if k.st.Nlink > 1 && !k.Links && !k.lastName(d, name) {", "if false {"},
@@ -190,7 +190,7 @@ var mutants = []mutant{
 	}},
 	{"ambient", "the caller's capabilities stay inheritable and ambient", []edit{
 		{lowerGo, "add(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)", "add(unix.SYS_GETPID)"},
-		{lowerGo, "{Effective: uint32(mask), Permitted: uint32(mask)}", "{Effective: uint32(mask), Permitted: uint32(mask), Inheritable: uint32(mask)}"},
+		{lowerGo, "Permitted: uint32(permitted), Inheritable: uint32(ambient)}", "Permitted: uint32(permitted), Inheritable: uint32(permitted)}"},
 	}},
 	{"groups", "the caller's groups stay", []edit{
 		{lowerGo, "		add(unix.SYS_SETGROUPS, 0, 0)\n", ""},
