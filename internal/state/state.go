@@ -20,6 +20,7 @@ import (
 
 	"launch/internal/cgroup"
 	"launch/internal/sys"
+	"launch/internal/tree"
 	"launch/userns/pick"
 )
 
@@ -39,6 +40,7 @@ const (
 	Tree   Effect = "tree"   // a directory with all that is in it
 	File   Effect = "file"   // an empty file
 	Ranges Effect = "ranges" // lock files of user ranges that nobody holds
+	Lock   Effect = "lock"   // a lock file, unless somebody holds it
 )
 
 // ErrBusy is what Open gives when the machine's launcher is alive.
@@ -56,6 +58,7 @@ type Machine struct {
 type entry struct {
 	effect Effect
 	what   string
+	lock   *tree.Lock // if it is ours
 }
 
 // Open takes the machine's name: it makes the directory and locks it. What an
@@ -155,7 +158,7 @@ func (m *Machine) load() error {
 			return fmt.Errorf("read the journal of %s/%s: a newer launch wrote it (%s)", Dir, m.Name, effect)
 		}
 		if whole && ok && effect != version {
-			m.entries = append(m.entries, entry{Effect(effect), unescape(what)})
+			m.entries = append(m.entries, entry{effect: Effect(effect), what: unescape(what)})
 		}
 	}
 	return nil
@@ -185,23 +188,42 @@ func (m *Machine) Record(e Effect, what string) error {
 	if err := sys.WriteString(m.journal, string(e)+" "+escape(what)+"\n"); err != nil {
 		return fmt.Errorf("write the journal: %w", err)
 	}
-	m.entries = append(m.entries, entry{e, what})
+	m.entries = append(m.entries, entry{effect: e, what: what})
 	return nil
 }
 
-// Undo undoes the recorded effects, last first, and forgets those it could.
-func (m *Machine) Undo() error {
+// Lock takes a lock file; it is given back when its turn to be undone comes.
+func (m *Machine) Lock(file string, shared bool) (*tree.Lock, error) {
+	if err := m.Record(Lock, file); err != nil {
+		return nil, err
+	}
+	l, err := tree.Take(file, shared)
+	m.entries[len(m.entries)-1].lock = l
+	return l, err
+}
+
+// Mark is the place in the journal for UndoTo.
+func (m *Machine) Mark() int { return len(m.entries) }
+
+// UndoTo undoes what was recorded since the mark, last first. What can't be
+// undone stays recorded.
+func (m *Machine) UndoTo(mark int) error {
 	var errs []error
 	var left []entry
-	for i := len(m.entries) - 1; i >= 0; i-- {
+	for i := len(m.entries) - 1; i >= mark; i-- {
 		if err := m.entries[i].undo(); err != nil {
 			errs = append(errs, err)
 			left = append([]entry{m.entries[i]}, left...)
 		}
 	}
-	m.entries = left
-	if len(errs) > 0 {
-		return errors.Join(errs...)
+	m.entries = append(m.entries[:min(mark, len(m.entries))], left...)
+	return errors.Join(errs...)
+}
+
+// Undo undoes the recorded effects, last first, and forgets those it could.
+func (m *Machine) Undo() error {
+	if err := m.UndoTo(0); err != nil {
+		return err
 	}
 	if m.journal >= 0 {
 		sys.Close(m.journal)
@@ -224,7 +246,13 @@ func (e entry) undo() error {
 		_, err := pick.CleanAt(e.what)
 		return err
 	case Tree:
-		return removeTree(unix.AT_FDCWD, e.what)
+		return tree.Remove(unix.AT_FDCWD, e.what)
+	case Lock:
+		if e.lock != nil {
+			e.lock.Release()
+			return nil
+		}
+		return tree.Unlock(e.what)
 	case File:
 		if err := sys.Unlinkat(unix.AT_FDCWD, e.what, 0); err != nil && err != unix.ENOENT {
 			return fmt.Errorf("remove %s: %w", e.what, err)
@@ -232,52 +260,6 @@ func (e entry) undo() error {
 		return nil
 	}
 	return fmt.Errorf("undo %s %s: this launch knows no such effect; a newer one made it", e.effect, e.what)
-}
-
-// removeTree removes a directory and all below it, by descriptor, following
-// nothing and crossing no mount.
-func removeTree(at int, name string) error {
-	n, err := sys.Openat2(at, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, unix.RESOLVE_NO_SYMLINKS)
-	if err == unix.ENOENT {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("open %s: %w", name, err)
-	}
-	err = empty(n)
-	sys.Close(n)
-	if err != nil {
-		return fmt.Errorf("empty %s: %w", name, err)
-	}
-	if err := sys.Unlinkat(at, name, unix.AT_REMOVEDIR); err != nil && err != unix.ENOENT {
-		return fmt.Errorf("remove %s: %w", name, err)
-	}
-	return nil
-}
-
-func empty(n int) error {
-	names, err := sys.Names(n)
-	if err != nil {
-		return err
-	}
-	for _, name := range names {
-		err := sys.Unlinkat(n, name, 0)
-		if err == unix.EISDIR || err == unix.EPERM {
-			sub, serr := sys.Openat2(n, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_XDEV)
-			if serr != nil {
-				return fmt.Errorf("open %s: %w", name, serr)
-			}
-			err = empty(sub)
-			sys.Close(sub)
-			if err == nil {
-				err = sys.Unlinkat(n, name, unix.AT_REMOVEDIR)
-			}
-		}
-		if err != nil && err != unix.ENOENT {
-			return fmt.Errorf("remove %s: %w", name, err)
-		}
-	}
-	return nil
 }
 
 // Close gives the name back, and removes the directory if nothing is left to
@@ -305,6 +287,26 @@ func (m *Machine) close() {
 // or of all if name is "". Machines that run are not touched. It gives the
 // names of those it cleaned up.
 func Cleanup(name string) (cleaned []string, err error) {
+	cleaned, err = cleanup(name != "", func(found string) bool { return name == "" || found == name })
+	if name == "" && err == nil {
+		// Only an empty one goes.
+		_ = sys.Unlinkat(unix.AT_FDCWD, Dir, unix.AT_REMOVEDIR)
+	}
+	return cleaned, err
+}
+
+// CleanupCopies does the same for machines that ran on a copy of the named
+// machine's tree, and therefore have a name like it.
+func CleanupCopies(name string) (cleaned []string, err error) {
+	return cleanup(false, func(found string) bool {
+		random, ok := strings.CutPrefix(found, name+"-")
+		return ok && len(random) == 16 && strings.Trim(random, "0123456789abcdef") == ""
+	})
+}
+
+// cleanup does it for those that is names; told says that one of them being
+// busy is an error.
+func cleanup(told bool, is func(found string) bool) (cleaned []string, err error) {
 	n, err := sys.Openat(unix.AT_FDCWD, Dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err == unix.ENOENT {
 		return nil, nil
@@ -319,12 +321,12 @@ func Cleanup(name string) (cleaned []string, err error) {
 	}
 	var errs []error
 	for _, found := range names {
-		if name != "" && found != name {
+		if !is(found) {
 			continue
 		}
 		m, err := Open(found)
 		if err == ErrBusy {
-			if name != "" {
+			if told {
 				errs = append(errs, fmt.Errorf("%s: %w", found, err))
 			}
 			continue
@@ -335,10 +337,6 @@ func Cleanup(name string) (cleaned []string, err error) {
 		}
 		m.Close()
 		cleaned = append(cleaned, found)
-	}
-	if name == "" && len(errs) == 0 {
-		// Only an empty one goes.
-		_ = sys.Unlinkat(unix.AT_FDCWD, Dir, unix.AT_REMOVEDIR)
 	}
 	return cleaned, errors.Join(errs...)
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"launch/internal/tree"
 )
 
 // here moves the machines' directory into the test's own.
@@ -348,5 +350,86 @@ func contend(t *testing.T, top string) {
 	}
 	if _, err := Cleanup("web"); err != nil && !errors.Is(err, ErrBusy) {
 		t.Fatal(err)
+	}
+}
+
+// TestLock: a lock file goes when its turn comes, unless somebody else has it.
+func TestLock(t *testing.T) {
+	dir := here(t)
+	file, other := filepath.Join(dir, ".#tree.lck"), filepath.Join(dir, ".#other.lck")
+	m, err := Open("m")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := m.Lock(file, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mark := m.Mark()
+	if _, err := m.Lock(other, false); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tree.Take(other, true); err != tree.ErrBusy {
+		t.Error("an exclusive lock was shared: ", err)
+	}
+	if err := m.UndoTo(mark); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(other); err == nil {
+		t.Error("the later lock stayed")
+	}
+	if _, err := os.Lstat(file); err != nil {
+		t.Error("the earlier lock went: ", err)
+	}
+	second, err := tree.Take(file, true)
+	if err != nil {
+		t.Fatal("a shared lock was not shared: ", err)
+	}
+	if err := l.Change(false); err != tree.ErrBusy {
+		t.Error("a lock that is shared became exclusive: ", err)
+	}
+	if err := m.Undo(); err != nil {
+		t.Fatal(err)
+	}
+	m.Close()
+	if _, err := os.Lstat(file); err != nil {
+		t.Error("the lock of somebody else was removed: ", err)
+	}
+	// A journal that a killed launcher left.
+	if m, err = Open("m"); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Record(Lock, file); err != nil {
+		t.Fatal(err)
+	}
+	m.close()
+	if _, err := Cleanup("m"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Lstat(file); err != nil {
+		t.Error("clean-up removed a lock that is held: ", err)
+	}
+	second.Release()
+	if _, err := os.Lstat(file); err == nil {
+		t.Error("the last one left its file")
+	}
+}
+
+// TestCleanupCopies: the machines that ran on copies are told by their names.
+func TestCleanupCopies(t *testing.T) {
+	here(t)
+	for _, name := range []string{"web", "web-0123456789abcdef", "web-0123456789abcdeg", "web-2", "other-0123456789abcdef"} {
+		m, err := Open(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := m.Record(Tree, filepath.Join(Dir, "gone")); err != nil {
+			t.Fatal(err)
+		}
+		m.close()
+	}
+	cleaned, err := CleanupCopies("web")
+	if err != nil || len(cleaned) != 1 || cleaned[0] != "web-0123456789abcdef" {
+		t.Error(cleaned, err)
 	}
 }
