@@ -29,6 +29,8 @@ type Environment struct {
 	Service string `json:"service,omitempty"`
 	// AnyTree: a tree to boot need not have an os-release file.
 	AnyTree bool `json:"any_tree,omitempty"`
+	// Unlocked: nobody is kept from using the tree at the same time.
+	Unlocked bool `json:"unlocked,omitempty"`
 }
 
 // DefaultService is what programs look for that want to know where they are.

@@ -118,6 +118,8 @@ const (
 	GroupLauncher     Group = "launcher" // never merged
 	GroupDirectory    Group = "directory"
 	GroupMachine      Group = "machine"
+	GroupTemplate     Group = "template"
+	GroupEphemeral    Group = "ephemeral"
 	GroupReadOnly     Group = "read-only"
 	GroupVolatile     Group = "volatile"
 	GroupMounts       Group = "mounts"

@@ -22,6 +22,20 @@ var Options = [...]Option{
 		Set:   func(s *Settings, a Assignment) { s.Image.Directory = a.Value.(string) },
 	},
 	{
+		Name: "template", Flag: "template", Arg: RequiredArg, Placeholder: "PATH",
+		Group: GroupTemplate, Topic: TopicImage, Trusted: NoFile, Since: 219,
+		Help:  "Tree to copy if the root directory is missing",
+		Parse: parseDirectory,
+		Set:   func(s *Settings, a Assignment) { s.Image.Template = a.Value.(string) },
+	},
+	{
+		Name: "ephemeral", Flag: "ephemeral", Short: 'x', Section: "Exec", Key: "Ephemeral",
+		Group: GroupEphemeral, Topic: TopicImage, Trusted: TrustedOnly, Empty: EmptyClears, Since: 219,
+		Help:  "Run on a copy of the root, which is removed at the end",
+		Parse: parseBool,
+		Set:   func(s *Settings, a Assignment) { s.Image.Ephemeral = a.Value.(bool) },
+	},
+	{
 		Name: "read-only", Flag: "read-only", Section: "Files", Key: "ReadOnly",
 		Group: GroupReadOnly, Topic: TopicImage, Trusted: Tighten, Empty: EmptyClears, Since: 226,
 		Help:   "Mount the root read-only",
@@ -576,6 +590,15 @@ var Options = [...]Option{
 		Set: func(s *Settings, a Assignment) { s.Environment.AnyTree = !a.Value.(bool) },
 	},
 	{
+		Name: "lock", Env: "SYSTEMD_NSPAWN_LOCK", Group: GroupSwitches, Trusted: NoFile,
+		Help:  "Whether others are kept from using the tree",
+		Parse: parseBool,
+		Notice: func(v any) string {
+			return when(!v.(bool), "others can use the tree at the same time: it is not locked")
+		},
+		Set: func(s *Settings, a Assignment) { s.Environment.Unlocked = !a.Value.(bool) },
+	},
+	{
 		Name: "seccomp", Env: "SYSTEMD_SECCOMP", Group: GroupSwitches, Trusted: NoFile,
 		Help:   "Whether there are system-call filters",
 		Parse:  parseBool,
@@ -630,8 +653,6 @@ var Options = [...]Option{
 	// Known, but not supported yet. They are in the table so that an
 	// abbreviation means what it means to systemd-nspawn, and so that nobody
 	// is told that a well-known option doesn't exist.
-	{Name: "ephemeral", Flag: "ephemeral", Short: 'x', Section: "Exec", Key: "Ephemeral", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "template", Flag: "template", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "image", Flag: "image", Short: 'i', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "image-policy", Flag: "image-policy", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "mstack", Flag: "mstack", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},

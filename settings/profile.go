@@ -35,6 +35,10 @@ type World string
 // mount namespace with the machine's pid, network, ipc and cgroup namespaces
 // joined, which is what proc, sysfs, mqueue and cgroup2 take theirs from.
 const (
+	// Before is what comes first, in the host's own namespaces: it has to do
+	// with the tree itself.
+	Before World = "before"
+
 	Outer World = "outer"
 	Inner World = "inner"
 )

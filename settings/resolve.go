@@ -21,6 +21,9 @@ type Surroundings struct {
 	// Images finds the tree of a machine by its name. Without it, a name alone
 	// finds nothing.
 	Images func(name string) (directory string, ok bool)
+	// Suffix ends the name of a machine that runs on a copy and was given no
+	// name, so that many can run at once.
+	Suffix string
 	// PID2: the stub for --as-pid2 is there.
 	PID2 bool
 }
@@ -31,9 +34,11 @@ var ImageDirs = [...]string{
 }
 
 // Locate gives the name and the tree that the assignments speak of. It comes
-// before the settings file, whose name and place depend on both.
+// before the settings file, whose name and place depend on both: the name is
+// that of the tree, without what an ephemeral machine gets added to it.
 func Locate(flags []Assignment, around Surroundings) (machine, directory string, err error) {
-	var dir, name Assignment
+	var dir, name, template Assignment
+	ephemeral, from := false, ""
 	for _, a := range flags {
 		if a.Option == nil || a.Origin.Source == origin.File {
 			continue
@@ -43,6 +48,23 @@ func Locate(flags []Assignment, around Surroundings) (machine, directory string,
 			dir, directory = a, a.Value.(string)
 		case "machine":
 			name, machine = a, a.Value.(string)
+		case "template":
+			template, from = a, a.Value.(string)
+		case "ephemeral":
+			ephemeral = a.Value.(bool)
+		}
+	}
+	switch {
+	case directory != "" || from == "":
+	case ephemeral:
+		directory, dir = from, template
+	case machine != "":
+		directory = path.Join(TreeDir, machine)
+	default:
+		return "", "", &Error{
+			What:   "cannot use a template without knowing what to make of it",
+			Origin: template.Origin, Value: template.Text,
+			Hint: "give the new directory as --directory=PATH, or a name as --machine=NAME",
 		}
 	}
 	if directory == "" && machine == "" {
@@ -64,22 +86,35 @@ func Locate(flags []Assignment, around Surroundings) (machine, directory string,
 	if machine != "" {
 		return machine, directory, nil
 	}
-	from := path.Base(directory)
+	base := path.Base(directory)
 	if directory == "/" {
 		// A host that was given no name is called so everywhere else.
-		if from = around.Hostname; DeriveName(from) == "" || from == "(none)" {
-			from = "localhost"
+		if base = around.Hostname; DeriveName(base) == "" || base == "(none)" {
+			base = "localhost"
 		}
 	}
-	machine = DeriveName(from)
+	machine = DeriveName(base)
 	if err := CheckName(machine); err != nil {
 		return "", "", &Error{
-			What:   fmt.Sprintf("cannot make a machine name of %q", from),
+			What:   fmt.Sprintf("cannot make a machine name of %q", base),
 			Origin: dir.Origin, Value: dir.Text,
 			Hint: "give a name as --machine=NAME",
 		}
 	}
 	return machine, directory, nil
+}
+
+// TreeDir is where a tree is made that is only given a name.
+const TreeDir = "/var/lib/machines"
+
+// CopyName is the name of a machine that runs on a copy of the tree that the
+// name stands for. Suffix is what makes it unlike others.
+func CopyName(machine, suffix string) string {
+	const most = 64 // of a host name
+	if n := most - len("-") - len(suffix); len(machine) > n {
+		machine = strings.TrimRight(machine[:n], "-.")
+	}
+	return machine + "-" + suffix
 }
 
 // resolver is one Resolve under way.
@@ -314,6 +349,18 @@ func (r *resolver) check(assignments []Assignment) error {
 		return err
 	}
 
+	named, placed := false, false
+	for _, e := range r.trace {
+		named = named || e.Fate == Applied && e.Option.Name == "machine" && e.Text != ""
+		placed = placed || e.Fate == Applied && e.Option.Name == "directory" && e.Text != ""
+	}
+	if !placed && s.Image.Directory == s.Image.Template {
+		s.Image.Template = "" // it is the directory itself
+	}
+	if s.Image.Ephemeral && !named && r.around.Suffix != "" {
+		s.Machine = CopyName(s.Machine, r.around.Suffix)
+	}
+
 	var boot, pid2 bool
 	for _, e := range r.trace {
 		on, _ := e.Value.(bool)
@@ -344,12 +391,14 @@ func (r *resolver) check(assignments []Assignment) error {
 		return r.blame("api-vfs-writable", "cannot let a machine with users of its own write to /proc/sys and /sys", "leave out --private-users=, or unset the variable")
 	case boot && s.Exec.AmbientCaps != 0:
 		return r.blame("ambient-capability", "cannot give ambient capabilities to an init: it has all of the machine's already", "leave out --ambient-capability=, or --boot")
+	case s.Image.Ephemeral && s.Image.Template != "":
+		return r.blame("template", "cannot run on a copy and make a directory from a template at the same time", "leave out --ephemeral, or run on a copy of the template with --ephemeral --directory="+s.Image.Template)
 	case s.Users.Ownership == userns.Chown && readOnly:
 		return r.blame("private-users-ownership", "cannot change the owners of a tree that is read-only", "use --private-users-ownership=map, or leave out --read-only")
 	case s.Users.Ownership == userns.Chown && volatile:
 		return r.blame("private-users-ownership", "cannot change the owners of a tree that is run with --volatile", "use --private-users-ownership=map, or leave out --volatile")
-	case s.Image.Directory == "/" && s.Image.Volatile != VolatileYes && s.Image.Volatile != VolatileState:
-		return r.blame("directory", "cannot run a machine on the host's own root", "use --volatile=yes or --volatile=state")
+	case s.Image.Directory == "/" && !s.Image.Ephemeral && s.Image.Volatile != VolatileYes && s.Image.Volatile != VolatileState:
+		return r.blame("directory", "cannot run a machine on the host's own root", "use --ephemeral, --volatile=yes or --volatile=state")
 	}
 	for _, m := range s.Mounts {
 		if m.IDMap != mount.NoIDMap && s.Users.Mode == userns.No {

@@ -49,6 +49,8 @@ func TestRefused(t *testing.T) {
 		{"private-users=pick private-users-chown=yes volatile=", "cannot change the owners of a tree that is run with --volatile", "--private-users-chown=yes"},
 		{"bind=/a:/b:idmap", "cannot map the owners of /b: the machine has no users of its own", "--bind=/a:/b:idmap"},
 		{"directory=/srv/---", `cannot make a machine name of "---"`, "--directory=/srv/---"},
+		{"template=/srv/t", "cannot use a template without knowing what to make of it", "--template=/srv/t"},
+		{"template=/srv/t directory=/srv/d ephemeral=yes", "cannot run on a copy and make a directory from a template at the same time", "--template=/srv/t"},
 		{"machine=web", `cannot find a directory for machine "web"`, "--machine=web"},
 	} {
 		_, _, _, err := Resolve(say(t, strings.Fields(c.words)...), Surroundings{Place: Place{Cwd: "/srv/web"}, Hostname: "host"})
@@ -64,7 +66,7 @@ func TestRefused(t *testing.T) {
 
 func TestAccepted(t *testing.T) {
 	for _, words := range []string{
-		"", "directory=/ volatile=yes", "directory=/ volatile=state", "boot=yes", "private-users=pick bind=/a:/b:idmap",
+		"", "directory=/ volatile=yes", "directory=/ volatile=state", "directory=/ ephemeral=yes", "template=/srv/t ephemeral=yes", "boot=yes", "private-users=pick bind=/a:/b:idmap",
 		"private-users=pick private-users-ownership=map read-only=yes", "private-users-ownership=chown private-users-ownership=off read-only=yes",
 	} {
 		if _, _, _, err := Resolve(say(t, strings.Fields(words)...), Surroundings{Place: Place{Cwd: "/srv/web"}, Hostname: "host"}); err != nil {
@@ -85,6 +87,11 @@ func TestLocate(t *testing.T) {
 		{"machine=x", "x", "/var/lib/machines/x"},
 		{"machine=x directory=/srv/y", "x", "/srv/y"},
 		{"machine=x machine=", "web", "/srv/web"},
+		{"machine=x template=/srv/t", "x", "/var/lib/machines/x"},
+		{"machine=x template=/srv/t directory=/srv/y", "x", "/srv/y"},
+		{"template=/srv/t ephemeral=yes", "t", "/srv/t"},
+		{"template=/srv/t ephemeral=yes machine=x", "x", "/srv/t"},
+		{"directory=/srv/y ephemeral=yes", "y", "/srv/y"},
 		{"directory=/srv/" + strings.Repeat("a", 70), strings.Repeat("a", 64), "/srv/" + strings.Repeat("a", 70)},
 	} {
 		m, d, err := Locate(say(t, strings.Fields(c.words)...), Surroundings{Place: Place{Cwd: "/srv/web"}, Hostname: "host", Images: images})
@@ -99,6 +106,27 @@ func TestLocate(t *testing.T) {
 		}
 		if err != nil || m != c.machine || d != c.directory {
 			t.Errorf("%s: %q %q %v", c.words, m, d, err)
+		}
+	}
+}
+
+// TestCopyName: many throw-away machines can run on copies of one tree, unless
+// they were given a name.
+func TestCopyName(t *testing.T) {
+	long := strings.Repeat("a", 46) + "-" + strings.Repeat("b", 20)
+	for _, c := range []struct{ words, machine string }{
+		{"ephemeral=yes", "web-0123456789abcdef"},
+		{"ephemeral=yes template=/srv/t", "t-0123456789abcdef"},
+		{"ephemeral=yes machine=x directory=/srv/y", "x"},
+		{"ephemeral=yes ephemeral=no", "web"},
+		{"ephemeral=yes directory=/srv/" + long, strings.Repeat("a", 46) + "-0123456789abcdef"},
+	} {
+		s, _, _, err := Resolve(say(t, strings.Fields(c.words)...), Surroundings{Place: Place{Cwd: "/srv/web"}, Suffix: "0123456789abcdef"})
+		if err == nil {
+			err = CheckName(s.Machine)
+		}
+		if err != nil || s.Machine != c.machine || s.Image.Template != "" {
+			t.Errorf("%s: %q %v %q", c.words, s.Machine, err, s.Image.Template)
 		}
 	}
 }

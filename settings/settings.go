@@ -37,6 +37,10 @@ type Image struct {
 	ReadOnly  bool     `json:"read_only,omitempty"`
 	Volatile  Volatile `json:"volatile,omitempty"`
 	Pivot     Pivot    `json:"pivot,omitzero"`
+	// Ephemeral machines run on a copy of the tree, which is thrown away.
+	Ephemeral bool `json:"ephemeral,omitempty"`
+	// Template is the tree that Directory becomes a copy of if it is missing.
+	Template string `json:"template,omitempty"`
 }
 
 // Volatile says which part of the tree is thrown away at the end.

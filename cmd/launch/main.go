@@ -15,6 +15,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +27,8 @@ import (
 	"launch/internal/plan"
 	"launch/internal/probe"
 	"launch/internal/state"
+	"launch/internal/sys"
+	"launch/internal/tree"
 	"launch/settings"
 	"launch/settings/nspawn"
 )
@@ -77,6 +81,10 @@ func start(req cli.Request, env []string, cwd string) int {
 		PID2:     true,
 		Images:   probe.Image,
 	}
+	var err error
+	if around.Suffix, err = probe.NewSuffix(); err != nil {
+		return fail(err)
+	}
 	assignments, unread, err := withFile(req, around)
 	if err != nil {
 		return fail(err)
@@ -95,22 +103,31 @@ func start(req cli.Request, env []string, cwd string) int {
 	if !planning && !host.Root {
 		return fail(&settings.Error{What: "cannot start a machine as this user", Hint: "run launch as root; --plan needs no root"})
 	}
-	pin, err := probe.OpenRoot(s.Image.Directory)
-	if err != nil {
+	pin, parent, missing, err := probe.OpenTree(s.Image.Directory, s.Image.Template)
+	switch {
+	case err != nil && missing:
+		return fail(&settings.Error{What: err.Error(), Origin: trace.Origin("template"), Value: s.Image.Template})
+	case err != nil:
 		return fail(&settings.Error{What: err.Error(), Origin: trace.Origin("directory"), Value: s.Image.Directory})
+	case s.Image.Template != "" && !missing && !s.Life.Quiet:
+		cli.Warn(os.Stderr, settings.Warning{
+			What:   s.Image.Directory + " is there already: it is used as it is, not as a copy of the template",
+			Origin: trace.Origin("template"), Value: s.Image.Template,
+		})
 	}
-	tree, err := probe.Root(pin, s.Image.Pivot.New)
+	root, err := probe.Root(pin, s.Image.Pivot.New)
 	if err == nil {
 		err = unseen
 	}
 	if err != nil && !planning {
 		e := &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, err)}
-		if s.Image.Pivot.New != "" && !tree.Known {
+		if s.Image.Pivot.New != "" && !root.Known {
 			e.Origin, e.Value = trace.Origin("pivot-root"), s.Image.Pivot.String()
 		}
 		return fail(e)
 	}
-	f := facts.Facts{Root: tree, Host: host}
+	root.Missing, root.Parent = missing, parent
+	f := facts.Facts{Root: root, Host: host}
 	id, err := probe.NewID()
 	if err != nil {
 		return fail(err)
@@ -120,7 +137,7 @@ func start(req cli.Request, env []string, cwd string) int {
 		return fail(err)
 	}
 	p, err := plan.Compile(plan.Input{
-		Settings: s, Facts: f, Profile: settings.NSpawn, From: trace.Origin, ID: id, BootID: boot,
+		Settings: s, Facts: f, Profile: settings.NSpawn, From: trace.Origin, ID: id, BootID: boot, Suffix: around.Suffix,
 	})
 	if err != nil {
 		return fail(err)
@@ -130,6 +147,12 @@ func start(req cli.Request, env []string, cwd string) int {
 			return fail(fmt.Errorf("print the plan: %w", err))
 		}
 		return 0
+	}
+	if name, copied := strings.CutSuffix(s.Machine, "-"+around.Suffix); copied {
+		// What was killed can't be found by a name that it shares with this one.
+		if err := tidy(name); err != nil {
+			return fail(err)
+		}
 	}
 	return run(p, engine.Options{Pin: pin, Shift: f.Root.UID &^ 0xffff, Notify: plan.Getenv(env, "NOTIFY_SOCKET")})
 }
@@ -178,11 +201,30 @@ func run(p *plan.Plan, o engine.Options) int {
 			cli.Name, console.Printable(p.Machine), console.Printable(p.Directory))
 	}
 	o.Warn = say
+	if _, err := sys.TermSize(2); err == nil && !p.Quiet {
+		o.Copying = progress(p)
+	}
 	status, err := engine.Run(p, o)
 	if err != nil {
 		cli.Report(os.Stderr, explain(p, err))
 	}
 	return status
+}
+
+// progress tells on the terminal how far a copy is, on a line that goes away.
+func progress(p *plan.Plan) func(r tree.Report, over bool) {
+	begun := time.Now()
+	told, shown := begun, false
+	return func(r tree.Report, over bool) {
+		now := time.Now()
+		switch {
+		case over && shown:
+			fmt.Fprint(os.Stderr, "\r\x1b[K")
+		case !over && now.Sub(told) > 100*time.Millisecond && now.Sub(begun) > 500*time.Millisecond:
+			told, shown = now, true
+			fmt.Fprintf(os.Stderr, "\r%s: copying %s: %d files, %d MiB\x1b[K", cli.Name, console.Printable(p.Source), r.Inodes, (r.Bytes+r.Shared)>>20)
+		}
+	}
 }
 
 // explain makes one sentence of what went wrong, and adds what may help.
@@ -203,6 +245,8 @@ func explain(p *plan.Plan, err error) error {
 	switch {
 	case errors.Is(err, state.ErrBusy):
 		e.Hint = "give this one another name with --machine=, or end the other"
+	case errors.Is(err, tree.ErrBusy):
+		e.Hint = "another machine runs from this tree, or somebody copies it; machines that are all --read-only can share it"
 	case errors.Is(err, unix.EMFILE):
 		e.Hint = "raise the limit of open files (ulimit -n)"
 	case errors.Is(err, unix.ENFILE):
@@ -233,13 +277,32 @@ func cleanup(req cli.Request) int {
 			}
 		}
 	}
-	cleaned, err := state.Cleanup(name)
-	for _, m := range cleaned {
-		fmt.Fprintf(os.Stderr, "%s: cleaned up after machine %s\n", cli.Name, console.Printable(m))
+	var err error
+	if name == "" {
+		err = swept(state.Cleanup(""))
+	} else {
+		err = errors.Join(swept(state.Cleanup(name)), swept(state.CleanupCopies(name)))
 	}
 	if err != nil {
 		cli.Report(os.Stderr, &settings.Error{What: "cannot clean up: " + err.Error()})
 		return 1
 	}
 	return 0
+}
+
+// swept tells what was cleaned up.
+func swept(cleaned []string, err error) error {
+	for _, m := range cleaned {
+		fmt.Fprintf(os.Stderr, "%s: cleaned up after machine %s\n", cli.Name, console.Printable(m))
+	}
+	return err
+}
+
+// tidy undoes what killed launchers of throw-away machines of that name have
+// left behind.
+func tidy(name string) error {
+	if err := swept(state.CleanupCopies(name)); err != nil {
+		return &settings.Error{What: "cannot clean up: " + err.Error(), Hint: "see what launch --cleanup says"}
+	}
+	return nil
 }

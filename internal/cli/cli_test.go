@@ -30,7 +30,7 @@ func TestReport(t *testing.T) {
 		{"--bind=/a:/b:idmpa", "launch: cannot use --bind=/a:/b:idmpa: unknown bind option \"idmpa\" (known: rbind, norbind, idmap, noidmap, rootidmap, owneridmap)\n"},
 		{"--capability=CAP_SYS_ADMINN", "launch: cannot use --capability=CAP_SYS_ADMINN: unknown capability \"CAP_SYS_ADMINN\", did you mean CAP_SYS_ADMIN?\n"},
 		{"--drop-capability=mknod", "launch: cannot use --drop-capability=mknod: unknown capability \"mknod\", did you mean CAP_MKNOD?\n"},
-		{"-x", "launch: option '-x' is not supported yet\n"},
+		{"--system", "launch: option '--system' is not supported yet\n"},
 		{"--rlimit=NOFIL=1", "launch: cannot use --rlimit=NOFIL=1: unknown value \"NOFIL\", did you mean NOFILE? (known: CPU, FSIZE, DATA, STACK, CORE, RSS, NPROC, NOFILE, MEMLOCK, AS, LOCKS, SIGPENDING, MSGQUEUE, NICE, RTPRIO, RTTIME)\n"},
 		{"--restrict-address-families=INET", "launch: cannot use --restrict-address-families=INET: unknown address family \"INET\", did you mean AF_INET?\n"},
 		{"-M a_b", "launch: cannot use -M a_b: \"a_b\" is not a machine name: it has a '_'; only letters, digits, hyphens and dots are allowed\n"},

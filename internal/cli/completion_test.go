@@ -93,7 +93,7 @@ var lines = []struct {
 	{"launch ls --vol", "", "--volatile"},
 	{"launch -- --vol", "", "--volatile"},
 	{"launch -D web ls --vol", "", "--volatile"},
-	{"launch --ephem", "", "--ephemeral"},
+	{"launch --verity", "", "--verity-data"},
 }
 
 // room is a directory with a tree and a file.

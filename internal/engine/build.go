@@ -26,6 +26,7 @@ type builder struct {
 	plan   *plan.Plan
 	opt    Options
 	state  *state.Machine
+	alone  func(func() error) error
 	cgroup int
 
 	l       sys.Locked
@@ -436,8 +437,10 @@ func mapNamespace(l sys.Locked, m userns.Map) (int, error) {
 func (b *builder) chown(rootfd int) error {
 	// Files with names outside are not the tree's to give away: a hard link to
 	// /etc/shadow would make the machine its owner.
-	_, err := shift.Recursive(rootfd, b.plan.Users.Range, shift.Options{Mounts: true})
-	return err
+	return b.alone(func() error {
+		_, err := shift.Recursive(rootfd, b.plan.Users.Range, shift.Options{Mounts: true})
+		return err
+	})
 }
 
 // temp makes a fresh directory for an empty source.

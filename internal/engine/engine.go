@@ -34,6 +34,7 @@ import (
 	"launch/internal/plan"
 	"launch/internal/state"
 	"launch/internal/sys"
+	"launch/internal/tree"
 	"launch/settings"
 	"launch/userns"
 	"launch/userns/pick"
@@ -49,6 +50,9 @@ type Options struct {
 	Warn func(string)
 	// Notify is the service manager's socket ($NOTIFY_SOCKET), or "".
 	Notify string
+	// Copying is told how far the copy of the tree is, and when it is over; it
+	// may be nil.
+	Copying func(r tree.Report, over bool)
 	// Started is called when the payload runs, with its number on the host.
 	Started func(pid int)
 }
@@ -86,6 +90,18 @@ func Run(p *plan.Plan, o Options) (status int, err error) {
 		return 1, err
 	}
 	defer s.deafen()
+	if s.state, err = state.Open(p.Machine); err != nil {
+		return 1, err
+	}
+	defer s.state.Close()
+	defer func() {
+		if uerr := s.state.Undo(); uerr != nil {
+			err = errors.Join(err, fmt.Errorf("undo: %w", uerr))
+		}
+	}()
+	if err := s.before(); err != nil {
+		return 1, err
+	}
 	for {
 		status, err := s.once()
 		if err != nil || status != Reboot || p.KeepUnit {
@@ -99,6 +115,7 @@ type supervisor struct {
 	plan    *plan.Plan
 	opt     Options
 	state   *state.Machine
+	locks   []*tree.Lock // of the tree, until the end
 	signals chan os.Signal
 	wakeR   int
 	wakeW   int
@@ -131,15 +148,13 @@ func (s *supervisor) deafen() {
 	sys.Close(s.wakeR)
 }
 
-// once starts the machine, waits for its end, and undoes everything.
+// once starts the machine, waits for its end, and undoes all that was made for
+// this time.
 func (s *supervisor) once() (status int, err error) {
 	p := s.plan
-	if s.state, err = state.Open(p.Machine); err != nil {
-		return 1, err
-	}
-	defer s.state.Close()
+	mark := s.state.Mark()
 	defer func() {
-		if uerr := s.state.Undo(); uerr != nil {
+		if uerr := s.state.UndoTo(mark); uerr != nil {
 			err = errors.Join(err, fmt.Errorf("undo: %w", uerr))
 		}
 	}()
@@ -155,7 +170,7 @@ func (s *supervisor) once() (status int, err error) {
 		defer held.Release()
 		p.SetRange(held.Range)
 	}
-	b := &builder{plan: p, opt: s.opt, state: s.state, cgroup: -1, notify: -1, kmsg: -1, pty: console.Pty{Master: -1, Slave: -1}}
+	b := &builder{plan: p, opt: s.opt, state: s.state, alone: s.alone, cgroup: -1, notify: -1, kmsg: -1, pty: console.Pty{Master: -1, Slave: -1}}
 	if p.Cgroup != (plan.Cgroup{}) {
 		full := path.Join(p.Cgroup.Mount, p.Cgroup.Path)
 		if err := s.state.Record(state.Cgroup, full); err != nil {

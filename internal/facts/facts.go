@@ -29,6 +29,14 @@ type Facts struct {
 type Root struct {
 	// Known is false where the tree could not be looked at.
 	Known bool `json:"known"`
+	// Path is where the tree lies, without links; "" if that is not known.
+	Path string `json:"path,omitempty"`
+	// MountPoint: something is mounted there.
+	MountPoint bool `json:"mount_point,omitempty"`
+	// Missing: the machine's directory is not there yet, and all this is about
+	// the template. Parent is the directory it will be in, without links.
+	Missing bool   `json:"missing,omitempty"`
+	Parent  string `json:"parent,omitempty"`
 	// UID and GID own the tree's top directory.
 	UID uint32 `json:"uid"`
 	GID uint32 `json:"gid"`

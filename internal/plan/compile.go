@@ -25,6 +25,8 @@ type Input struct {
 	// ID is the machine id if the tree has none, 32 hex digits; BootID another
 	// one, for this start only.
 	ID, BootID string
+	// Suffix makes the name of a copy unlike others: 16 hex digits.
+	Suffix string
 }
 
 // compiler holds what the parts of Compile share.
@@ -61,6 +63,7 @@ func Compile(in Input) (*Plan, error) {
 		return nil, err
 	}
 	c.namespaces()
+	c.before()
 	if err := c.tree(); err != nil {
 		return nil, err
 	}
@@ -230,6 +233,56 @@ const (
 	nx = unix.MOUNT_ATTR_NOEXEC
 	sa = unix.MOUNT_ATTR_STRICTATIME
 )
+
+// snapshot begins the name of a copy (see package tree).
+const snapshot = ".#snapshot."
+
+// before plans what is done with the tree before the machine has it: it is
+// locked, or a copy of it is made, which the machine runs on instead.
+func (c *compiler) before() {
+	img, root := c.Settings.Image, c.Facts.Root
+	step := func(s Step) {
+		s.World = settings.Before
+		c.step(s)
+	}
+	lock := func(dir string, shared, brief bool, o origin.Origin) {
+		// The root of the host has no lock: who may use it at all may share it.
+		if !c.Settings.Environment.Unlocked && dir != "/" {
+			step(Step{Do: Lock, Path: dir, Shared: shared, Brief: brief, Origin: o})
+		}
+	}
+	// All links resolved, where that is known.
+	real := root.Path
+	if real == "" {
+		real = c.Directory
+	}
+	from := c.from("directory")
+	switch {
+	case img.Ephemeral:
+		o := c.from("ephemeral")
+		c.Plan.Source, c.Plan.Ephemeral = c.Directory, true
+		c.Directory = path.Join(path.Dir(real), snapshot+path.Base(real)+c.Suffix)
+		if root.MountPoint || real == "/" {
+			// What lies beside it is on another file system, which could not
+			// share anything with it.
+			c.Directory = path.Join(real, snapshot+c.Suffix)
+		}
+		lock(real, true, true, o)
+		step(Step{Do: Clone, Source: mount.Path{Path: real}, Path: c.Directory, Origin: o})
+		lock(c.Directory, false, false, o)
+	case root.Missing:
+		o := c.from("template")
+		c.Plan.Source = img.Template
+		to := path.Join(root.Parent, path.Base(c.Directory))
+		half := path.Join(root.Parent, snapshot+path.Base(c.Directory)+c.Suffix)
+		lock(real, true, true, o)
+		step(Step{Do: Clone, Source: mount.Path{Path: real}, Path: half, Origin: o})
+		step(Step{Do: Rename, Source: mount.Path{Path: half}, Path: to, Origin: o})
+		lock(to, img.ReadOnly || img.Volatile != settings.VolatileNo, false, from)
+	default:
+		lock(real, img.ReadOnly || img.Volatile != settings.VolatileNo, false, from)
+	}
+}
 
 // tree plans the root.
 func (c *compiler) tree() error {
@@ -661,6 +714,16 @@ func (c *compiler) effects() {
 		add(c.base, "cgroup", path.Join(c.Plan.Cgroup.Mount, c.Plan.Cgroup.Path), "its processes are killed, it is removed")
 	}
 	for _, s := range c.Steps {
+		switch {
+		case s.Do == Lock:
+			add(s.Origin, "lock of the tree", path.Join(path.Dir(s.Path), ".#"+path.Base(s.Path)+".lck"), "released and removed")
+		case s.Do == Clone && c.Plan.Ephemeral:
+			add(s.Origin, "copy of the tree", s.Path, "removed with what is in it")
+		case s.Do == Clone:
+			add(s.Origin, "half of a copy", s.Path, "removed, if it is not finished")
+		case s.Do == Rename:
+			add(s.Origin, "copy of the template", s.Path, "stays")
+		}
 		for _, p := range append([]mount.Path{s.Source}, s.Lower...) {
 			if p.Temp {
 				add(s.Origin, "fresh directory", "/var/tmp/launch-"+c.Machine+"-", "removed with what is in it")
@@ -669,7 +732,7 @@ func (c *compiler) effects() {
 		switch {
 		case s.Do == Overlay && s.Attr&ro == 0 && !s.Source.InRoot && !s.Source.Temp:
 			add(s.Origin, "work directory", path.Join(path.Dir(s.Source.Path), ".#"+path.Base(s.Source.Path)), "removed")
-		case s.Do == Chown || s.Fallback == Chown:
+		case (s.Do == Chown || s.Fallback == Chown) && !c.Plan.Ephemeral:
 			add(s.Origin, "owners of the tree's files", c.Directory, "stay changed")
 		}
 	}

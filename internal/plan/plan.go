@@ -30,13 +30,17 @@ type Plan struct {
 	// Service is what the machine is told of who runs it.
 	Service string `json:"service"`
 
-	Users      Users            `json:"users"`
-	Namespaces []Namespace      `json:"namespaces"`
-	Cgroup     Cgroup           `json:"cgroup,omitzero"`
-	Console    settings.Console `json:"console"`
-	Steps      []Step           `json:"steps"`
-	Effects    []Effect         `json:"effects"`
-	Program    []Op             `json:"program"`
+	Users      Users       `json:"users"`
+	Namespaces []Namespace `json:"namespaces"`
+	// Source is the tree that Directory is a copy of, if it is one, and
+	// Ephemeral says that the copy goes with the machine.
+	Source    string           `json:"source,omitempty"`
+	Ephemeral bool             `json:"ephemeral,omitempty"`
+	Cgroup    Cgroup           `json:"cgroup,omitzero"`
+	Console   settings.Console `json:"console"`
+	Steps     []Step           `json:"steps"`
+	Effects   []Effect         `json:"effects"`
+	Program   []Op             `json:"program"`
 	// Second is what process 2 does where the payload isn't process 1: the
 	// stub does it, Program ends with it.
 	Second  []Op     `json:"second,omitempty"`
@@ -101,6 +105,9 @@ type Do string
 
 // What steps do.
 const (
+	Lock    Do = "lock"    // keep others from using the tree at Path
+	Clone   Do = "clone"   // copy the tree Source to Path, on the host
+	Rename  Do = "rename"  // give what is at Source the name Path, on the host
 	Tree    Do = "tree"    // take the tree, as a mount of its own
 	Pivot   Do = "pivot"   // take Source, in the tree, instead; the tree goes to Target below it, if there is one
 	Mount   Do = "mount"   // a new file system on Target
@@ -124,7 +131,12 @@ type Step struct {
 	World settings.World `json:"world"`
 	Do    Do             `json:"do"`
 	// Target is inside the machine's root.
-	Target string     `json:"target,omitempty"`
+	Target string `json:"target,omitempty"`
+	// Path is on the host: what a step of the world before is about. Shared: a
+	// lock that others may have, too; Brief: only until the next clone is made.
+	Path   string     `json:"path,omitempty"`
+	Shared bool       `json:"shared,omitempty"`
+	Brief  bool       `json:"brief,omitempty"`
 	Source mount.Path `json:"source,omitzero"`
 	// Part is the name of Source below the tree's directory: what is there
 	// must be a directory, in the tree that was looked at.

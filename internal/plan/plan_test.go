@@ -68,9 +68,19 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 	"map": func(s *settings.Settings, f *facts.Facts) {
 		s.Users = settings.Users{Mode: userns.Fixed, Range: userns.Range{Start: 1310720, Size: 65536}, Ownership: userns.MapIt}
 	},
-	"as-pid2":          func(s *settings.Settings, f *facts.Facts) { s.Exec.Mode = settings.PID2 },
-	"network":          func(s *settings.Settings, f *facts.Facts) { s.Network.Private = true },
-	"read-only":        func(s *settings.Settings, f *facts.Facts) { s.Image.ReadOnly = true },
+	"as-pid2":   func(s *settings.Settings, f *facts.Facts) { s.Exec.Mode = settings.PID2 },
+	"network":   func(s *settings.Settings, f *facts.Facts) { s.Network.Private = true },
+	"read-only": func(s *settings.Settings, f *facts.Facts) { s.Image.ReadOnly = true },
+	"ephemeral": func(s *settings.Settings, f *facts.Facts) {
+		s.Image.Ephemeral = true
+		s.Users = settings.Users{Mode: userns.Pick}
+		f.Root.Path = "/real/srv/m"
+	},
+	"ephemeral-mounted": func(s *settings.Settings, f *facts.Facts) { s.Image.Ephemeral, f.Root.MountPoint = true, true },
+	"template": func(s *settings.Settings, f *facts.Facts) {
+		s.Image.Template, s.Image.ReadOnly = "/srv/base", true
+		f.Root.Path, f.Root.Missing, f.Root.Parent = "/srv/base", true, "/real/srv"
+	},
 	"volatile-yes":     func(s *settings.Settings, f *facts.Facts) { s.Image.Volatile = settings.VolatileYes },
 	"volatile-state":   func(s *settings.Settings, f *facts.Facts) { s.Image.Volatile = settings.VolatileState },
 	"volatile-overlay": func(s *settings.Settings, f *facts.Facts) { s.Image.Volatile = settings.VolatileOverlay },
@@ -128,11 +138,11 @@ func compile(t *testing.T, name string) *Plan {
 	p, err := Compile(Input{Settings: s, Facts: f, Profile: settings.NSpawn, From: func(o string) origin.Origin {
 		switch o {
 		case "directory", "limit-nofile", "limit-as", "oom-score-adjust", "cpu-affinity", "personality", "suppress-sync",
-			"restrict-address-families", "ambient-capability", "pivot-root", "use-cgroup-namespace":
+			"restrict-address-families", "ambient-capability", "pivot-root", "use-cgroup-namespace", "ephemeral", "template":
 			return option(o)
 		}
 		return origin.Origin{}
-	}, ID: strings.Repeat("1", 32), BootID: strings.Repeat("2", 32)})
+	}, ID: strings.Repeat("1", 32), BootID: strings.Repeat("2", 32), Suffix: "0123456789abcdef"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -229,6 +239,47 @@ func TestOrderOfProgram(t *testing.T) {
 				break
 			}
 			from = i + 1
+		}
+	}
+}
+
+// Which lock a tree gets: shared if the machine can't write to it, none for the
+// host's root, which nobody can have for himself.
+func TestLocks(t *testing.T) {
+	for name, c := range map[string]struct {
+		change func(s *settings.Settings)
+		want   string
+	}{
+		"plain":     {func(s *settings.Settings) {}, "/srv/m exclusive"},
+		"read-only": {func(s *settings.Settings) { s.Image.ReadOnly = true }, "/srv/m shared"},
+		"volatile":  {func(s *settings.Settings) { s.Image.Volatile = settings.VolatileState }, "/srv/m shared"},
+		"host":      {func(s *settings.Settings) { s.Image.Volatile, s.Image.Directory = settings.VolatileYes, "/" }, ""},
+		"unlocked":  {func(s *settings.Settings) { s.Environment.Unlocked = true }, ""},
+		"copy":      {func(s *settings.Settings) { s.Image.Ephemeral = true }, "/srv/m shared brief, /srv/.#snapshot.m0 exclusive"},
+		"host copy": {func(s *settings.Settings) { s.Image.Ephemeral, s.Image.Directory = true, "/" }, "/.#snapshot.0 exclusive"},
+	} {
+		s := settings.Settings{Machine: "m", Image: settings.Image{Directory: "/srv/m"}}
+		c.change(&s)
+		p, err := Compile(Input{Settings: s, Facts: facts.Facts{Root: root, Host: host}, Profile: settings.NSpawn, Suffix: "0"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, s := range p.Steps {
+			if s.Do != Lock {
+				continue
+			}
+			line := s.Path + " exclusive"
+			if s.Shared {
+				line = s.Path + " shared"
+			}
+			if s.Brief {
+				line += " brief"
+			}
+			got = append(got, line)
+		}
+		if strings.Join(got, ", ") != c.want {
+			t.Errorf("%s: %s, want %s", name, got, c.want)
 		}
 	}
 }

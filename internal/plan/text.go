@@ -66,6 +66,9 @@ func (p *Plan) usersWord() string {
 
 func (s Step) what() string {
 	w := s.Target
+	if w == "" {
+		w = s.Path
+	}
 	if s.Type != "" {
 		w = s.Type + " " + w
 	}
@@ -100,6 +103,14 @@ func (s Step) how() string {
 		w = append(w, "rw")
 	}
 	w = append(w, AttrWords(s.Attr)...)
+	if s.Do == Lock && s.Shared {
+		w = append(w, "shared")
+	} else if s.Do == Lock {
+		w = append(w, "exclusive")
+	}
+	if s.Brief {
+		w = append(w, "until it is copied")
+	}
 	if s.Recursive && s.Do != Attr {
 		w = append(w, "rbind")
 	}

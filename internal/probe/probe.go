@@ -10,7 +10,9 @@ package probe
 
 import (
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"path"
 	"strconv"
 	"strings"
 
@@ -32,6 +34,54 @@ func OpenRoot(dir string) (int, error) {
 		return -1, fmt.Errorf("open the directory %s: %w", dir, err)
 	}
 	return n, nil
+}
+
+// RealPath gives the path of a directory without links; "" if it has none that
+// can be reached.
+func RealPath(n int) (string, error) {
+	text, err := sys.Readlinkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(n))
+	if err != nil {
+		return "", err
+	}
+	// The kernel marks what was removed in the text alone.
+	at, err := sys.Openat2(unix.AT_FDCWD, text, unix.O_PATH|unix.O_DIRECTORY, 0, unix.RESOLVE_NO_SYMLINKS)
+	if err != nil {
+		if missing(err) {
+			return "", nil
+		}
+		return "", err
+	}
+	defer sys.Close(at)
+	var is, was unix.Statx_t
+	if err = sys.StatxFd(at, unix.STATX_INO, &is); err == nil {
+		err = sys.StatxFd(n, unix.STATX_INO, &was)
+	}
+	if err != nil || is.Ino != was.Ino || is.Dev_major != was.Dev_major || is.Dev_minor != was.Dev_minor {
+		return "", err
+	}
+	return text, nil
+}
+
+// OpenTree pins the tree that a machine will run from: its directory or, where
+// that is missing, the template, and says where the directory is to be made.
+func OpenTree(directory, template string) (n int, parent string, missing bool, err error) {
+	n, err = OpenRoot(directory)
+	if template == "" || !errors.Is(err, unix.ENOENT) {
+		return n, "", false, err
+	}
+	up, err := OpenRoot(path.Dir(directory))
+	if err != nil {
+		return -1, "", false, err
+	}
+	defer sys.Close(up)
+	if parent, err = RealPath(up); err == nil && parent == "" {
+		err = unix.ENOENT
+	}
+	if err != nil {
+		return -1, "", false, fmt.Errorf("find the way to %s: %w", path.Dir(directory), err)
+	}
+	n, err = OpenRoot(template)
+	return n, parent, true, err
 }
 
 // inTree is how a name of the tree is looked up.
@@ -63,6 +113,10 @@ func Root(n int, pivot string) (facts.Root, error) {
 	}
 	r.Known = true
 	r.UID, r.GID = st.Uid, st.Gid
+	r.MountPoint = st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
+	if r.Path, err = RealPath(n); err != nil {
+		l.fail("find the way to the tree", err)
+	}
 	if pivot != "" {
 		// The range of users is the tree's, the rest is the new root's.
 		if n, err = sys.Openat2(n, pivot, unix.O_PATH|unix.O_DIRECTORY, 0, inTree); err != nil {
@@ -353,6 +407,16 @@ func (l *look) localtime() (facts.Kind, string) {
 		return facts.Link, zone
 	}
 	return facts.Other, ""
+}
+
+// NewSuffix gives the 16 hex digits that make the name of a throw-away copy
+// unlike any other.
+func NewSuffix() (string, error) {
+	var b [8]byte
+	if err := sys.Random(b[:]); err != nil {
+		return "", fmt.Errorf("get random bytes: %w", err)
+	}
+	return hex.EncodeToString(b[:]), nil
 }
 
 // Image finds the tree of a machine by its name, where systemd keeps them.
