@@ -68,7 +68,7 @@ func (o *oom) restore(b *builder) {
 		return
 	}
 	if err := sys.WriteString(o.own, o.before); err != nil {
-		b.opt.Warn(fmt.Sprintf("the launcher keeps the machine's OOM score adjustment: %v", err))
+		b.opt.Warn(fmt.Sprintf("the launcher keeps the machine's oom_score_adj: %v", err))
 	}
 }
 

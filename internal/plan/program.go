@@ -142,7 +142,7 @@ func (c *compiler) program() {
 	}
 	op(Ready, none, 0, 0, 0, "tell the launcher that the namespaces are there")
 	if o := s.Exec.OOMScore; o.Told {
-		op(OOMScore, c.from("oom-score-adjust"), uint64(o.Adjust), 0, 0, "set the OOM score adjustment to %d", o.Adjust)
+		op(OOMScore, c.from("oom-score-adjust"), uint64(o.Adjust), 0, 0, "set the oom_score_adj to %d", o.Adjust)
 	}
 	op(Go, none, 0, 0, 0, "wait for the launcher")
 	// From here: the ids are mapped, the tree is finished and is the root.
@@ -159,7 +159,7 @@ func (c *compiler) program() {
 	}
 	if cpus := s.Exec.CPUs; len(cpus) > 0 {
 		c.Plan.CPUs = cpus
-		op(Affinity, c.from("cpu-affinity"), 0, 0, 0, "run on the processors %s only", cpus)
+		op(Affinity, c.from("cpu-affinity"), 0, 0, 0, "keep to the processors %s", cpus)
 	}
 	if p := s.Exec.Personality; p != "" {
 		persona := uint64(perLinux)

@@ -186,7 +186,7 @@ func TestOOMScore(t *testing.T) {
 	if stage.Under(t).Name == "launch" {
 		// What may not be set is told, with the option.
 		out, code := machine{args: []string{"--oom-score-adjust=-1000"}}.run(t, "cat /proc/self/oom_score_adj")
-		if !(code == 0 && out == "-1000\n") && !(code == 1 && strings.Contains(out, "set the OOM score adjustment to -1000: permission denied\n  from:  --oom-score-adjust")) {
+		if !(code == 0 && out == "-1000\n") && !(code == 1 && strings.Contains(out, "set the oom_score_adj to -1000: permission denied\n  from:  --oom-score-adjust")) {
 			t.Errorf("exit status %d: %s", code, out)
 		}
 	}
@@ -205,7 +205,7 @@ func TestCPUAffinity(t *testing.T) {
 		}
 	}
 	out, code := machine{args: []string{"--cpu-affinity=4000"}}.run(t, "true")
-	if code != 1 || stage.Under(t).Name == "launch" && !strings.Contains(out, "run on the processors 4000 only: invalid argument") {
+	if code != 1 || stage.Under(t).Name == "launch" && !strings.Contains(out, "keep to the processors 4000: invalid argument") {
 		t.Errorf("exit status %d: %s", code, out)
 	}
 }
