@@ -59,7 +59,6 @@ type Program struct {
 	ops   []Op // the capacity never changes: the child reads it meanwhile
 	names []string
 	keep  []any
-	arena []byte
 }
 
 // New gives an empty program with room for max ops.

@@ -17,9 +17,10 @@ import (
 //go:noescape
 func clone(args *cloneArgs, size uintptr, ops *Op) (pid int, errno uintptr)
 
-// cloneArgs is the kernel's struct clone_args.
+// cloneArgs is the kernel's struct clone_args. What has no name here (child_tid,
+// parent_tid, tls) stays zero.
 type cloneArgs struct {
-	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
+	flags, pidfd, _, _, exitSignal, stack, stackSize, _, setTID, setTIDSize, cgroup uint64
 }
 
 const (

@@ -174,7 +174,7 @@ func (p *program) jump(code uint16, k uint32, yes, no int) int {
 // load reads a word and goes on at next.
 func (p *program) load(offset uint32, next int) int {
 	if p.away(next) != 0 {
-		next = p.add(unix.SockFilter{Code: jumpAny, K: uint32(p.away(next))})
+		p.add(unix.SockFilter{Code: jumpAny, K: uint32(p.away(next))})
 	}
 	return p.add(unix.SockFilter{Code: loadWord, K: offset})
 }
@@ -271,7 +271,7 @@ func (p *program) masked(word, mask, v uint32, yes, no int) int {
 	j := p.jump(jumpEQ, v&mask, yes, no)
 	if mask != 0xffffffff {
 		if p.away(j) != 0 {
-			j = p.add(unix.SockFilter{Code: jumpAny, K: uint32(p.away(j))})
+			p.add(unix.SockFilter{Code: jumpAny, K: uint32(p.away(j))})
 		}
 		j = p.add(unix.SockFilter{Code: andWith, K: mask})
 	}

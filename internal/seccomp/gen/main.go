@@ -232,9 +232,7 @@ func readGroups(path string) (map[string][]string, error) {
 		if head, rest, ok := strings.Cut(line, ":"); ok {
 			name, line = head, rest
 		}
-		for _, m := range strings.Fields(line) {
-			g[name] = append(g[name], m)
-		}
+		g[name] = append(g[name], strings.Fields(line)...)
 	}
 	return g, nil
 }
