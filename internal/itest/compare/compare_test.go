@@ -171,6 +171,7 @@ var combinations = []combination{
 	{name: "service-name", env: []string{"SYSTEMD_NSPAWN_CONTAINER_SERVICE=mine"}},
 
 	// files of the image
+	{name: "pivot-root-alone", args: "--pivot-root=/deploy"},
 	{name: "pivot-root", args: "--pivot-root=/deploy:/data"},
 	{name: "resolv-conf-copy", args: "--resolv-conf=copy-host"},
 	{name: "resolv-conf-bind", args: "--resolv-conf=bind-host"},
