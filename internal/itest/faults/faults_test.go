@@ -35,6 +35,11 @@ var others = []machine{
 		grows: []string{root + "/var/scratch", root + "/data"},
 	},
 	{
+		name: "limits",
+		args: []string{"--directory=" + root, "--machine=limits", "--quiet", "--resolv-conf=off", "--timezone=off", "--pipe", "--rlimit=NOFILE=100",
+			"--oom-score-adjust=300", "--cpu-affinity=0", "--ambient-capability=CAP_CHOWN", "--restrict-address-families=AF_UNIX"},
+	},
+	{
 		name:   "terminal",
 		args:   []string{"--directory=" + root, "--machine=terminal", "--quiet", "--resolv-conf=off", "--timezone=off", "--console=read-only"},
 		drifts: true,
