@@ -25,7 +25,7 @@ BASE ?= HEAD
 OUT ?= .cache
 BIN ?= bin
 
-.PHONY: help go build install run test unit deps bench compare faults hostile peers fuzz cross clean
+.PHONY: help go build install run test unit deps bench bench-base compare faults hostile peers fuzz cross clean
 
 help: ## what there is
 	@echo "make WORD, where WORD is one of:"
@@ -96,10 +96,15 @@ hostile: go ## trees and files that mean harm
 	@mkdir -p $(OUT)
 	@LAUNCH_TEST=hostile $(TEST) -- $(GOTEST) -timeout=30m -run 'Hostile' ./...
 
-peers: go ## the same tree under systemd-nspawn and under launch, compared
+peers: go ## all that is held to systemd-nspawn, by running both
 	@.ci/deps || true
 	@mkdir -p $(OUT)
 	@LAUNCH_TEST=peers $(TEST) -- $(GOTEST) -timeout=30m -run 'Peer' ./...
+
+compare: go ## what a payload sees, under systemd-nspawn and under launch
+	@.ci/deps || true
+	@mkdir -p $(OUT)
+	@LAUNCH_TEST=peers $(TEST) -- $(GOTEST) -timeout=30m -run 'TestPeersSee' ./internal/itest/compare
 
 fuzz: go ## each parser for FUZZTIME=30s
 	@.ci/fuzz $(FUZZTIME)
@@ -109,7 +114,7 @@ bench: build ## start-up time, beside systemd-nspawn and the floor (ROUNDS=40)
 	@$(BUILD) $(FLAGS) -o $(OUT)/bench ./bench
 	@.ci/as-root $(OUT)/bench -rounds $(ROUNDS) -launch launch=$(BIN)/launch
 
-compare: build ## start-up time of this tree beside that of a commit (BASE=HEAD)
+bench-base: build ## start-up time of this tree beside that of a commit (BASE=HEAD)
 	@rm -rf $(OUT)/base && mkdir -p $(OUT)/base
 	@git archive $(BASE) | tar -x -C $(OUT)/base
 	@$(BUILD) -C $(OUT)/base $(FLAGS) -o ../base-launch ./cmd/launch

@@ -36,12 +36,11 @@ func (s *supervisor) before() error {
 				s.locks = append(s.locks, held...)
 			}
 		case plan.Clone:
-			if err = s.clone(step); err == nil {
-				for _, l := range brief {
-					l.Release()
-				}
-				brief = nil
+			err = s.clone(step)
+			for _, l := range brief {
+				err = errors.Join(err, l.Release())
 			}
+			brief = nil
 		case plan.Rename:
 			err = s.rename(step)
 		default:

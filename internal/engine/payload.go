@@ -37,6 +37,12 @@ func (b *builder) payload() error {
 			return &settings.Error{What: err.Error(), Origin: p.UserOrigin, Value: p.User}
 		}
 	}
+	if b.pty.Slave > 0 && u.uid != 0 {
+		// The payload can open its own terminal again.
+		if err := sys.Fchownat(b.pty.Slave, "", b.root()+u.uid, b.root()+u.gid); err != nil {
+			return fmt.Errorf("give the terminal to user %d: %w", u.uid, err)
+		}
+	}
 	found, err := b.find(p.Candidates, plan.Getenv(u.env, "PATH"))
 	if err != nil {
 		return err

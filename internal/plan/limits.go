@@ -9,6 +9,7 @@ import (
 	"launch/internal/origin"
 	"launch/internal/seccomp"
 	"launch/settings"
+	"launch/userns"
 )
 
 // limit is a resource limit of the payload.
@@ -88,7 +89,7 @@ func (c *compiler) bounding() uint64 {
 	}
 	caps |= c.Settings.Exec.AddCaps
 	caps &^= c.Settings.Exec.DropCaps
-	if c.Plan.Users.Private() && !c.Settings.Network.Private {
+	if u := c.Plan.Users; u.Private() && (u.Mode == userns.Pick || u.Range.Start != 0) && !c.Settings.Network.Private {
 		// The host's network namespace is not the machine's: the capability
 		// would mean nothing there but look as if it did.
 		caps &^= 1 << unix.CAP_NET_BIND_SERVICE
@@ -133,6 +134,11 @@ func (c *compiler) identity() {
 		c.Plan.Service = s
 	}
 	told, own := c.Settings.Exec.MachineID, c.Facts.Root.MachineID
+	if c.Settings.Image.Volatile == settings.VolatileYes {
+		// The tree's /etc is not there, and its id would be shared by all
+		// machines that run from its /usr.
+		own = ""
+	}
 	c.Plan.ID = c.Input.ID
 	switch {
 	case own != "":

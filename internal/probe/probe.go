@@ -78,7 +78,7 @@ func OpenTree(directory, template string) (n int, parent string, missing bool, e
 		err = unix.ENOENT
 	}
 	if err != nil {
-		return -1, "", false, fmt.Errorf("find the way to %s: %w", path.Dir(directory), err)
+		return -1, "", false, fmt.Errorf("look at the path of %s: %w", path.Dir(directory), err)
 	}
 	n, err = OpenRoot(template)
 	return n, parent, true, err
@@ -115,7 +115,7 @@ func Root(n int, pivot string) (facts.Root, error) {
 	r.UID, r.GID = st.Uid, st.Gid
 	r.MountPoint = st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
 	if r.Path, err = RealPath(n); err != nil {
-		l.fail("find the way to the tree", err)
+		l.fail("look at the tree's path", err)
 	}
 	if pivot != "" {
 		// The range of users is the tree's, the rest is the new root's.
@@ -299,6 +299,12 @@ func (l *look) tty(n int, word string) bool {
 		l.fail("ask whether standard "+word+" is a terminal", err)
 	}
 	return false
+}
+
+// Terminal tells whether a descriptor of the launcher's is a terminal.
+func Terminal(n int) bool {
+	_, err := sys.TermGet(n)
+	return err == nil
 }
 
 // opens gives the permissions of a device that can be used, else 0.

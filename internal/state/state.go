@@ -249,8 +249,7 @@ func (e entry) undo() error {
 		return tree.Remove(unix.AT_FDCWD, e.what)
 	case Lock:
 		if e.lock != nil {
-			e.lock.Release()
-			return nil
+			return e.lock.Release()
 		}
 		return tree.Unlock(e.what)
 	case File:

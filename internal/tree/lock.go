@@ -60,19 +60,19 @@ func Take(file string, shared bool) (*Lock, error) {
 			return nil, fmt.Errorf("open %s: %w", file, err)
 		}
 		l := &Lock{Path: file, Shared: shared, fd: n}
-		st, err := sys.Statx(n, "", unix.STATX_TYPE)
-		if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
-			err = unix.EINVAL
-		}
-		if err != nil {
-			sys.Close(n)
-			return nil, fmt.Errorf("open %s: it is no lock file: %w", file, err)
-		}
 		if err := l.set(shared); err != nil {
 			sys.Close(n)
 			return nil, err
 		}
-		if linked(n) {
+		st, err := sys.Statx(n, "", unix.STATX_TYPE|unix.STATX_NLINK)
+		if err == nil && st.Mode&unix.S_IFMT != unix.S_IFREG {
+			err = fmt.Errorf("it is no lock file: %w", unix.EINVAL)
+		}
+		if err != nil {
+			sys.Close(n)
+			return nil, fmt.Errorf("look at %s: %w", file, err)
+		}
+		if st.Nlink > 0 {
 			return l, nil
 		}
 		sys.Close(n) // its owner removed it between our open and our lock
@@ -104,22 +104,38 @@ func (l *Lock) Change(shared bool) error {
 	return l.set(shared)
 }
 
-// Release gives the lock back, and removes its file if nobody else has it.
-func (l *Lock) Release() {
+// Release gives the lock back, and removes its file if nobody else has it. An
+// error is only about the file.
+func (l *Lock) Release() error {
 	if l.fd < 0 {
-		return
+		return nil
 	}
-	l.remove()
+	err := l.remove()
 	sys.Close(l.fd)
 	l.fd = -1
+	return err
 }
 
 // remove unlinks the file while it is locked: whoever opened it before finds,
 // after locking it, that it has no name any more, and makes a new one.
-func (l *Lock) remove() {
-	if l.set(false) == nil && linked(l.fd) {
-		sys.Unlinkat(unix.AT_FDCWD, l.Path, 0)
+func (l *Lock) remove() error {
+	if err := l.set(false); err != nil {
+		if err == ErrBusy {
+			return nil
+		}
+		return err
 	}
+	st, err := sys.Statx(l.fd, "", unix.STATX_NLINK)
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", l.Path, err)
+	}
+	if st.Nlink == 0 {
+		return nil
+	}
+	if err := sys.Unlinkat(unix.AT_FDCWD, l.Path, 0); err != nil && err != unix.ENOENT {
+		return fmt.Errorf("remove %s: %w", l.Path, err)
+	}
+	return nil
 }
 
 // Unlock removes a lock file that its owner left behind. One that is in use is
@@ -132,18 +148,15 @@ func Unlock(file string) error {
 	if err != nil {
 		return fmt.Errorf("open %s: %w", file, err)
 	}
+	defer sys.Close(n)
 	st, err := sys.Statx(n, "", unix.STATX_TYPE|unix.STATX_SIZE)
-	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Size == 0 {
-		(&Lock{Path: file, fd: n}).remove()
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", file, err)
 	}
-	sys.Close(n)
-	return nil
-}
-
-// linked tells whether an open file still has a name.
-func linked(n int) bool {
-	st, err := sys.Statx(n, "", unix.STATX_NLINK)
-	return err == nil && st.Nlink > 0
+	if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != 0 {
+		return nil
+	}
+	return (&Lock{Path: file, fd: n}).remove()
 }
 
 // mkdirs makes a directory that only root may enter, and what is missing

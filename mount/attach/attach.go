@@ -324,6 +324,9 @@ func overlayfs(lower []int, upper, work int, attr uint64) (int, error) {
 		}
 		return err
 	}
+	if err = sys.FsSet(fs, "source", "overlay"); err != nil {
+		return -1, withLog(fs, err)
+	}
 	// The uppermost comes first.
 	for i := len(lower) - 1; i >= 0 && err == nil; i-- {
 		err = set("lowerdir+", lower[i])
@@ -408,6 +411,7 @@ func (t *Tree) mount(s plan.Step) error {
 	var n int
 	var err error
 	if s.Type == "devpts" && t.devpts >= 0 {
+		// Terminals made it.
 		n, err = sys.Dup(t.devpts)
 	} else {
 		n, err = t.fs(s.Type, source, s.Options, s.Attr)
@@ -415,7 +419,16 @@ func (t *Tree) mount(s plan.Step) error {
 	if err != nil {
 		return err
 	}
-	if err := t.fill(n, s.Content); err != nil {
+	err = t.fill(n, s.Content)
+	if s.Type == "devpts" && t.UID != 0 {
+		// The kernel gives the directory and its ptmx to the host's root.
+		for _, name := range []string{"", "ptmx"} {
+			if err == nil {
+				err = sys.Fchownat(n, name, t.UID, t.GID)
+			}
+		}
+	}
+	if err != nil {
 		sys.Close(n)
 		return err
 	}

@@ -223,7 +223,7 @@ func changed(m machine, before, after []string) (diff []string) {
 		may = append(may, root+"/"+d)
 	}
 	// systemd's directory is made where there is none, and stays.
-	may = append(may, "/run/systemd", "/run/systemd/nspawn-uid")
+	may = append(may, "/run/systemd", "/run/systemd/nspawn-uid", "/run/systemd/nspawn", "/run/systemd/nspawn/locks")
 	for _, line := range before {
 		if !slices.Contains(after, line) {
 			diff = append(diff, "gone: "+line)
