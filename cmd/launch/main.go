@@ -27,7 +27,6 @@ import (
 	"launch/internal/plan"
 	"launch/internal/probe"
 	"launch/internal/state"
-	"launch/internal/sys"
 	"launch/internal/tree"
 	"launch/settings"
 	"launch/settings/nspawn"
@@ -201,7 +200,7 @@ func run(p *plan.Plan, o engine.Options) int {
 			cli.Name, console.Printable(p.Machine), console.Printable(p.Directory))
 	}
 	o.Warn = say
-	if _, err := sys.TermSize(2); err == nil && !p.Quiet {
+	if p.Source != "" && !p.Quiet && probe.Terminal(2) {
 		o.Copying = progress(p)
 	}
 	status, err := engine.Run(p, o)
