@@ -264,6 +264,14 @@ func explain(p *plan.Plan, err error) error {
 func cleanup(req cli.Request) int {
 	name := ""
 	for _, a := range req.Assignments {
+		if on, _ := a.Value.(bool); on && a.Option.Name == "ephemeral" {
+			cli.Report(os.Stderr, &settings.Error{
+				What:   "cannot clean up after a copy that nobody has made yet",
+				Origin: a.Origin, Value: a.Text,
+				Hint: "leave out --ephemeral: --cleanup with --directory= finds the copies of that tree, too",
+			})
+			return 1
+		}
 		if a.Option.Name == "machine" || a.Option.Name == "directory" {
 			host, _ := probe.Host(nil)
 			var err error
