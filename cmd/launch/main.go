@@ -235,9 +235,14 @@ func explain(p *plan.Plan, err error) error {
 	e := &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", p.Machine, err)}
 	var step *engine.StepError
 	var ended *engine.Ended
+	var left *engine.LeftError
 	switch {
 	case errors.As(err, &step):
 		e.Origin = step.Origin
+	case errors.As(err, &left):
+		e.What = fmt.Sprintf("machine %q: %v", p.Machine, err)
+		e.Hint = "launch --cleanup tries again"
+		return e
 	case errors.As(err, &ended):
 		e.What = fmt.Sprintf("machine %q: %v", p.Machine, err)
 	}

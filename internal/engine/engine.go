@@ -71,6 +71,15 @@ func (e *StepError) Error() string { return fmt.Sprintf("step %d, %v", e.Number,
 // Unwrap gives the cause.
 func (e *StepError) Unwrap() error { return e.Err }
 
+// LeftError is what could not be undone after a machine's end. The machine
+// itself may have done well.
+type LeftError struct{ Err error }
+
+func (e *LeftError) Error() string { return "something of it is left on the host: " + e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *LeftError) Unwrap() error { return e.Err }
+
 // Reboot is the status of a machine that wants to be started again.
 const Reboot = 133
 
@@ -96,7 +105,7 @@ func Run(p *plan.Plan, o Options) (status int, err error) {
 	defer s.state.Close()
 	defer func() {
 		if uerr := s.state.Undo(); uerr != nil {
-			err = errors.Join(err, fmt.Errorf("undo: %w", uerr))
+			err = errors.Join(err, &LeftError{uerr})
 		}
 	}()
 	if err := s.before(); err != nil {
@@ -155,7 +164,7 @@ func (s *supervisor) once() (status int, err error) {
 	mark := s.state.Mark()
 	defer func() {
 		if uerr := s.state.UndoTo(mark); uerr != nil {
-			err = errors.Join(err, fmt.Errorf("undo: %w", uerr))
+			err = errors.Join(err, &LeftError{uerr})
 		}
 	}()
 
