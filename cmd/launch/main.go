@@ -240,7 +240,7 @@ func explain(p *plan.Plan, err error) error {
 	case errors.As(err, &step):
 		e.Origin = step.Origin
 	case errors.As(err, &left):
-		e.What = fmt.Sprintf("machine %q: %v", p.Machine, err)
+		e.What = fmt.Sprintf("machine %q has ended, but something of it is left on the host: %v", p.Machine, err)
 		e.Hint = "launch --cleanup tries again"
 		return e
 	case errors.As(err, &ended):

@@ -75,7 +75,7 @@ func (e *StepError) Unwrap() error { return e.Err }
 // itself may have done well.
 type LeftError struct{ Err error }
 
-func (e *LeftError) Error() string { return "something of it is left on the host: " + e.Err.Error() }
+func (e *LeftError) Error() string { return "undo: " + e.Err.Error() }
 
 // Unwrap gives the cause.
 func (e *LeftError) Unwrap() error { return e.Err }
