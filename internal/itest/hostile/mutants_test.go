@@ -125,10 +125,10 @@ var mutants = []mutant{
 		{probeGo, "const inTree = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const inTree = 0"},
 	}},
 	{"any kind of file", "what is read need not be a regular file", []edit{
-		{limitGo, "if st.Mode&unix.S_IFMT != unix.S_IFREG {", "if false {"},
+		{limitGo, "if st.Mode&unix.S_IFMT != unix.S_IFREG {", "if false && st.Mode != 0 {"},
 	}},
 	{"program kind", "the program may be anything", []edit{
-		{payloadGo, "if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o111 != 0 {", "if true {"},
+		{payloadGo, "if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o111 != 0 {", "if true || st.Mode != 0 {"},
 		{payloadGo, "			switch err {\n			case nil:\n			case unix.ENOENT, unix.ENOTDIR, unix.ELOOP,", "			switch err {\n			case unix.ENOENT, unix.ELOOP:\n				return file, nil\n			case nil:\n			case unix.ENOTDIR,"},
 	}},
 	{"big files", "files are read whatever their size", []edit{
