@@ -30,7 +30,7 @@ var sentences = []*regexp.Regexp{
 	regexp.MustCompile(`^cut off mount propagation to the host: `),
 	regexp.MustCompile(`^(set|bring up|set up|get|ask|install|pick|choose|write) (RLIMIT_[A-Z]+ to|the|standard|system-call|a|resource|random|whether) ?[a-z0-9].*: `),
 	// What the first process does for itself.
-	regexp.MustCompile(`^(become|begin|close|die|exec|join|keep|let|make sure|tell|unblock|renounce|take|change to) \S.*: `),
+	regexp.MustCompile(`^(become|begin|close|die|exec|join|keep|let|make sure|tell|unblock|renounce|stop|take|change to) \S.*: `),
 	// Undoing names what is left.
 	regexp.MustCompile(`^undo( what an earlier machine left)?: \S+ .+: `),
 }
