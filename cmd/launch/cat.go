@@ -1,7 +1,6 @@
 package main
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 
@@ -64,9 +63,7 @@ func cat(args, env []string, cwd string) int {
 		cli.Warn(os.Stderr, w)
 	}
 	if asJSON {
-		e := json.NewEncoder(os.Stdout)
-		e.SetIndent("", "  ")
-		if jerr := e.Encode(struct {
+		if jerr := writeJSON(os.Stdout, struct {
 			Settings settings.Settings `json:"settings"`
 			Trace    []said            `json:"trace"`
 		}{s, told(trace)}); jerr != nil {

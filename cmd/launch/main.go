@@ -177,11 +177,16 @@ func withFile(req cli.Request, around settings.Surroundings) ([]settings.Assignm
 
 func show(w io.Writer, p *plan.Plan, format string) error {
 	if format == "json" {
-		e := json.NewEncoder(w)
-		e.SetIndent("", "  ")
-		return e.Encode(p)
+		return writeJSON(w, p)
 	}
 	return p.Print(w)
+}
+
+// writeJSON writes a listing for programs.
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
 }
 
 // run starts the machine and stays with it.
