@@ -2,9 +2,11 @@ module launch
 
 go 1.26.0
 
+require gopkg.in/ini.v1 v1.67.3
+
 require (
+	github.com/opencontainers/runtime-spec v1.3.0 // indirect
 	golang.org/x/sys v0.49.0 // indirect
-	gopkg.in/ini.v1 v1.67.3
 )
 
 // The runtime need not find out how many CPUs its cgroup grants: a launcher

@@ -8,7 +8,10 @@
 // Room: paper.
 package mount
 
-import "launch/internal/origin"
+import (
+	"launch/internal/origin"
+	"launch/userns"
+)
 
 // Kind is what sort of mount it is. The order is the one in which mounts of
 // the same target are made.
@@ -73,6 +76,24 @@ type Mount struct {
 	Type string `json:"type,omitempty"`
 	// Options are file system options and mount flags in mount(8)'s words,
 	// comma separated, as written.
-	Options string        `json:"options,omitempty"`
-	Origin  origin.Origin `json:"origin,omitzero"`
+	Options string `json:"options,omitempty"`
+	// What only bundles say. Set and Clear are MOUNT_ATTR_ flags of the mount,
+	// AllSet and AllClear of it and of all below; Propagation are MS_ flags
+	// with MS_REC, in order. CopyUp: a tmpfs begins with a copy of what the
+	// target holds. NoFollow: a Target that is a link is made as one. UIDs and
+	// GIDs are the owners' map of an id-mapped mount, for all below if
+	// MapAll; MapContainer: the container's own map.
+	Set          uint64     `json:"set,omitempty"`
+	Clear        uint64     `json:"clear,omitempty"`
+	AllSet       uint64     `json:"all_set,omitempty"`
+	AllClear     uint64     `json:"all_clear,omitempty"`
+	Propagation  []uint64   `json:"propagation,omitempty"`
+	CopyUp       bool       `json:"copy_up,omitempty"`
+	NoFollow     bool       `json:"no_follow,omitempty"`
+	UIDs         userns.Map `json:"uids,omitempty"`
+	GIDs         userns.Map `json:"gids,omitempty"`
+	MapAll       bool       `json:"map_all,omitempty"`
+	MapContainer bool       `json:"map_container,omitempty"`
+
+	Origin origin.Origin `json:"origin,omitzero"`
 }

@@ -28,6 +28,9 @@ type Settings struct {
 	Life    Life          `json:"life"`
 
 	Environment Environment `json:"environment,omitzero"`
+
+	// Bundle is set if an OCI bundle said all this.
+	Bundle *Bundle `json:"bundle,omitempty"`
 }
 
 // Image is the tree that becomes the root.
@@ -92,6 +95,9 @@ type Exec struct {
 	// KillSignal is what SIGTERM at the launcher sends to the machine's first
 	// process; 0 means the default (SIGRTMIN+3 when booting, else SIGKILL).
 	KillSignal int `json:"kill_signal,omitempty"`
+
+	// Process is what a bundle's process has on top.
+	Process *Process `json:"process,omitempty"`
 }
 
 // Mode is how the payload is run.
