@@ -1,8 +1,22 @@
-// Package cgroup makes and removes a machine's cgroup (version 2 only).
+// Package cgroup makes, fills, limits, watches, stops and removes cgroups.
+//
+// Create and Remove are for machines: version 2 only, no limits. Group is what
+// an OCI runtime needs, on every layout of a host: Detect, Layout.Group,
+// Create, Apply, SetDevices, Open (a Place for the first process), and later,
+// maybe in another process, Freeze, Thaw, Kill, Stats, WatchOOM and Delete.
 //
 // It guarantees that Remove leaves no process and no directory of the machine
-// behind, whatever the machine made below its cgroup. It refuses to know
-// about controllers' limits.
+// behind, whatever the machine made below its cgroup; that a limit that was
+// asked for is set or an error names it; and that without a working device
+// guard nothing is said to be done. It refuses to know what limits mean (see
+// package resource) and where they come from.
+//
+//	layout, err := cgroup.Detect()
+//	g, err := layout.Group("/pods/web", "web")
+//	err = g.Create(resources, nil)
+//	warnings, err := g.Apply(resources)
+//	err = g.SetDevices(devices)
+//	place, err := g.Open()
 //
 // Room: host.
 package cgroup

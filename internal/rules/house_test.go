@@ -42,6 +42,7 @@ var house = []row{
 	{"internal/facts", paper, "paper"},
 	{"internal/seccomp", paper, "paper"},
 	{"internal/plan", paper, "paper"},
+	{"internal/cgroup/resource", paper, "paper"},
 	{"oci/bundle", paper, "paper"},
 
 	{"internal/probe", host, "host"},

@@ -1,0 +1,333 @@
+package cgroup
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"launch/internal/cgroup/resource"
+	"launch/internal/sys"
+)
+
+// scratch makes a group on this host, in its layout, and takes it away after
+// the test. It fails the test if anything is left.
+func scratch(t *testing.T, r *specs.LinuxResources) Group {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	l, err := Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return scratchIn(t, l, r)
+}
+
+func scratchIn(t *testing.T, l Layout, r *specs.LinuxResources) Group {
+	t.Helper()
+	if l.Kind() == "none" {
+		t.Skip("no cgroups are mounted here")
+	}
+	g, err := l.Group("/launch-cgroup-test-"+strconv.Itoa(os.Getpid())+"/"+strings.ReplaceAll(t.Name(), "/", "-"), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var made []string
+	t.Cleanup(func() {
+		if err := g.Kill(); err != nil {
+			t.Error(err)
+		}
+		if err := g.Delete(); err != nil {
+			t.Error(err)
+		}
+		if err := Undo(made); err != nil {
+			t.Error(err)
+		}
+		for _, dir := range made {
+			if _, err := os.Stat(dir); err == nil {
+				t.Errorf("%s is left", dir)
+			}
+		}
+	})
+	if err := g.Create(r, func(path string) error { made = append(made, path); return nil }); err != nil {
+		t.Skipf("no cgroups can be made here: %v", err)
+	}
+	if len(made) < len(g.Dirs) {
+		t.Fatalf("made only %v", made)
+	}
+	return g
+}
+
+// start runs a command in the group, by the way that containers go.
+func start(t *testing.T, g Group, name string, args ...string) *exec.Cmd {
+	t.Helper()
+	c := exec.Command(name, args...)
+	place, err := g.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer place.Close()
+	if place.FD >= 0 {
+		c.SysProcAttr = &unix.SysProcAttr{UseCgroupFD: true, CgroupFD: place.FD}
+	}
+	done := make(chan error)
+	go func() {
+		l := sys.Lock() // the thread ends with the goroutine
+		if err := place.Enter(l); err != nil {
+			done <- err
+			return
+		}
+		err := c.Start()
+		if e := place.Leave(l); err == nil {
+			err = e
+		}
+		if err == nil {
+			err = place.Finish(c.Process.Pid)
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+	return c
+}
+
+func read(t *testing.T, g Group, controller, file string) string {
+	t.Helper()
+	d, ok := g.dir(controller)
+	if !ok {
+		t.Fatalf("no controller %s", controller)
+	}
+	b, err := os.ReadFile(filepath.Join(d.String(), file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+func TestPlace(t *testing.T) {
+	g := scratch(t, nil)
+	before, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := start(t, g, "sleep", "60")
+	l, err := Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	in, err := l.OfProcess(c.Process.Pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.EqualFunc(in.Dirs, g.Dirs, func(a, b Dir) bool { return a.String() == b.String() }) {
+		t.Errorf("the process is in\n%v, not in\n%v", in.Dirs, g.Dirs)
+	}
+	if pids, err := g.Pids(); err != nil || !slices.Equal(pids, []int{c.Process.Pid}) {
+		t.Errorf("Pids: %v %v", pids, err)
+	}
+	if after, _ := os.ReadFile("/proc/self/cgroup"); string(after) != string(before) {
+		t.Errorf("the test itself was moved to\n%s", after)
+	}
+	again := g
+	if err := again.Create(nil, nil); err == nil || !strings.Contains(err.Error(), "not empty") {
+		t.Errorf("Create of a cgroup with a process: %v", err)
+	}
+}
+
+func TestFreezeKill(t *testing.T) {
+	g := scratch(t, nil)
+	c := start(t, g, "sh", "-c", "sleep 60 & sleep 61 & while :; do :; done")
+	state := func() string {
+		b, _ := os.ReadFile("/proc/" + strconv.Itoa(c.Process.Pid) + "/stat")
+		return string(b)
+	}
+	if err := g.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if frozen, err := g.Frozen(); err != nil || !frozen {
+		t.Errorf("Frozen: %v %v", frozen, err)
+	}
+	a := state()
+	time.Sleep(50 * time.Millisecond)
+	if b := state(); a != b {
+		t.Errorf("a frozen process goes on: %s%s", a, b)
+	}
+	if err := g.Thaw(); err != nil {
+		t.Fatal(err)
+	}
+	if frozen, err := g.Frozen(); err != nil || frozen {
+		t.Errorf("Frozen after Thaw: %v %v", frozen, err)
+	}
+	time.Sleep(50 * time.Millisecond)
+	if b := state(); a == b {
+		t.Error("a thawed process stands still")
+	}
+	if err := g.Freeze(); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	c.Wait()
+	if pids, err := g.Pids(); err != nil || len(pids) != 0 {
+		t.Errorf("left after Kill: %v %v", pids, err)
+	}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+func TestApply(t *testing.T) {
+	g := scratch(t, nil)
+	if _, ok := g.dir("memory"); !ok {
+		t.Skip("no memory controller")
+	}
+	r := &specs.LinuxResources{
+		Memory: &specs.LinuxMemory{Limit: ptr(int64(64 << 20)), Swap: ptr(int64(128 << 20)), Reservation: ptr(int64(32 << 20)), Swappiness: ptr(uint64(10)), DisableOOMKiller: ptr(false)},
+		CPU:    &specs.LinuxCPU{Shares: ptr(uint64(512)), Quota: ptr(int64(50000)), Period: ptr(uint64(100000)), Burst: ptr(uint64(20000)), Cpus: "0", Mems: "0"},
+		Pids:   &specs.LinuxPids{Limit: ptr(int64(77))},
+	}
+	apply := func(r *specs.LinuxResources) {
+		t.Helper()
+		if warn, err := g.Apply(r); err != nil {
+			t.Fatal(err)
+		} else if len(warn) > 0 {
+			t.Log(warn)
+		}
+	}
+	apply(r)
+	if d, _ := g.dir("memory"); d.Version != 1 {
+		t.Skip("the values of version 1 are looked at here")
+	}
+	want := func(controller, file, value string) {
+		t.Helper()
+		if got := read(t, g, controller, file); got != value {
+			t.Errorf("%s: %s, want %s", file, got, value)
+		}
+	}
+	want("memory", "memory.limit_in_bytes", "67108864")
+	want("memory", "memory.memsw.limit_in_bytes", "134217728")
+	want("memory", "memory.soft_limit_in_bytes", "33554432")
+	want("memory", "memory.swappiness", "10")
+	want("cpu", "cpu.shares", "512")
+	want("cpu", "cpu.cfs_quota_us", "50000")
+	want("cpu", "cpu.cfs_burst_us", "20000")
+	want("cpuset", "cpuset.cpus", "0")
+	want("pids", "pids.max", "77")
+
+	// Both up, both down, and away: each order is refused once by the kernel.
+	apply(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(256 << 20)), Swap: ptr(int64(256 << 20))}})
+	want("memory", "memory.limit_in_bytes", "268435456")
+	apply(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(32 << 20)), Swap: ptr(int64(33 << 20))}})
+	want("memory", "memory.memsw.limit_in_bytes", "34603008")
+	apply(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(-1))}})
+	want("memory", "memory.memsw.limit_in_bytes", "9223372036854771712")
+	// A quota below the burst that is set, then a burst above the quota that was.
+	apply(&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(10000)), Burst: ptr(uint64(5000))}})
+	want("cpu", "cpu.cfs_burst_us", "5000")
+	apply(&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(90000)), Burst: ptr(uint64(60000))}})
+	want("cpu", "cpu.cfs_burst_us", "60000")
+	apply(&specs.LinuxResources{CPU: &specs.LinuxCPU{Idle: ptr(int64(1)), Shares: ptr(uint64(512))}})
+	apply(&specs.LinuxResources{CPU: &specs.LinuxCPU{Idle: ptr(int64(0)), Shares: ptr(uint64(700))}})
+	want("cpu", "cpu.shares", "700")
+}
+
+// TestDevicesV1 and its sibling below open and make nodes from inside.
+func TestDevices(t *testing.T) {
+	for _, version := range []int{1, 2} {
+		t.Run("v"+strconv.Itoa(version), func(t *testing.T) {
+			g := scratch(t, nil)
+			if version == 2 {
+				d, ok := g.Unified()
+				if !ok {
+					t.Skip("no version 2 hierarchy")
+				}
+				g.Dirs = []Dir{d}
+			} else if d, ok := g.dir("devices"); !ok || d.Version != 1 {
+				t.Skip("no version 1 devices controller")
+			}
+			try(t, g)
+		})
+	}
+}
+
+func try(t *testing.T, g Group) {
+	dir := t.TempDir()
+	for name, minor := range map[string]uint32{"null": 3, "zero": 5, "kmsg": 11, "mem": 1} {
+		if err := unix.Mknod(filepath.Join(dir, name), unix.S_IFCHR|0o666, int(unix.Mkdev(1, minor))); err != nil {
+			t.Skipf("no nodes can be made: %v", err)
+		}
+	}
+	script := `cd ` + dir + `
+r() { if (: <$1) 2>/dev/null; then echo "r $1"; fi; }
+w() { if (: >>$1) 2>/dev/null; then echo "w $1"; fi; }
+for n in null zero kmsg; do r $n; w $n; done
+mknod made c 1 11 2>/dev/null && echo mknod && rm made
+mknod disk b 7 200 2>/dev/null && echo mknod-b && rm disk
+true`
+	run := func() string {
+		t.Helper()
+		c := exec.Command("sh", "-c", script)
+		d := g.Dirs[0]
+		for _, o := range g.Dirs {
+			if slices.Contains(o.Controllers, "devices") {
+				d = o
+			}
+		}
+		// The shell goes in by itself, so that its output can be read.
+		c.Args[2] = "echo 0 >" + d.String() + "/cgroup.procs && " + script
+		out, err := c.CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		return strings.Join(strings.Fields(string(out)), " ")
+	}
+	const all = "r null w null r zero w zero r kmsg w kmsg mknod mknod-b"
+	if got := run(); got != all {
+		t.Skipf("not all can be done even without rules: %s", got)
+	}
+	deny := specs.LinuxDeviceCgroup{Allow: false, Access: "rwm"}
+	kmsg := func(access string) specs.LinuxDeviceCgroup {
+		return specs.LinuxDeviceCgroup{Allow: true, Type: "c", Major: ptr(int64(1)), Minor: ptr(int64(11)), Access: access}
+	}
+	for _, c := range []struct {
+		rules []specs.LinuxDeviceCgroup
+		want  string
+	}{
+		{nil, "r null w null r zero w zero mknod mknod-b"},
+		{[]specs.LinuxDeviceCgroup{deny}, "r null w null r zero w zero mknod mknod-b"},
+		{[]specs.LinuxDeviceCgroup{deny, kmsg("r")}, "r null w null r zero w zero r kmsg mknod mknod-b"},
+		{[]specs.LinuxDeviceCgroup{deny, kmsg("rw")}, all},
+		{[]specs.LinuxDeviceCgroup{deny, kmsg("w")}, "r null w null r zero w zero w kmsg mknod mknod-b"},
+		{[]specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}}, all},
+		{[]specs.LinuxDeviceCgroup{{Allow: true, Access: "rwm"}, {Allow: false, Type: "c", Major: ptr(int64(1)), Minor: ptr(int64(11)), Access: "w"}}, "r null w null r zero w zero r kmsg mknod mknod-b"},
+		{[]specs.LinuxDeviceCgroup{deny, kmsg("r")}, "r null w null r zero w zero r kmsg mknod mknod-b"},
+	} {
+		rules, err := resource.ContainerDevices(c.rules)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := g.SetDevices(rules); err != nil {
+			t.Fatal(err)
+		}
+		if got := run(); got != c.want {
+			t.Errorf("%v:\n got  %s\n want %s", c.rules, got, c.want)
+		}
+	}
+	// Fewer than what is always there.
+	if err := g.SetDevices(resource.Devices{{Allow: true, Type: 'c', Major: 1, Minor: 3, Access: resource.ReadAccess | resource.WriteAccess}, {Allow: false, Type: 'a', Major: 1, Minor: resource.Any, Access: resource.MknodAccess}}); err != nil {
+		t.Fatal(err)
+	}
+	if got := run(); got != "r null w null" {
+		t.Errorf("null only: %s", got)
+	}
+}

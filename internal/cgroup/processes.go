@@ -1,0 +1,374 @@
+package cgroup
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/sys"
+)
+
+// Pids lists the processes of the group and of all cgroups below it, each
+// once, in order. A group that is gone has none. A process that a hierarchy
+// doesn't know (it was moved there, or never put in) is found in another.
+func (g Group) Pids() ([]int, error) {
+	var all []int
+	for _, d := range g.Dirs {
+		n, err := d.open()
+		if err == nil {
+			err = pidsBelow(n, &all)
+			sys.Close(n)
+		}
+		if err != nil && err != unix.ENOENT && !(g.Rootless && denied(err)) {
+			return nil, fmt.Errorf("list the processes of cgroup %s: %w", d, err)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all), nil
+}
+
+func pidsBelow(n int, all *[]int) error {
+	pids, err := readPids(n, "cgroup.procs")
+	if err == unix.EOPNOTSUPP {
+		// A threaded cgroup; its processes are listed above it.
+		pids, err = nil, nil
+	}
+	if err == unix.ENODEV || err == unix.ENOENT {
+		return nil // being removed
+	}
+	if err != nil {
+		return err
+	}
+	for _, pid := range pids {
+		if pid > 0 { // 0 is a process outside of our pid namespace; to kill 0 is to kill our own group
+			*all = append(*all, pid)
+		}
+	}
+	return below(n, func(_ string, sub int) error { return pidsBelow(sub, all) })
+}
+
+// below calls f for each cgroup right below an open one.
+func below(n int, f func(name string, sub int) error) error {
+	again, err := sys.Openat(n, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return gone(err)
+	}
+	defer sys.Close(again)
+	b := make([]byte, 8192)
+	for {
+		m, err := sys.Getdents(again, b)
+		if err != nil || m == 0 {
+			return gone(err)
+		}
+		for rest := b[:m]; len(rest) > 0; {
+			var kind byte
+			var name []byte
+			kind, name, rest = sys.Dirent(rest)
+			if name == nil {
+				break
+			}
+			s := string(name[:len(name)-1])
+			if kind != unix.DT_DIR || s == "." || s == ".." {
+				continue
+			}
+			sub, err := sys.Openat(n, s, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+			if err != nil {
+				continue // gone
+			}
+			err = f(s, sub)
+			sys.Close(sub)
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// gone leaves out the errors of a cgroup that is being removed.
+func gone(err error) error {
+	if err == unix.ENOENT || err == unix.ENODEV {
+		return nil
+	}
+	return err
+}
+
+// freezeTime is how long Freeze and Thaw wait for the kernel.
+const freezeTime = 10 * time.Second
+
+// Freeze stops all processes of the group and waits until they stand still.
+// After an error they run again.
+func (g Group) Freeze() error {
+	if err := g.freeze(true); err != nil {
+		_ = g.freeze(false) // what failed first counts
+		return err
+	}
+	return nil
+}
+
+// Thaw lets them go on.
+func (g Group) Thaw() error { return g.freeze(false) }
+
+func (g Group) freeze(frozen bool) error {
+	d, version, err := g.freezer()
+	if err != nil {
+		return err
+	}
+	n, err := d.open()
+	if err != nil {
+		return fmt.Errorf("open cgroup %s: %w", d, err)
+	}
+	defer sys.Close(n)
+	word := "thaw"
+	if frozen {
+		word = "freeze"
+	}
+	if version == 1 {
+		err = freeze1(n, frozen)
+	} else {
+		err = freeze2(n, frozen)
+	}
+	if err != nil {
+		return fmt.Errorf("%s cgroup %s: %w", word, d, err)
+	}
+	return nil
+}
+
+// freezer gives the directory where the group can be frozen.
+func (g Group) freezer() (d Dir, version int, err error) {
+	if d, ok := g.dir("freezer"); ok {
+		return d, 1, nil
+	}
+	if d, ok := g.Unified(); ok {
+		return d, 2, nil // every one can
+	}
+	return d, 0, fmt.Errorf("no cgroup of this container can be frozen: neither a freezer controller nor version 2 is mounted")
+}
+
+// freeze1: a process in a system call that lasts (vfork, a file system in user
+// space) delays version 1's freezer, and one that is forked meanwhile may
+// escape its first round; thawing for a moment and freezing again helps.
+func freeze1(n int, frozen bool) error {
+	want := "THAWED"
+	if frozen {
+		want = "FROZEN"
+	}
+	deadline := time.Now().Add(freezeTime)
+	for wait := 50 * time.Microsecond; ; wait = min(2*wait, 20*time.Millisecond) {
+		if err := sys.WriteFile(n, "freezer.state", want); err != nil {
+			return err
+		}
+		for range 8 {
+			state, err := sys.ReadFile(n, "freezer.state", 64)
+			if err != nil {
+				return err
+			}
+			if strings.TrimSpace(string(state)) == want {
+				return nil
+			}
+			time.Sleep(wait)
+		}
+		if !frozen {
+			// Thawed itself; what is above it is still frozen.
+			if own, err := readNumber(n, "freezer.self_freezing"); err == nil && own == 0 {
+				return nil
+			}
+		}
+		if time.Now().After(deadline) {
+			return unix.ETIMEDOUT
+		}
+		if frozen {
+			if err := sys.WriteFile(n, "freezer.state", "THAWED"); err != nil {
+				return err
+			}
+			time.Sleep(wait)
+		}
+	}
+}
+
+func freeze2(n int, frozen bool) error {
+	value := "0"
+	if frozen {
+		value = "1"
+	}
+	events, err := sys.Openat(n, "cgroup.events", unix.O_RDONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(events)
+	if err := sys.WriteFile(n, "cgroup.freeze", value); err != nil {
+		return err
+	}
+	deadline := time.Now().Add(freezeTime)
+	for {
+		now, err := eventOf(events, "frozen")
+		if err != nil {
+			return err
+		}
+		if now == value || !frozen {
+			return nil // a thawed one may stay frozen by what is above
+		}
+		left := time.Until(deadline)
+		if left <= 0 {
+			return unix.ETIMEDOUT
+		}
+		// The kernel wakes whoever polls the file when one of its values changes.
+		if _, err := sys.Poll([]unix.PollFd{{Fd: int32(events), Events: unix.POLLPRI}}, int(left/time.Millisecond)+1); err != nil {
+			return err
+		}
+	}
+}
+
+// eventOf reads one value of an open cgroup.events from its beginning.
+func eventOf(n int, name string) (string, error) {
+	b := make([]byte, 4096)
+	m, err := sys.Pread(n, b, 0)
+	if err != nil {
+		return "", err
+	}
+	return field(string(b[:m]), name), nil
+}
+
+// field gives the value of a line "name value".
+func field(text, name string) string {
+	for line := range strings.Lines(text) {
+		if k, v, ok := strings.Cut(strings.TrimSpace(line), " "); ok && k == name {
+			return v
+		}
+	}
+	return ""
+}
+
+// Frozen tells whether the group is frozen by itself. A group that is gone is
+// not.
+func (g Group) Frozen() (bool, error) {
+	d, version, err := g.freezer()
+	if err != nil {
+		return false, nil
+	}
+	n, err := d.open()
+	if err == unix.ENOENT {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("open cgroup %s: %w", d, err)
+	}
+	defer sys.Close(n)
+	file := "cgroup.freeze"
+	if version == 1 {
+		file = "freezer.self_freezing"
+	}
+	frozen, err := readNumber(n, file)
+	if gone(err) == nil {
+		return frozen == 1, nil // the root of a hierarchy has no such file
+	}
+	return false, fmt.Errorf("read %s of cgroup %s: %w", file, d, err)
+}
+
+// Signal sends a signal to all processes of the group.
+func (g Group) Signal(sig int) error {
+	pids, err := g.Pids()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, pid := range pids {
+		if err := sys.Kill(pid, sig); err != nil && err != unix.ESRCH {
+			errs = append(errs, fmt.Errorf("send signal %d to process %d: %w", sig, pid, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// killTime is how long Kill tries.
+const killTime = 10 * time.Second
+
+// Kill kills all processes of the group, frozen or not, also those that others
+// fork meanwhile, and waits until no living one is left. (Dead ones that
+// nobody reaped don't count.)
+func (g Group) Kill() error {
+	deadline := time.Now().Add(killTime)
+	for wait := 200 * time.Microsecond; ; wait = min(2*wait, 50*time.Millisecond) {
+		whole := false
+		if d, ok := g.Unified(); ok {
+			if n, err := d.open(); err == nil {
+				whole = sys.WriteFile(n, "cgroup.kill", "1") == nil
+				sys.Close(n)
+			}
+		}
+		pids, err := g.Pids()
+		if err != nil {
+			return err
+		}
+		if !whole || g.hybrid() {
+			if pids, err = g.killEach(pids); err != nil {
+				return err
+			}
+		}
+		if alive := slices.DeleteFunc(pids, dead); len(alive) == 0 {
+			if pids, err = g.Pids(); err != nil {
+				return err
+			}
+			if alive = slices.DeleteFunc(pids, dead); len(alive) == 0 {
+				return nil
+			}
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("kill what runs in cgroup %s: processes are left: %s", g.Path(), numbers(pids))
+		}
+		time.Sleep(wait)
+	}
+}
+
+// killEach kills processes by number, and gives those that there were.
+func (g Group) killEach(pids []int) ([]int, error) {
+	n := -1
+	d, version, err := g.freezer()
+	if err == nil && version == 1 {
+		// Standing still, they can't fork, and their numbers stay theirs.
+		if n, err = d.open(); err == nil {
+			defer sys.Close(n)
+			_ = sys.WriteFile(n, "freezer.state", "FROZEN") // helps, if it works
+			if pids, err = g.Pids(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	var failed error
+	for _, pid := range pids {
+		if err := sys.Kill(pid, int(unix.SIGKILL)); err != nil && err != unix.ESRCH && failed == nil {
+			failed = fmt.Errorf("kill process %d: %w", pid, err)
+		}
+	}
+	// A frozen process of version 1 doesn't die before it is thawed.
+	if n >= 0 {
+		if err := sys.WriteFile(n, "freezer.state", "THAWED"); gone(err) != nil && failed == nil {
+			failed = fmt.Errorf("thaw cgroup %s: %w", d, err)
+		}
+	}
+	return pids, failed
+}
+
+func numbers(pids []int) string {
+	var s []string
+	for _, p := range pids[:min(8, len(pids))] {
+		s = append(s, strconv.Itoa(p))
+	}
+	return strings.Join(s, " ")
+}
+
+// dead tells whether a process has ended, reaped or not.
+func dead(pid int) bool {
+	stat, err := sys.ReadFile(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/stat", 4096)
+	if err != nil {
+		return err == unix.ENOENT || err == unix.ESRCH
+	}
+	// The name, in parentheses, may have any character.
+	s := string(stat)
+	i := strings.LastIndexByte(s, ')')
+	return i >= 0 && i+2 < len(s) && (s[i+2] == 'Z' || s[i+2] == 'X')
+}
