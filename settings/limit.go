@@ -57,6 +57,17 @@ var limitNames = [...]struct {
 	{"RTTIME", unix.RLIMIT_RTTIME, microseconds},
 }
 
+// RlimitNumber gives the kernel's number of a limit, by its name without
+// RLIMIT_.
+func RlimitNumber(name string) (int, bool) {
+	for _, r := range limitNames {
+		if r.name == name {
+			return int(r.resource), true
+		}
+	}
+	return 0, false
+}
+
 func limitList() []string {
 	names := make([]string, len(limitNames))
 	for i, l := range limitNames {

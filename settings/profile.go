@@ -122,3 +122,7 @@ var NSpawn = Profile{
 		1<<unix.CAP_SYS_RESOURCE | 1<<unix.CAP_SYS_TTY_CONFIG,
 	NetworkCaps: 1 << unix.CAP_NET_ADMIN,
 }
+
+// OCI is the profile of bundles: nothing that the bundle doesn't say, but for
+// the device nodes and links that the runtime spec promises.
+var OCI = Profile{Name: "oci"}

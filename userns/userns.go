@@ -18,6 +18,8 @@ const (
 	Fixed Mode = "fixed" // the range that Range names
 	Owner Mode = "owner" // the range is read from the owner of the root directory
 	Pick  Mode = "pick"  // a free range is picked
+	Exact Mode = "exact" // maps are given line by line
+	Join  Mode = "join"  // a user namespace that is there already
 )
 
 // Ownership says how the files of the tree get owners the machine can see.
@@ -71,3 +73,14 @@ func (m Map) String() string {
 
 // Map gives the map that puts the machine's ids 0… on the range.
 func (r Range) Map() Map { return Map{{0, r.Start, r.Size}} }
+
+// Host gives the host's id for one that the machine sees; false if it has
+// none.
+func (m Map) Host(id uint32) (uint32, bool) {
+	for _, e := range m {
+		if id >= e.Inside && id-e.Inside < e.Size {
+			return e.Outside + (id - e.Inside), true
+		}
+	}
+	return 0, false
+}

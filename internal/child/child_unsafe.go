@@ -159,3 +159,10 @@ func (p *Program) Uint32s(list []uint32) uintptr {
 	p.keep = append(p.keep, c)
 	return uintptr(unsafe.Pointer(unsafe.SliceData(c)))
 }
+
+// Uint64s puts numbers into the program's memory.
+func (p *Program) Uint64s(list []uint64) uintptr {
+	c := append([]uint64(nil), list...)
+	p.keep = append(p.keep, c)
+	return uintptr(unsafe.Pointer(unsafe.SliceData(c)))
+}

@@ -45,6 +45,14 @@ type builder struct {
 	idmaps  int // the user namespace for id-mapped mounts, -1 before it is needed
 	user    user
 	stub    *stubFile // where the payload is process 2
+
+	// What only containers have, see container.go.
+	create0 *CreateOptions
+	spaces  []int // the namespaces that are shared, by their place in the plan
+	gate    int
+	into    int // the first process of the container that is joined, or -1
+	intoPID int
+	entered uint64 // the namespaces that it has and we don't
 }
 
 // root is the host's id of the machine's root user.
@@ -265,7 +273,8 @@ func (b *builder) ready() error {
 		return err
 	}
 	if b.plan.Users.Private() {
-		return writeMaps(b.proc.PID, b.plan.Users.Range.Map())
+		m := b.plan.Users.Range.Map()
+		return writeMaps(b.proc.PID, m, m)
 	}
 	return nil
 }
@@ -293,11 +302,12 @@ func (b *builder) rebirth() error {
 	return b.birth()
 }
 
-func writeMaps(pid int, m userns.Map) error {
-	for _, name := range []string{"uid_map", "gid_map"} {
-		if err := sys.WriteFile(unix.AT_FDCWD, procPath(pid, name), m.String()); err != nil {
-			return fmt.Errorf("write the %s: %w", name, err)
-		}
+func writeMaps(pid int, uids, gids userns.Map) error {
+	if err := sys.WriteFile(unix.AT_FDCWD, procPath(pid, "uid_map"), uids.String()); err != nil {
+		return fmt.Errorf("write the uid_map: %w", err)
+	}
+	if err := sys.WriteFile(unix.AT_FDCWD, procPath(pid, "gid_map"), gids.String()); err != nil {
+		return fmt.Errorf("write the gid_map: %w", err)
 	}
 	return nil
 }
@@ -404,7 +414,9 @@ const hostRoot = 2147483646
 
 // mapNamespace makes a user namespace with the map and nothing in it. It takes
 // a process to make one; the process waits until the map is written, and ends.
-func mapNamespace(l sys.Locked, m userns.Map) (int, error) {
+func mapNamespace(l sys.Locked, m userns.Map) (int, error) { return mapsNamespace(l, m, m) }
+
+func mapsNamespace(l sys.Locked, uids, gids userns.Map) (int, error) {
 	r, w, err := sys.Pipe()
 	if err != nil {
 		return -1, err
@@ -421,7 +433,7 @@ func mapNamespace(l sys.Locked, m userns.Map) (int, error) {
 		return -1, err
 	}
 	n := -1
-	if err = writeMaps(c.PID, m); err == nil {
+	if err = writeMaps(c.PID, uids, gids); err == nil {
 		n, err = sys.Openat(unix.AT_FDCWD, procPath(c.PID, "ns/user"), unix.O_RDONLY, 0)
 	}
 	sys.Close(w)

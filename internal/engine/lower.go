@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"fmt"
 	"math/bits"
 	"unsafe"
 
@@ -48,11 +47,19 @@ func (b *builder) lower(op plan.Op) error {
 		add(unix.SYS_SETRESGID, 0, 0, 0)
 		add(unix.SYS_SETRESUID, 0, 0, 0)
 	case plan.Share:
-		attr := &unix.MountAttr{Propagation: unix.MS_SHARED}
-		add(unix.SYS_MOUNT_SETATTR, atFdcwd, p.String("/"), unix.AT_RECURSIVE, child.Keep(p, attr), unsafe.Sizeof(*attr))
+		attr, flags := &unix.MountAttr{Propagation: unix.MS_SHARED}, uintptr(unix.AT_RECURSIVE)
+		if op.A != 0 {
+			if attr.Propagation = op.A &^ unix.MS_REC; op.A&unix.MS_REC == 0 {
+				flags = 0
+			}
+		}
+		add(unix.SYS_MOUNT_SETATTR, atFdcwd, p.String("/"), flags, child.Keep(p, attr), unsafe.Sizeof(*attr))
 	case plan.Setsid:
 		add(unix.SYS_SETSID)
 	case plan.Keyring:
+		if b.create0 != nil && b.create0.KeepKeyring {
+			break
+		}
 		join := add(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0)
 		// Where the kernel has no keys, or a filter around us forbids them,
 		// there is nothing to keep apart. Else the machine would have the
@@ -61,6 +68,10 @@ func (b *builder) lower(op plan.Op) error {
 			join.Allow(unix.ENOSYS, unix.EPERM)
 		}
 	case plan.Stdio:
+		if b.create0 != nil {
+			b.stdioExact(add)
+			break
+		}
 		if b.plan.Console != settings.ConsolePipe {
 			for n := range uintptr(3) {
 				add(unix.SYS_DUP3, uintptr(b.pty.Slave), n, 0)
@@ -80,6 +91,9 @@ func (b *builder) lower(op plan.Op) error {
 		first := uintptr(statusFd + 1)
 		if b.stub != nil {
 			first = stubFd + 1
+		}
+		if b.create0 != nil {
+			first = uintptr(b.status() + 3)
 		}
 		add(unix.SYS_CLOSE_RANGE, first, ^uintptr(0)>>32, 0)
 	case plan.OOMScore:
@@ -118,24 +132,12 @@ func (b *builder) lower(op plan.Op) error {
 		// But for what was asked for, ambient and inheritable sets stay empty: a
 		// program that is handed capabilities nobody asked for keeps them
 		// across its own exec.
-		add(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
-		effective := op.A & b.capsNow()
-		ambient := op.B
-		permitted := effective
+		caps := settings.CapSets{Effective: op.A & b.capsNow(), Inheritable: op.B, Ambient: op.B}
+		caps.Permitted = caps.Effective
 		if b.user.uid != 0 {
-			effective, permitted = 0, ambient
+			caps.Effective, caps.Permitted = 0, caps.Ambient
 		}
-		hdr := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-		data := &[2]unix.CapUserData{
-			{Effective: uint32(effective), Permitted: uint32(permitted), Inheritable: uint32(ambient)},
-			{Effective: uint32(effective >> 32), Permitted: uint32(permitted >> 32), Inheritable: uint32(ambient >> 32)},
-		}
-		add(unix.SYS_CAPSET, child.Keep(p, hdr), child.Keep(p, data))
-		for c := range uintptr(bits.Len64(ambient)) {
-			if ambient>>c&1 == 1 {
-				add(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, c, 0, 0)
-			}
-		}
+		b.capSets(add, caps)
 	case plan.NoNewPrivs:
 		add(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 	case plan.Chdir:
@@ -163,9 +165,25 @@ func (b *builder) lower(op plan.Op) error {
 	case plan.ExecStub:
 		add(unix.SYS_EXECVEAT, stubFd, p.String(""), p.Strings(stub.Name), p.Strings(b.plan.Payload.StubEnv...), unix.AT_EMPTY_PATH)
 	default:
-		return fmt.Errorf("the program has a step that this launch doesn't know: %s", op.Call)
+		return b.lowerExact(op)
 	}
 	return nil
+}
+
+// capSets sets all capability sets but the bounding set.
+func (b *builder) capSets(add func(nr uintptr, args ...uintptr) child.Step, caps settings.CapSets) {
+	add(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0)
+	hdr := &unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	data := &[2]unix.CapUserData{
+		{Effective: uint32(caps.Effective), Permitted: uint32(caps.Permitted), Inheritable: uint32(caps.Inheritable)},
+		{Effective: uint32(caps.Effective >> 32), Permitted: uint32(caps.Permitted >> 32), Inheritable: uint32(caps.Inheritable >> 32)},
+	}
+	add(unix.SYS_CAPSET, child.Keep(b.prog, hdr), child.Keep(b.prog, data))
+	for c := range uintptr(bits.Len64(caps.Ambient)) {
+		if caps.Ambient>>c&1 == 1 {
+			add(unix.SYS_PRCTL, unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_RAISE, c, 0, 0)
+		}
+	}
 }
 
 const atFdcwd = ^uintptr(99) // AT_FDCWD, -100

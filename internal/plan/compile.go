@@ -34,10 +34,14 @@ type compiler struct {
 	Input
 	Plan
 	base origin.Origin // the profile, which asks for what nobody asked for
+	late []Step        // what comes after all other steps of a bundle
 }
 
 // Compile makes the plan. The same input gives the same plan.
 func Compile(in Input) (*Plan, error) {
+	if in.Settings.Bundle != nil {
+		return compileBundle(in)
+	}
 	s := in.Settings
 	c := &compiler{Input: in, base: origin.Origin{Source: origin.Profile, Path: in.Profile.Name}}
 	// Room for what a plain machine has: growing costs more than it holds.
@@ -166,7 +170,7 @@ func (c *compiler) users() error {
 
 func (c *compiler) namespaces() {
 	add := func(name string, flag uint64, late bool, o origin.Origin) {
-		c.Namespaces = append(c.Namespaces, Namespace{name, flag, late, o})
+		c.Namespaces = append(c.Namespaces, Namespace{Name: name, Flag: flag, Late: late, Origin: o})
 	}
 	// The mount namespace is the launcher's: the first process has it from
 	// its parent, or, with private users, makes its copy at the very end, so

@@ -58,6 +58,18 @@ type Plan struct {
 	Hostname string   `json:"hostname"`
 	KeepUnit bool     `json:"keep_unit,omitempty"`
 	Quiet    bool     `json:"quiet,omitempty"`
+
+	// What only bundles have.
+	Domainname  string                `json:"domainname,omitempty"`
+	TimeOffsets []settings.TimeOffset `json:"time_offsets,omitempty"`
+	NetDevices  []settings.NetDevice  `json:"net_devices,omitempty"`
+	Sysctl      []settings.Sysctl     `json:"sysctl,omitempty"`
+	Hooks       settings.Hooks        `json:"hooks,omitzero"`
+	// Shared: mounts that are made in the container, or at its sources, may
+	// reach the host's mount namespace.
+	Shared bool `json:"shared,omitempty"`
+	// Listener is who is told of calls that the filter leaves to user space.
+	Listener, Metadata string `json:",omitempty"`
 }
 
 // Effect is what a start changes on the host, beside the tree, and what is done
@@ -77,6 +89,9 @@ type Users struct {
 	Range     userns.Range     `json:"range,omitzero"`
 	Ownership userns.Ownership `json:"ownership,omitempty"`
 	Origin    origin.Origin    `json:"origin,omitzero"`
+	// UIDs and GIDs are the whole maps, where Mode is Exact.
+	UIDs userns.Map `json:"uids,omitempty"`
+	GIDs userns.Map `json:"gids,omitempty"`
 }
 
 // Private reports whether there is a user namespace.
@@ -89,7 +104,9 @@ type Namespace struct {
 	Flag uint64 `json:"-"`
 	// Late: the first process unshares it itself, beside the mounts, instead
 	// of being born into it.
-	Late   bool          `json:"late,omitempty"`
+	Late bool `json:"late,omitempty"`
+	// Path: it is not a new one, but the one that this file stands for.
+	Path   string        `json:"path,omitempty"`
 	Origin origin.Origin `json:"origin,omitzero"`
 }
 
@@ -124,6 +141,13 @@ const (
 	Copy    Do = "copy"    // put a file of the host's in the place of Target
 	Zone    Do = "zone"    // make Target a link to Source, a time zone of the tree's
 	Remove  Do = "remove"  // remove Target
+
+	Node      Do = "node"      // make the device node Target, as in Content, or bind the host's
+	Hide      Do = "hide"      // put /dev/null, or an empty directory, on Target
+	Guard     Do = "guard"     // bind Target onto itself with Attr
+	Propagate Do = "propagate" // set the propagation of the mount that Target is
+	Cgroups   Do = "cgroups"   // show the container's own cgroups (v1, or v2 without a cgroup namespace) on Target
+	Terminal  Do = "terminal"  // bind the container's terminal on Target
 )
 
 // Step is one thing that is done to the machine's mounts.
@@ -169,6 +193,22 @@ type Step struct {
 	Soft bool `json:"soft,omitempty"`
 	// Optional: a source that is missing is left alone.
 	Optional bool `json:"optional,omitempty"`
+	// AllAttr and AllClear are like Attr and Clear, for all mounts below as
+	// well. Propagation are MS_ flags, with MS_REC for all below, one after the
+	// other.
+	AllAttr     uint64   `json:"-"`
+	AllClear    uint64   `json:"-"`
+	Propagation []uint64 `json:"propagation,omitempty"`
+	// CopyUp: the new file system begins with a copy of what Target holds.
+	// Like: it has Target's mode.
+	CopyUp bool `json:"copy_up,omitempty"`
+	Like   bool `json:"like,omitempty"`
+	// NoFollow: a Target that is a link is a mount point itself.
+	NoFollow bool `json:"no_follow,omitempty"`
+	// UIDs and GIDs are a bind mount's map of owners, for all below if MapAll.
+	UIDs   userns.Map `json:"uids,omitempty"`
+	GIDs   userns.Map `json:"gids,omitempty"`
+	MapAll bool       `json:"map_all,omitempty"`
 	// Fallback is done instead if the kernel or file system can't do it
 	// (EINVAL, EOPNOTSUPP).
 	Fallback Do            `json:"fallback,omitempty"`
@@ -192,6 +232,9 @@ type Entry struct {
 	Data string `json:"data,omitempty"`
 	// Optional: what can't be made is left out.
 	Optional bool `json:"optional,omitempty"`
+	// UID and GID own it, counted from the machine's root.
+	UID uint32 `json:"uid,omitempty"`
+	GID uint32 `json:"gid,omitempty"`
 }
 
 // Filter is a system-call filter. It prints as what it does, in words.
@@ -220,7 +263,9 @@ type Payload struct {
 	Dir string `json:"dir"`
 	// Origins, for errors.
 	UserOrigin origin.Origin `json:"user_origin,omitzero"`
-	DirOrigin  origin.Origin `json:"dir_origin,omitzero"`
+	// Exact is what a bundle says of the process.
+	Exact     *settings.Process `json:"exact,omitempty"`
+	DirOrigin origin.Origin     `json:"dir_origin,omitzero"`
 }
 
 // Stop is how the machine is asked to stop. Signal 0: it is killed at once.
@@ -263,6 +308,19 @@ const (
 	Exec       Call = "exec"
 	ExecStub   Call = "exec-stub"
 	Fork       Call = "fork"
+
+	Join       Call = "join-namespace"
+	Alone      Call = "private-keyring"
+	Enter      Call = "enter-container"
+	Scheduler  Call = "scheduler"
+	IOPriority Call = "io-priority"
+	MemPolicy  Call = "memory-policy"
+	CapSets    Call = "capability-sets"
+	Outlive    Call = "outlive-launcher"
+	Created    Call = "created"
+	Gate       Call = "gate"
+	Notify     Call = "hand-over-listener"
+	TryChdir   Call = "chdir-as-user"
 )
 
 // Op is one step of the program that becomes the payload.
@@ -272,6 +330,8 @@ type Op struct {
 	Text string `json:"text"`
 	// A, B and C are numbers that the call needs: flags, a resource and its
 	// limits, a mask.
-	A, B, C uint64        `json:"-"`
-	Origin  origin.Origin `json:"origin,omitzero"`
+	A, B, C uint64 `json:"-"`
+	// Path is a file that the call needs.
+	Path   string        `json:"path,omitempty"`
+	Origin origin.Origin `json:"origin,omitzero"`
 }

@@ -26,6 +26,7 @@ import (
 	"launch/internal/plan"
 	"launch/internal/sys"
 	"launch/mount"
+	"launch/userns"
 )
 
 // Tree is a machine's tree while it is put together.
@@ -66,27 +67,51 @@ type Tree struct {
 	Temp func(what string) (string, error)
 	// Work makes an overlay's work directory beside the upper one.
 	Work func(upper string) (string, error)
+	// MapNS gives a user namespace with these maps, for id-mapped mounts, and
+	// HostID the host's numbers for a user and group of the machine's.
+	MapNS  func(uids, gids userns.Map) (int, error)
+	HostID func(uid, gid uint32) (uint32, uint32)
+	// Cgroup gives the text of /proc/PID/cgroup of the machine's first process.
+	Cgroup func() (string, error)
+	// Exact: the tree is a bundle's, which brings its own API file systems.
+	Exact bool
+	// TTY is the machine's terminal, below its devpts: a number; -1: it has
+	// none.
+	TTY int
 }
 
 // Begin gives the thread a mount namespace of its own, in which nothing that
 // is mounted reaches the host; the host's mounts still arrive.
-func Begin(l sys.Locked) (*Tree, error) {
+func Begin(l sys.Locked) (*Tree, error) { return begin(l, false) }
+
+// BeginShared is Begin for a tree from whose mounts the host is to hear: only
+// the mount that the machine's root is attached to is cut off.
+func BeginShared(l sys.Locked) (*Tree, error) { return begin(l, true) }
+
+func begin(l sys.Locked, shared bool) (*Tree, error) {
 	if err := sys.Unshare(l, unix.CLONE_NEWNS|unix.CLONE_FS); err != nil {
 		return nil, fmt.Errorf("unshare the mount namespace: %w", err)
 	}
-	t := &Tree{l: l, root: -1, loose: -1, old: -1, oldAt: -1, host: -1, at: -1, runHost: -1, devpts: -1, Pin: -1, PidNS: -1}
+	t := &Tree{l: l, root: -1, loose: -1, old: -1, oldAt: -1, host: -1, at: -1, runHost: -1, devpts: -1, Pin: -1, PidNS: -1, TTY: -1}
 	var err error
 	if t.host, err = sys.Openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
 		return nil, fmt.Errorf("open /: %w", err)
 	}
-	if err := sys.MountSetattr(t.host, unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_SLAVE}); err != nil {
-		return nil, fmt.Errorf("cut off mount propagation to the host: %w", err)
+	if !shared {
+		if err := sys.MountSetattr(t.host, unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_SLAVE}); err != nil {
+			return nil, fmt.Errorf("cut off mount propagation to the host: %w", err)
+		}
 	}
 	if err := sys.Mkdirat(unix.AT_FDCWD, seat, 0o700); err != nil && err != unix.EEXIST {
 		return nil, fmt.Errorf("make %s: %w", seat, err)
 	}
 	if t.at, err = sys.Openat(unix.AT_FDCWD, seat, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0); err != nil {
 		return nil, fmt.Errorf("open %s: %w", seat, err)
+	}
+	if shared {
+		if err := t.cutOff(); err != nil {
+			return nil, fmt.Errorf("cut off mount propagation from %s: %w", seat, err)
+		}
 	}
 	sys.Umask(l, 0)
 	return t, nil
@@ -114,6 +139,12 @@ func (t *Tree) RunHost() int { return t.runHost }
 
 // Root is the machine's root.
 func (t *Tree) Root() int { return t.root }
+
+// Host is the host's root.
+func (t *Tree) Host() int { return t.host }
+
+// MakeDir makes a directory of the machine's, and those on the way.
+func (t *Tree) MakeDir(target string) error { return t.make(target, unix.S_IFDIR, 0o755) }
 
 // Do performs a step.
 func (t *Tree) Do(s plan.Step) error {
@@ -158,6 +189,16 @@ func words(s plan.Step) string {
 		return "map the owners of the tree's files"
 	case plan.Chown:
 		return "change the owners of the tree's files"
+	case plan.Node:
+		return "make device " + s.Target
+	case plan.Hide:
+		return "mask " + s.Target
+	case plan.Guard:
+		return "make read-only " + s.Target
+	case plan.Cgroups:
+		return "mount cgroup on " + s.Target
+	case plan.Terminal:
+		return "bind the terminal on " + s.Target
 	}
 	return string(s.Do)
 }
@@ -199,11 +240,24 @@ func (t *Tree) do(s plan.Step) error {
 	case plan.Parts:
 		return t.parts(s)
 	case plan.Mkdir, plan.Symlink:
+		if path.Dir(s.Target) != "/" {
+			return t.link(s)
+		}
 		return t.base(s)
 	case plan.Attr:
 		return t.attr(s)
 	case plan.Copy, plan.Zone, plan.Remove:
 		return t.file(s)
+	case plan.Node:
+		return t.node(s)
+	case plan.Hide:
+		return t.hide(s)
+	case plan.Guard:
+		return t.guard(s)
+	case plan.Cgroups:
+		return t.cgroups(s)
+	case plan.Terminal:
+		return t.terminal(s)
 	}
 	return fmt.Errorf("no such step: %s", s.Do)
 }
@@ -410,6 +464,11 @@ func (t *Tree) mount(s plan.Step) error {
 	}
 	var n int
 	var err error
+	if s.Like || s.CopyUp {
+		if s, err = t.like(s); err != nil {
+			return err
+		}
+	}
 	if s.Type == "devpts" && t.devpts >= 0 {
 		// Terminals made it.
 		n, err = sys.Dup(t.devpts)
@@ -437,7 +496,15 @@ func (t *Tree) mount(s plan.Step) error {
 		return t.seat()
 	}
 	defer sys.Close(n)
+	if s.CopyUp {
+		if err := t.copyUp(n, s); err != nil {
+			return err
+		}
+	}
 	if err := t.place(n, s, unix.S_IFDIR); err != nil {
+		return err
+	}
+	if err := propagate(n, s.Propagation); err != nil || t.Exact {
 		return err
 	}
 	if s.Target == "/run" {
@@ -535,12 +602,36 @@ func (t *Tree) bind(s plan.Step) error {
 			return fmt.Errorf("map owners: %w", err)
 		}
 	}
+	if s.UIDs != nil {
+		ns, err := t.MapNS(s.UIDs, s.GIDs)
+		if err != nil {
+			return err
+		}
+		flags := uint(0)
+		if s.MapAll {
+			flags = unix.AT_RECURSIVE
+		}
+		err = sys.MountSetattr(n, flags, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns)})
+		sys.Close(ns)
+		if err != nil {
+			return fmt.Errorf("map owners: %w", err)
+		}
+	}
 	if s.Attr|s.Clear != 0 {
-		if err := change(n, s.Attr, s.Clear, s.Recursive); err != nil {
+		// A bundle's flags are of the one mount, those for all below are apart.
+		if err := change(n, s.Attr, s.Clear, s.Recursive && !t.Exact); err != nil {
 			return err
 		}
 	}
-	return t.place(n, s, uint32(st.Mode)&unix.S_IFMT)
+	if s.AllAttr|s.AllClear != 0 {
+		if err := change(n, s.AllAttr, s.AllClear, true); err != nil {
+			return err
+		}
+	}
+	if err := t.place(n, s, uint32(st.Mode)&unix.S_IFMT); err != nil {
+		return err
+	}
+	return propagate(n, s.Propagation)
 }
 
 func setattr(n int, attr uint64, recursive bool) error { return change(n, attr, 0, recursive) }

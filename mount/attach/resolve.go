@@ -35,13 +35,18 @@ func isAPI(target string) bool {
 // target opens the step's target, and makes it first if it is missing and the
 // step says with which mode.
 func (t *Tree) target(s plan.Step, kind uint32) (int, error) {
-	if isAPI(s.Target) {
+	if isAPI(s.Target) && !t.Exact || s.NoFollow || t.Exact && (s.Target == "/proc" || s.Target == "/sys") {
 		n, err := sys.Openat2(t.root, s.Target, unix.O_PATH|unix.O_NOFOLLOW, 0, inRoot)
+		if err == unix.ENOENT && t.Exact {
+			if err = t.make(s.Target, kind, s.Mode); err == nil {
+				n, err = sys.Openat2(t.root, s.Target, unix.O_PATH|unix.O_NOFOLLOW, 0, inRoot)
+			}
+		}
 		if err != nil {
 			return -1, fmt.Errorf("open %s: %w", s.Target, err)
 		}
 		st, err := sys.Statx(n, "", unix.STATX_TYPE)
-		if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		if err == nil && st.Mode&unix.S_IFMT != unix.S_IFDIR && !s.NoFollow {
 			err = fmt.Errorf("the tree's %s is %s, it must be a directory", s.Target, kindWord(uint32(st.Mode)&unix.S_IFMT))
 		}
 		if err != nil {

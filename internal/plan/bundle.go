@@ -1,0 +1,469 @@
+package plan
+
+import (
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/origin"
+	"launch/mount"
+	"launch/settings"
+	"launch/userns"
+)
+
+// This file compiles what an OCI bundle says. Nothing is added to it, mounts
+// are made in its order, and it has the last word on the process: compile.go
+// has the other semantics, and both meet in the same steps and ops.
+
+// namespaceFlags are the kinds of namespaces as bundles name them, in the
+// order in which a process enters them.
+var namespaceFlags = []struct {
+	kind, word string
+	flag       uint64
+	late       bool
+}{
+	{"user", "user", unix.CLONE_NEWUSER, false},
+	{"mnt", "mount", 0, false},
+	{"pid", "pid", unix.CLONE_NEWPID, false},
+	{"ipc", "ipc", unix.CLONE_NEWIPC, false},
+	{"uts", "uts", unix.CLONE_NEWUTS, false},
+	{"net", "network", unix.CLONE_NEWNET, true},
+	{"time", "time", unix.CLONE_NEWTIME, true},
+	{"cgroup", "cgroup", unix.CLONE_NEWCGROUP, true},
+}
+
+func bundleCompiler(in Input) *compiler {
+	c := &compiler{Input: in, base: origin.Origin{Source: origin.Profile, Path: in.Profile.Name}}
+	c.Steps, c.Program = make([]Step, 0, 64), make([]Op, 0, 48)
+	c.Machine = in.Settings.Machine
+	c.Directory = in.Settings.Image.Directory
+	c.Hostname = in.Settings.Exec.Hostname
+	return c
+}
+
+func compileBundle(in Input) (*Plan, error) {
+	c := bundleCompiler(in)
+	b := in.Settings.Bundle
+	c.Domainname, c.TimeOffsets, c.NetDevices, c.Sysctl, c.Hooks = b.Domainname, b.TimeOffsets, b.NetDevices, b.Sysctl, b.Hooks
+	c.Plan.Shared = b.Propagation&unix.MS_SHARED != 0
+	c.bundleUsers()
+	if err := c.bundleNamespaces(); err != nil {
+		return nil, err
+	}
+	c.step(Step{World: settings.Inner, Do: Tree, Source: mount.Path{Path: c.Directory}, Recursive: true, Origin: c.from("root")})
+	if err := c.bundleMounts(); err != nil {
+		return nil, err
+	}
+	c.devices()
+	for _, s := range c.late {
+		c.step(s)
+	}
+	for _, name := range b.ReadOnly {
+		c.step(Step{World: settings.Inner, Do: Guard, Target: name, Attr: ro, Lenient: true, Origin: c.bundle("/linux/readonlyPaths")})
+	}
+	for _, name := range b.Masked {
+		c.step(Step{World: settings.Inner, Do: Hide, Target: name, Attr: ro, Lenient: true, Origin: c.bundle("/linux/maskedPaths")})
+	}
+	if c.Settings.Image.ReadOnly {
+		c.step(Step{World: settings.Inner, Do: Attr, Target: "/", Attr: ro, Origin: c.bundle("/root/readonly")})
+	}
+	c.bundlePayload()
+	if f := b.Filter; f != nil {
+		c.Filters = []Filter{{f.Filter, f.Origin}}
+		c.Listener, c.Metadata = f.Listener, f.Metadata
+	}
+	c.bundleProgram(false)
+	for i := range c.Steps {
+		c.Steps[i].Flags = AttrWords(c.Steps[i].Attr)
+	}
+	p := c.Plan
+	return &p, nil
+}
+
+// CompileJoin makes the plan of a process that joins a container: Settings are
+// the container's, but for Exec.
+func CompileJoin(in Input) (*Plan, error) {
+	c := bundleCompiler(in)
+	c.bundleUsers()
+	// Which namespaces the container really has, its first process tells.
+	c.bundlePayload()
+	if f := in.Settings.Bundle.Filter; f != nil {
+		c.Filters = []Filter{{f.Filter, f.Origin}}
+		c.Listener, c.Metadata = f.Listener, f.Metadata
+	}
+	c.bundleProgram(true)
+	p := c.Plan
+	return &p, nil
+}
+
+// bundle is the place of a value in config.json.
+func (c *compiler) bundle(pointer string) origin.Origin {
+	return origin.Origin{Source: origin.Bundle, Path: "config.json", Key: pointer}
+}
+
+func (c *compiler) bundleUsers() {
+	b := c.Settings.Bundle
+	u := &c.Plan.Users
+	u.Mode, u.Ownership = userns.No, userns.Off
+	for _, n := range b.Namespaces {
+		if n.Kind != "user" {
+			continue
+		}
+		u.Origin = n.Origin
+		u.Mode, u.UIDs, u.GIDs = userns.Exact, b.UIDs, b.GIDs
+		if n.Path != "" {
+			u.Mode = userns.Join
+		}
+	}
+	c.Plan.HostCaps = c.Facts.Host.Caps
+	if u.Private() || !c.Facts.Host.Known {
+		c.Plan.HostCaps = 1<<(unix.CAP_LAST_CAP+1) - 1
+	}
+}
+
+func (c *compiler) bundleNamespaces() error {
+	b := c.Settings.Bundle
+	joined := c.Plan.Users.Mode == userns.Join
+	for _, row := range namespaceFlags {
+		i := slices.IndexFunc(b.Namespaces, func(n settings.Namespace) bool { return n.Kind == row.kind })
+		if i < 0 {
+			if row.kind == "mnt" {
+				return &settings.Error{What: "cannot make a container in the mount namespace of its caller",
+					Origin: c.bundle("/linux/namespaces"), Hint: `add {"type": "mount"} to the namespaces`}
+			}
+			continue
+		}
+		n := b.Namespaces[i]
+		if row.kind == "mnt" && n.Path != "" {
+			return &settings.Error{What: "cannot put the root of a container into a mount namespace that is there already",
+				Origin: n.Origin, Value: n.Path, Hint: "leave out the path, or start the process with exec"}
+		}
+		// In a user namespace that is there already, the first process has to
+		// be before it makes others, or they would be the host's.
+		late := row.late || joined && row.kind != "user" && row.kind != "pid" && row.flag != 0
+		c.Namespaces = append(c.Namespaces, Namespace{Name: row.word, Flag: row.flag, Late: late, Path: n.Path, Origin: n.Origin})
+	}
+	return nil
+}
+
+// has reports whether the container has a namespace of that kind of its own.
+func (c *compiler) has(kind string) bool {
+	return slices.ContainsFunc(c.Settings.Bundle.Namespaces, func(n settings.Namespace) bool { return n.Kind == kind })
+}
+
+// insideProc are the files of procfs that a bundle may mount something on:
+// what tools that imitate the numbers of a smaller machine need.
+var insideProc = []string{
+	"/proc/cpuinfo", "/proc/diskstats", "/proc/meminfo", "/proc/stat", "/proc/swaps", "/proc/uptime",
+	"/proc/loadavg", "/proc/slabinfo", "/proc/net/dev", "/proc/sys/kernel/ns_last_pid", "/proc/sys/crypto/fips_enabled",
+}
+
+func (c *compiler) bundleMounts() error {
+	var late []Step
+	for _, m := range c.Settings.Mounts {
+		s, err := c.bundleMount(m)
+		if err != nil {
+			return err
+		}
+		if s.Do == Mount && s.Attr&ro != 0 && (s.Type == "tmpfs" || s.Target == "/dev") {
+			// Something may have to be made in it.
+			s.Attr &^= ro
+			late = append(late, Step{World: settings.Inner, Do: Attr, Target: s.Target, Attr: ro, Origin: m.Origin})
+		}
+		c.step(s)
+	}
+	if p := c.Settings.Exec.Process; p != nil && p.Terminal {
+		c.step(Step{World: settings.Inner, Do: Terminal, Target: "/dev/console", Mode: 0o620, Origin: c.bundle("/process/terminal")})
+	}
+	c.late = late
+	return nil
+}
+
+func (c *compiler) bundleMount(m mount.Mount) (Step, error) {
+	s := Step{World: settings.Inner, Target: m.Target, Mode: 0o755, Attr: m.Set, Clear: m.Clear, AllAttr: m.AllSet, AllClear: m.AllClear,
+		Propagation: m.Propagation, NoFollow: m.NoFollow, Origin: m.Origin}
+	refuse := func(what, hint string) (Step, error) {
+		return s, &settings.Error{What: what, Origin: m.Origin, Value: m.Target, Hint: hint}
+	}
+	if m.Target == "/" {
+		return refuse("cannot mount on /: the container's root is what the bundle's root says", "set root.path")
+	}
+	if under(m.Target, "/proc") && (m.Target != "/proc" || m.Type != "proc") {
+		inside := slices.Contains(insideProc, m.Target)
+		host := m.Target == "/proc" && m.Kind == mount.Bind
+		if !inside && !host {
+			return refuse(fmt.Sprintf("cannot mount on %s: it is inside /proc", m.Target), "a container's /proc is its procfs")
+		}
+	}
+	if m.Kind == mount.Bind {
+		s.Do, s.Source, s.Recursive, s.Optional = Bind, m.Source, !m.NoRecurse, m.Optional
+		if !path.IsAbs(s.Source.Path) {
+			s.Source.Path = path.Join(c.Settings.Bundle.Path, s.Source.Path)
+		}
+		s.UIDs, s.GIDs, s.MapAll = m.UIDs, m.GIDs, m.MapAll
+		if m.MapContainer {
+			s.UIDs, s.GIDs = c.Plan.Users.UIDs, c.Plan.Users.GIDs
+			if s.UIDs == nil {
+				return refuse("cannot map the owners of a mount: the container has no user namespace with a map", "give the mount uidMappings and gidMappings")
+			}
+		}
+		return s, nil
+	}
+	s.Do, s.Type, s.Source, s.CopyUp = Mount, m.Type, m.Source, m.CopyUp
+	switch m.Type {
+	case "cgroup", "cgroup2":
+		s.Do, s.Type = Cgroups, "cgroup"
+		if c.has("cgroup") {
+			s.Type = "own"
+		}
+		return s, nil
+	case "mqueue":
+		s.Source = mount.Path{Path: "mqueue"}
+	}
+	for _, o := range splitOptions(m.Options) {
+		if c.Plan.Users.Mode == userns.Exact && (o.Key == "uid" || o.Key == "gid") {
+			m := c.Plan.Users.UIDs
+			if o.Key == "gid" {
+				m = c.Plan.Users.GIDs
+			}
+			var id uint32
+			if _, err := fmt.Sscan(o.Value, &id); err == nil {
+				host, ok := m.Host(id)
+				if !ok {
+					return refuse(fmt.Sprintf("cannot mount on %s: %s=%s has no place in the container's users", s.Target, o.Key, o.Value), "extend the mappings")
+				}
+				o.Value = fmt.Sprint(host)
+			}
+		}
+		s.Options = append(s.Options, o)
+	}
+	if m.Type == "tmpfs" {
+		given := func(key string) bool {
+			return slices.ContainsFunc(s.Options, func(o Option) bool { return o.Key == key })
+		}
+		s.Like = !given("mode")
+		if root, ok := c.Plan.Users.UIDs.Host(0); ok && !given("uid") {
+			s.Options = append(s.Options, Option{"uid", fmt.Sprint(root)})
+		}
+		if root, ok := c.Plan.Users.GIDs.Host(0); ok && !given("gid") {
+			s.Options = append(s.Options, Option{"gid", fmt.Sprint(root)})
+		}
+	}
+	return s, nil
+}
+
+// devices plans the device nodes and links of /dev, unless the bundle brings
+// the host's /dev.
+func (c *compiler) devices() {
+	for _, m := range c.Settings.Mounts {
+		if m.Kind == mount.Bind && m.Target == "/dev" {
+			return
+		}
+	}
+	done := map[string]bool{}
+	node := func(target string, kind, mode uint32, dev uint64, uid, gid uint32, o origin.Origin) {
+		if done[target] {
+			return
+		}
+		done[target] = true
+		c.step(Step{World: settings.Inner, Do: Node, Target: target, Mode: 0o755, Origin: o,
+			Content: []Entry{{Path: path.Base(target), Mode: kind | mode, Dev: dev, UID: uid, GID: gid}}})
+	}
+	for i, d := range c.Settings.Bundle.Devices {
+		mode, uid, gid := uint32(0o666), uint32(0), uint32(0)
+		if d.FileMode != nil {
+			mode = uint32(*d.FileMode) & 0o7777
+		}
+		if d.UID != nil {
+			uid = *d.UID
+		}
+		if d.GID != nil {
+			gid = *d.GID
+		}
+		kind := uint32(unix.S_IFCHR)
+		switch d.Type {
+		case "b":
+			kind = unix.S_IFBLK
+		case "p":
+			kind = unix.S_IFIFO
+		}
+		if path.Clean(d.Path) == "/dev/ptmx" {
+			continue // a link to the container's own
+		}
+		node(path.Clean(d.Path), kind, mode, unix.Mkdev(uint32(d.Major), uint32(d.Minor)), uid, gid, c.bundle(fmt.Sprintf("/linux/devices/%d", i)))
+	}
+	for _, d := range []struct {
+		name         string
+		major, minor uint32
+	}{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}} {
+		node("/dev/"+d.name, unix.S_IFCHR, 0o666, unix.Mkdev(d.major, d.minor), 0, 0, c.base)
+	}
+	links := []struct{ name, to string }{
+		{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"},
+	}
+	if c.Facts.Host.Kcore {
+		links = append(links, struct{ name, to string }{"core", "/proc/kcore"})
+	}
+	for _, l := range links {
+		c.step(Step{World: settings.Inner, Do: Symlink, Target: "/dev/" + l.name, Source: mount.Path{Path: l.to, InRoot: true}, Mode: 0o755})
+	}
+}
+
+func (c *compiler) bundlePayload() {
+	e := c.Settings.Exec
+	p := &c.Plan.Payload
+	p.Args, p.Env, p.Dir, p.Exact = e.Words, e.Env, e.Dir, e.Process
+	if p.Exact == nil {
+		p.Exact = &settings.Process{IDs: settings.IDs{Umask: -1}}
+	}
+	if len(e.Words) > 0 {
+		p.Candidates = e.Words[:1]
+	}
+	if p.Dir == "" {
+		p.Dir = "/"
+	}
+	p.DirOrigin = c.bundle("/process/cwd")
+	c.Console = settings.ConsolePipe
+	if p.Exact.Terminal {
+		c.Console = settings.ConsoleInteractive
+	}
+}
+
+// bundleProgram plans the first process of a container, or one that joins it.
+func (c *compiler) bundleProgram(join bool) {
+	op := func(call Call, o origin.Origin, a, b, d uint64, format string, args ...any) *Op {
+		if o == (origin.Origin{}) {
+			o = c.base
+		}
+		c.Program = append(c.Program, Op{Call: call, Text: fmt.Sprintf(format, args...), A: a, B: b, C: d, Origin: o})
+		return &c.Program[len(c.Program)-1]
+	}
+	none := origin.Origin{}
+	e := c.Settings.Exec
+	x := c.Plan.Payload.Exact
+	private := c.Plan.Users.Private()
+	op(CloseGo, none, 0, 0, 0, "close the other end of the go pipe")
+	op(DieWith, none, uint64(unix.SIGKILL), 0, 0, "die with the runtime")
+	for i, n := range c.Namespaces {
+		if n.Path != "" && n.Flag != unix.CLONE_NEWPID {
+			op(Join, n.Origin, n.Flag, uint64(i), 0, "join the %s namespace %s", n.Name, n.Path)
+		}
+	}
+	for _, n := range c.Namespaces {
+		if n.Late && n.Path == "" {
+			op(Unshare, n.Origin, n.Flag, 0, 0, "unshare the %s namespace", n.Name)
+		}
+	}
+	op(Ready, none, 0, 0, 0, "tell the runtime that the namespaces are there")
+	if e.OOMScore.Told {
+		op(OOMScore, c.bundle("/process/oomScoreAdj"), uint64(e.OOMScore.Adjust), 0, 0, "set the oom_score_adj to %d", e.OOMScore.Adjust)
+	}
+	op(Go, none, 0, 0, 0, "wait for the runtime")
+	if join {
+		op(Enter, none, 0, 0, 0, "enter the container's namespaces")
+	}
+	if private {
+		op(BecomeRoot, c.Plan.Users.Origin, 0, 0, 0, "become the container's root user")
+		if !join {
+			op(Unshare, c.Plan.Users.Origin, unix.CLONE_NEWNS, 0, 0, "copy the mount namespace, with every mount locked")
+		}
+	}
+	if flags := c.Settings.Bundle.Propagation; flags != 0 && !join {
+		op(Share, c.bundle("/linux/rootfsPropagation"), flags, 0, 0, "set the propagation of the root")
+	}
+	op(Setsid, none, 0, 0, 0, "begin a session")
+	if !join {
+		op(Keyring, none, 0, 0, 0, "join a new session keyring")
+	}
+	op(Stdio, none, 0, 0, 0, "set up standard input and output")
+	if x.Terminal {
+		op(CtlTTY, c.bundle("/process/terminal"), 0, 0, 0, "take the terminal")
+	}
+	if x.Scheduler != nil {
+		op(Scheduler, c.bundle("/process/scheduler"), 0, 0, 0, "set the scheduler")
+	}
+	if x.IOPriority != 0 {
+		op(IOPriority, c.bundle("/process/ioPriority"), uint64(x.IOPriority), 0, 0, "set the I/O priority")
+	}
+	if x.Memory != nil {
+		op(MemPolicy, c.bundle("/linux/memoryPolicy"), 0, 0, 0, "set the memory policy")
+	}
+	if join && len(x.FinalCPUs) > 0 {
+		c.Plan.CPUs = x.FinalCPUs
+		op(Affinity, c.bundle("/process/execCPUAffinity/final"), 0, 0, 0, "keep to the processors %s", x.FinalCPUs)
+	}
+	if x.HasPersona {
+		op(Persona, c.bundle("/linux/personality"), uint64(x.Persona), 0, 0, "set the personality to %#x", x.Persona)
+	}
+	for _, l := range c.exactLimits() {
+		op(Rlimit, l.from, uint64(l.resource), l.soft, l.hard, "set RLIMIT_%s to %s:%s", l.name, number(l.soft), number(l.hard))
+	}
+	// Closed before any path is followed: one through /proc/self/fd must not
+	// find a descriptor of the runtime's.
+	op(CloseRest, none, 0, 0, 0, "close all other descriptors")
+	op(Chdir, c.bundle("/process/cwd"), 0, 0, 0, "change to %s", path.Clean(c.Plan.Payload.Dir))
+	mask := uint64(0o022)
+	if x.IDs.Umask >= 0 {
+		mask = uint64(x.IDs.Umask)
+	}
+	op(Umask, c.bundle("/process/user/umask"), mask, 0, 0, "set the umask to %03o", mask)
+	filters := func() {
+		for i, f := range c.Filters {
+			op(Seccomp, f.Origin, uint64(i), 0, 0, "install the system-call filter")
+			if c.Listener != "" {
+				op(Notify, c.bundle("/linux/seccomp/listenerPath"), uint64(i), 0, 0, "hand over the listener of the filter")
+			}
+		}
+	}
+	if !e.NoNewPrivileges {
+		// It takes CAP_SYS_ADMIN, which may be gone soon.
+		filters()
+	}
+	caps := settings.CapSets{}
+	if x.Caps != nil {
+		caps = *x.Caps
+	}
+	from := c.bundle("/process/capabilities")
+	op(Bounding, from, caps.Bounding, 0, 0, "keep the capabilities %#x at most", caps.Bounding)
+	op(KeepCaps, from, 0, 0, 0, "keep the capabilities when the user changes")
+	op(Switch, c.bundle("/process/user"), 0, 0, 0, "become the user %d:%d", x.IDs.UID, x.IDs.GID)
+	op(TryChdir, c.bundle("/process/cwd"), 0, 0, 0, "change to %s as this user", path.Clean(c.Plan.Payload.Dir))
+	op(CapSets, from, 0, 0, 0, "set the capabilities")
+	if e.NoNewPrivileges {
+		op(NoNewPrivs, c.bundle("/process/noNewPrivileges"), 0, 0, 0, "renounce new privileges")
+	}
+	if !join {
+		op(Outlive, none, 0, 0, 0, "outlive the runtime")
+		op(Gate, none, 0, 0, 0, "wait to be started")
+	}
+	if e.NoNewPrivileges {
+		filters()
+	}
+	if c.Facts.Host.Ignored != 0 {
+		op(Signals, none, c.Facts.Host.Ignored, 0, 0, "stop ignoring signals")
+	}
+	op(Unblock, none, 0, 0, 0, "unblock signals")
+	op(Exec, c.bundle("/process/args"), 0, 0, 0, "exec %s", strings.Join(c.Plan.Payload.Candidates, " or "))
+}
+
+// exactLimits are the bundle's limits, and the soft limit of open files that
+// the runtime itself was started with, since its own start raised it.
+func (c *compiler) exactLimits() []limit {
+	var list []limit
+	open := false
+	for i, r := range c.Settings.Exec.Rlimits {
+		n, ok := settings.RlimitNumber(r.Name)
+		if !ok {
+			continue // refused by the reader
+		}
+		open = open || n == unix.RLIMIT_NOFILE
+		list = append(list, limit{r.Name, n, r.Soft, r.Hard, c.bundle(fmt.Sprintf("/process/rlimits/%d", i))})
+	}
+	if own := c.Facts.Host.Limits[unix.RLIMIT_NOFILE]; !open && own[1] != 0 {
+		list = append(list, limit{"NOFILE", unix.RLIMIT_NOFILE, own[0], own[1], c.base})
+	}
+	return list
+}
