@@ -419,3 +419,20 @@ func (c CPUs) String() string {
 	}
 	return b.String()
 }
+
+// RlimitName gives the name of a limit as Rlimit has it for one that the
+// runtime specification and getrlimit(2) call RLIMIT_…
+func RlimitName(text string) (string, error) {
+	short, ok := strings.CutPrefix(text, "RLIMIT_")
+	if !ok || !slices.Contains(limitList(), short) {
+		names := limitList()
+		for i := range names {
+			names[i] = "RLIMIT_" + names[i]
+		}
+		return "", oneOf(text, names...)
+	}
+	return short, nil
+}
+
+// ParseCPUs reads a list of processors, 0,2-4.
+func ParseCPUs(text string) (CPUs, error) { return readCPUs(text) }

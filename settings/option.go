@@ -258,7 +258,9 @@ func written(o origin.Origin, value string) string {
 			return o.Path + " " + value
 		}
 		return o.Path + "=" + value
-	case o.Key != "":
+	case o.Source == origin.Bundle && value != "":
+		return o.String() + ": " + value
+	case o.Key != "" && o.Source != origin.Bundle:
 		key := o.Key
 		o.Key = ""
 		return o.String() + " (" + key + value + ")"

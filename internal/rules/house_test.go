@@ -70,6 +70,7 @@ var house = []row{
 	{"cmd/launch-oci", cmd, "desk"},
 
 	{"internal/seccomp/gen", tests, ""},
+	{"oci/bundle/gen", tests, ""},
 	{"man", tests, "desk"},
 	{"internal/rules", tests, ""},
 	{"internal/rules/report", tests, ""},

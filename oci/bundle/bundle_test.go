@@ -1,0 +1,106 @@
+package bundle
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"launch/settings"
+)
+
+var update = os.Getenv("UPDATE") != ""
+
+// golden compares with a file, or writes it.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if update {
+		if err := os.WriteFile(path, []byte(got), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("%s differs (UPDATE=1 writes it anew):\n%s", path, diff(string(want), got))
+	}
+}
+
+// diff shows the first lines that differ.
+func diff(want, got string) string {
+	w, g := strings.Split(want, "\n"), strings.Split(got, "\n")
+	for i := range w {
+		if i >= len(g) || w[i] != g[i] {
+			return "want " + strings.Join(w[i:min(i+4, len(w))], "\n     ") + "\ngot  " + strings.Join(g[min(i, len(g)):min(i+4, len(g))], "\n     ")
+		}
+	}
+	return "got more: " + g[len(w)]
+}
+
+// sentence is an error or a warning as the desk may write it.
+func sentence(e *settings.Error) string {
+	s := e.What + " | " + e.Place()
+	if e.Hint != "" {
+		s += " | " + e.Hint
+	}
+	return s
+}
+
+func describe(s any, warnings []settings.Warning, err error) string {
+	var b strings.Builder
+	for i := range warnings {
+		b.WriteString("warning: " + sentence(&warnings[i]) + "\n")
+	}
+	if err != nil {
+		b.WriteString("error: " + sentence(err.(*settings.Error)) + "\n")
+		return b.String()
+	}
+	text, _ := json.MarshalIndent(s, "", "\t")
+	return b.String() + string(text) + "\n"
+}
+
+// TestGoldens reads each testdata/NAME.json.
+func TestGoldens(t *testing.T) {
+	names, _ := filepath.Glob("testdata/*.json")
+	if len(names) == 0 {
+		t.Fatal("no testdata")
+	}
+	for _, name := range names {
+		base := strings.TrimSuffix(filepath.Base(name), ".json")
+		t.Run(base, func(t *testing.T) {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s, warnings, err := Read("/b", string(text))
+			golden(t, base+".golden", describe(s, warnings, err))
+		})
+	}
+}
+
+// TestTemplates: what `spec` writes is read without a word, and is written as
+// Go would.
+func TestTemplates(t *testing.T) {
+	for name, text := range map[string]string{"template": Template, "rootless": RootlessTemplate(1000, 100)} {
+		s, warnings, err := Read("/b", text)
+		if err != nil || len(warnings) > 0 {
+			t.Errorf("%s: %s", name, describe(nil, warnings, err))
+		}
+		golden(t, "spec-"+name+".golden", describe(s, nil, nil))
+		var v any
+		if err := json.Unmarshal([]byte(text), &v); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	rootless := RootlessTemplate(1000, 100)
+	for _, not := range []string{"gid=5", "sysfs", "network", "resources", "@"} {
+		if strings.Contains(rootless, not) {
+			t.Errorf("the rootless template has %q", not)
+		}
+	}
+}

@@ -1,0 +1,193 @@
+package bundle
+
+import (
+	"path"
+	"strings"
+
+	"github.com/opencontainers/runtime-spec/specs-go"
+
+	"launch/mount"
+)
+
+// The mount options that only bundles have, beside mount.Options.
+const (
+	optCopySymlink = "copy-symlink"
+	optIDMap       = "idmap"
+	optIversion    = "iversion"
+	optNoiversion  = "noiversion"
+	optRemount     = "remount"
+	optRIDMap      = "ridmap"
+	optTmpCopyUp   = "tmpcopyup"
+)
+
+var bundleOptions = [...]string{optCopySymlink, optIDMap, optIversion, optNoiversion, optRemount, optRIDMap, optTmpCopyUp}
+
+// mounts keeps the bundle's order, and gives binds and, for everything else,
+// Arbitrary: a tmpfs, too, since no default of launch's own may come on top.
+func (r *reader) mounts() {
+	for i := range r.spec.Mounts {
+		if m, ok := r.mount(point("/mounts", i), &r.spec.Mounts[i]); ok {
+			r.s.Mounts = append(r.s.Mounts, m)
+		}
+	}
+}
+
+func (r *reader) mount(at string, from *specs.Mount) (m mount.Mount, ok bool) {
+	m.Origin = r.at(at)
+	if !r.clean(at+"/destination", from.Destination) || !r.clean(at+"/source", from.Source) || !r.clean(at+"/type", from.Type) {
+		return m, false
+	}
+	switch m.Target = path.Clean("/" + from.Destination); {
+	case from.Destination == "":
+		r.refuse(problem{at + "/destination", nil, "cannot mount without a destination", ""})
+		return m, false
+	case m.Target == "/":
+		r.refuse(problem{at + "/destination", from.Destination, "cannot mount on the root itself", "say what the root is in root.path"})
+		return m, false
+	case !path.IsAbs(from.Destination):
+		r.warn(problem{at + "/destination", from.Destination, "taken for " + m.Target + ": a destination should be absolute", "write " + m.Target})
+	}
+	o := r.mountOptions(at, from.Options, &m)
+	if r.err != nil {
+		return m, false
+	}
+
+	m.Kind = mount.Arbitrary
+	switch {
+	case o.remount:
+		// What is there already is bound onto itself, with the new flags.
+		m.Kind, m.NoRecurse = mount.Bind, false
+		m.Source = mount.Path{Path: m.Target, InRoot: true}
+		if m.Options != "" {
+			r.refuse(problem{o.at(m.Options), m.Options, "cannot change options of a file system that is mounted already", "leave out remount, or the option"})
+		}
+	case o.bind || from.Type == "bind":
+		m.Kind, m.NoRecurse = mount.Bind, !o.rbind
+		if from.Source == "" {
+			r.refuse(problem{at + "/source", nil, "cannot bind without a source", ""})
+			return m, false
+		}
+		m.Source.Path = r.below(from.Source)
+		if m.Options != "" {
+			r.warn(problem{o.at(m.Options), m.Options, "ignored: a bind mount shows a file system that has its options already", ""})
+			m.Options = ""
+		}
+	case from.Type == "" || from.Type == "none":
+		r.refuse(problem{at + "/type", nil, "cannot mount a file system without knowing its type", "give a type, or add the option rbind"})
+		return m, false
+	case strings.ContainsAny(from.Type, "/, \t\n"):
+		r.refuse(problem{at + "/type", from.Type, "cannot take this for the type of a file system", ""})
+		return m, false
+	default:
+		m.Type = from.Type
+		m.Source.Path = from.Source
+	}
+	if m.CopyUp && m.Type != "tmpfs" {
+		r.warn(problem{o.at(optTmpCopyUp), optTmpCopyUp, "ignored: this is for tmpfs", ""})
+		m.CopyUp = false
+	}
+	if m.NoFollow && m.Kind != mount.Bind {
+		r.warn(problem{o.at(optCopySymlink), optCopySymlink, "ignored: this is for bind mounts", ""})
+		m.NoFollow = false
+	}
+	r.mountIDs(at, from, o, &m)
+	return m, r.err == nil
+}
+
+// mountWords are what the options say beside flags.
+type mountWords struct {
+	where                string
+	words                []string
+	bind, rbind, remount bool
+	idmap, ridmap        bool
+}
+
+// at gives the pointer of an option.
+func (o *mountWords) at(word string) string {
+	for i, w := range o.words {
+		if w == word || strings.HasPrefix(word, w+",") {
+			return point(o.where, i)
+		}
+	}
+	return o.where
+}
+
+func (r *reader) mountOptions(at string, words []string, m *mount.Mount) *mountWords {
+	o := &mountWords{where: at + "/options", words: words}
+	n := 0
+	for i, w := range words {
+		if !r.clean(point(o.where, i), w) {
+			return o
+		}
+		switch w {
+		case "":
+			continue
+		case optCopySymlink:
+			m.NoFollow = true
+			continue
+		case optIDMap:
+			o.idmap = true
+			continue
+		case optRIDMap:
+			o.idmap, o.ridmap = true, true
+			continue
+		case optRemount:
+			o.remount = true
+			continue
+		case optTmpCopyUp:
+			m.CopyUp = true
+			continue
+		case optIversion, optNoiversion:
+			// A flag for those who read the table only: file systems have
+			// words of their own for it, if any.
+			continue
+		}
+		f, known := mount.FindOption(w)
+		switch {
+		case !known && strings.HasPrefix(w, "x-"), known && f.Effect == mount.Ignored:
+		case !known, f.Effect == mount.Superblock:
+			if n++; n > 1 {
+				m.Options += ","
+			}
+			m.Options += w
+		case f.Effect == mount.Binding:
+			o.bind = true
+			o.rbind = o.rbind || f.Recursive
+		case f.Effect == mount.Propagation:
+			m.Propagation = append(m.Propagation, propagation(f))
+		case f.Recursive:
+			m.AllClear = m.AllClear&^f.Set | f.Clear
+			m.AllSet = m.AllSet&^f.Clear | f.Set
+		default:
+			m.Clear = m.Clear&^f.Set | f.Clear
+			m.Set = m.Set&^f.Clear | f.Set
+		}
+	}
+	return o
+}
+
+// mountIDs reads how the owners of a bind mount's files are shown.
+func (r *reader) mountIDs(at string, from *specs.Mount, o *mountWords, m *mount.Mount) {
+	told := len(from.UIDMappings) > 0 || len(from.GIDMappings) > 0
+	switch {
+	case !told && !o.idmap:
+		return
+	case m.Kind != mount.Bind || o.remount:
+		r.refuse(problem{at, nil, "cannot map the owners of a file system that is not a bind mount", "add the option rbind, or leave out idmap and the mappings"})
+	case !told && !r.has("user"):
+		r.refuse(problem{o.at(optIDMap), nil, "cannot map owners: neither the mount has mappings, nor the container a user namespace", "add uidMappings and gidMappings to the mount"})
+	case !told:
+		m.MapContainer = true
+	case len(from.UIDMappings) == 0:
+		r.refuse(problem{at + "/uidMappings", nil, "cannot map groups and not users", "add uidMappings to the mount"})
+	case len(from.GIDMappings) == 0:
+		r.refuse(problem{at + "/gidMappings", nil, "cannot map users and not groups", "add gidMappings to the mount"})
+	default:
+		m.UIDs = r.idMap(at+"/uidMappings", from.UIDMappings)
+		m.GIDs = r.idMap(at+"/gidMappings", from.GIDMappings)
+		if !o.idmap {
+			r.warn(problem{at, nil, "taken for idmap: the mount has mappings, and no word about them in its options", "add the option idmap or ridmap"})
+		}
+	}
+	m.MapAll = o.ridmap
+}
