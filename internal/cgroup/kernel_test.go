@@ -331,3 +331,209 @@ true`
 		t.Errorf("null only: %s", got)
 	}
 }
+
+// TestUnifiedView runs this file's tests once more where only version 2 is to
+// be seen, with the version 1 mounts covered.
+func TestUnifiedView(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	l, err := Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, ok := l.Unified()
+	if !ok || l.Kind() == "v2" {
+		t.Skip("version 2 is all there is here, or isn't there at all")
+	}
+	control := filepath.Join(u.Mount, "cgroup.subtree_control")
+	before, err := os.ReadFile(control)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		now, _ := os.ReadFile(control)
+		for _, c := range strings.Fields(string(now)) {
+			if !slices.Contains(strings.Fields(string(before)), c) {
+				if err := os.WriteFile(control, []byte("-"+c), 0); err != nil {
+					t.Log(err)
+				}
+			}
+		}
+	})
+	c := exec.Command("unshare", "-m", "--propagation", "private", "sh", "-c",
+		`mount -t cgroup2 cgroup2 /sys/fs/cgroup && exec "$0" -test.v -test.run '^(TestPlace|TestFreezeKill|TestDevices|TestHugepages|TestEvents|TestCovered)$'`, os.Args[0])
+	c.Env = append(os.Environ(), "LAUNCH_TEST_VIEW=v2")
+	out, err := c.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestPlace") || !strings.Contains(string(out), "--- PASS: TestCovered") {
+		t.Errorf("%v\n%s", err, out)
+	}
+	t.Logf("%s", out)
+}
+
+func TestCovered(t *testing.T) {
+	if os.Getenv("LAUNCH_TEST_VIEW") != "v2" {
+		t.Skip("is run by TestUnifiedView")
+	}
+	l, err := Detect()
+	if err != nil || l.Kind() != "v2" || len(l.Hierarchies) != 1 {
+		t.Errorf("%s %+v %v", l.Kind(), l, err)
+	}
+}
+
+// TestHugepages: the one controller that a hybrid host may leave to version 2.
+func TestHugepages(t *testing.T) {
+	r := &specs.LinuxResources{HugepageLimits: []specs.LinuxHugepageLimit{{Pagesize: "2MB", Limit: 4 << 20}}}
+	l, err := Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if os.Getenv("LAUNCH_TEST_VIEW") == "" && l.Kind() == "hybrid" {
+		t.Skip("would pass the controller on in the host's own hierarchy; TestUnifiedView puts that right")
+	}
+	if g, err := l.Group("x", ""); err != nil || g.Dirs == nil {
+		t.Skip(err)
+	} else if d, ok := g.dir("hugetlb"); !ok || d.Version != 2 {
+		t.Skip("no hugetlb controller of version 2")
+	}
+	g := scratchIn(t, l, r)
+	if _, err := g.Apply(r); err != nil {
+		t.Fatal(err)
+	}
+	if got := read(t, g, "hugetlb", "hugetlb.2MB.max"); got != "4194304" {
+		t.Error(got)
+	}
+	if s, err := g.Stats(); err != nil || len(s.Hugetlb) == 0 {
+		t.Errorf("%+v %v", s, err)
+	}
+}
+
+func TestEvents(t *testing.T) {
+	r := &specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(16 << 20)), Swap: ptr(int64(16 << 20))}}
+	g := scratch(t, nil)
+	if _, ok := g.dir("memory"); !ok {
+		t.Skip("no memory controller")
+	}
+	if _, err := g.Apply(r); err != nil {
+		t.Fatal(err)
+	}
+	o, err := g.WatchOOM()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	if oom, end, err := o.Next(20); oom || end || err != nil {
+		t.Errorf("before: %v %v %v", oom, end, err)
+	}
+	c := start(t, g, "tail", "/dev/zero") // takes what it can
+	if oom, end, err := o.Next(20000); !oom || end || err != nil {
+		t.Errorf("OOM: %v %v %v", oom, end, err)
+	}
+	c.Wait()
+	if g.OOMKills() == 0 {
+		t.Error("no kill was counted")
+	}
+	s, err := g.Stats()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.Memory.Usage.Limit != 16<<20 || s.Memory.Usage.Max < 8<<20 || s.CPU.Usage.Total == 0 || s.CPU.Usage.Kernel == 0 || len(s.Memory.Raw) == 0 {
+		t.Errorf("%+v", s)
+	}
+	if err := g.Delete(); err != nil {
+		t.Fatal(err)
+	}
+	for range 10 { // an OOM may have been told late
+		oom, end, err := o.Next(5000)
+		if err != nil || !oom && !end {
+			t.Fatalf("after Delete: %v %v %v", oom, end, err)
+		}
+		if end {
+			return
+		}
+	}
+	t.Error("the end wasn't told")
+}
+
+// TestOneTask: a container that may have no second task can be started.
+func TestOneTask(t *testing.T) {
+	r := &specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(0))}}
+	g := scratch(t, r)
+	if _, ok := g.dir("pids"); !ok {
+		t.Skip("no pids controller")
+	}
+	if _, err := g.Apply(r); err != nil {
+		t.Fatal(err)
+	}
+	start(t, g, "sleep", "60")
+	if got := read(t, g, "pids", "pids.current"); got != "1" {
+		t.Errorf("pids.current is %s", got)
+	}
+	if s, err := g.Stats(); err != nil || s.PIDs != (PIDsStats{1, 1}) {
+		t.Errorf("%+v %v", s, err)
+	}
+}
+
+// TestKillForks: what forks all the time doesn't get away.
+func TestKillForks(t *testing.T) {
+	g := scratch(t, nil)
+	for _, name := range []string{"all", "version 1 alone"} {
+		c := start(t, g, "sh", "-c", `f() { sleep 30 & while :; do (:); (exec sleep 0.01) & done; }; f & f & wait`)
+		time.Sleep(100 * time.Millisecond)
+		kill := g
+		if name != "all" {
+			kill.Dirs = slices.DeleteFunc(slices.Clone(g.Dirs), func(d Dir) bool { return d.Version == 2 })
+			if len(kill.Dirs) == 0 {
+				continue
+			}
+		}
+		if err := kill.Kill(); err != nil {
+			t.Fatal(name, err)
+		}
+		c.Wait()
+		if pids, err := g.Pids(); err != nil || len(slices.DeleteFunc(pids, dead)) != 0 {
+			t.Errorf("%s: left: %v %v", name, pids, err)
+		}
+	}
+}
+
+// TestSubgroups: a container's own cgroups are counted and removed with it.
+func TestSubgroups(t *testing.T) {
+	g := scratch(t, nil)
+	sub, err := g.Below([]Sub{{Path: "a/b"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := sub.Create(nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	c := start(t, sub, "sleep", "60")
+	if pids, err := g.Pids(); err != nil || !slices.Equal(pids, []int{c.Process.Pid}) {
+		t.Errorf("%v %v", pids, err)
+	}
+	o := exec.Command("sleep", "60")
+	if err := o.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { o.Process.Kill(); o.Wait() })
+	if err := g.Join(o.Process.Pid); err != nil {
+		t.Fatal(err)
+	}
+	if pids, err := g.Pids(); err != nil || len(pids) != 2 {
+		t.Errorf("%v %v", pids, err)
+	}
+	if err := g.Signal(int(unix.SIGTERM)); err != nil {
+		t.Fatal(err)
+	}
+	c.Wait()
+	o.Wait()
+	if err := g.Delete(); err != nil {
+		t.Fatal(err)
+	}
+	if g.Exists() {
+		t.Error("it is still there")
+	}
+	if err := g.Delete(); err != nil {
+		t.Errorf("once more: %v", err)
+	}
+}
