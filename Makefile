@@ -25,7 +25,7 @@ BASE ?= HEAD
 OUT ?= .cache
 BIN ?= bin
 
-.PHONY: help go build install run test unit deps bench bench-base compare faults hostile peers fuzz cross clean
+.PHONY: help go build install run test unit deps bench bench-base compare faults hostile peers ocisuite fuzz cross clean
 
 help: ## what there is
 	@echo "make WORD, where WORD is one of:"
@@ -105,6 +105,14 @@ compare: go ## what a payload sees, under systemd-nspawn and under launch
 	@.ci/deps || true
 	@mkdir -p $(OUT)
 	@LAUNCH_TEST=peers $(TEST) -- $(GOTEST) -timeout=30m -run 'TestPeersSee' ./internal/itest/compare
+
+# The outside suites take RUNTIME=/path/of/another/runtime, with which they are
+# tried themselves. Without it they take launch-oci as it is built from here.
+SUITE = RUNTIME='$(RUNTIME)' $(TEST) -- $(GOTEST) -v
+
+ocisuite: go ## runtime-tools' validation programs against launch-oci, or RUNTIME=…
+	@mkdir -p $(OUT)
+	@$(SUITE) -timeout=20m ./internal/itest/ocisuite
 
 fuzz: go ## each parser for FUZZTIME=30s
 	@.ci/fuzz $(FUZZTIME)

@@ -23,6 +23,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -108,8 +109,8 @@ func makeDebian(dir string) error {
 		args = append(args, "--dpkgopt=path-exclude="+l)
 	}
 	args = append(args, Suite, dir)
-	if out, err := exec.Command("mmdebstrap", append(args, sources...)...).CombinedOutput(); err != nil {
-		return fmt.Errorf("mmdebstrap: %w\n%s", err, out)
+	if err := mmdebstrap(append(args, sources...)); err != nil {
+		return err
 	}
 	local := filepath.Join(dir, "usr/local/lib/systemd/system")
 	if err := os.MkdirAll(local, 0o755); err != nil {
@@ -129,6 +130,21 @@ func makeDebian(dir string) error {
 	// A machine id of its own, so that no boot is the first boot and every
 	// launcher is given the same id.
 	return os.WriteFile(filepath.Join(dir, "etc/machine-id"), []byte(MachineID+"\n"), 0o444)
+}
+
+// mmdebstrap runs it in mount and pid namespaces of its own: it mounts /proc,
+// /sys and parts of /dev in the tree, and where it was killed, or outlived a
+// test binary that was, they would still be there when the half made tree is
+// removed.
+func mmdebstrap(args []string) error {
+	runtime.LockOSThread() // whose end would be the end of the command
+	defer runtime.UnlockOSThread()
+	c := exec.Command("unshare", append([]string{"--mount", "--propagation", "private", "--pid", "--fork", "--kill-child", "--mount-proc", "mmdebstrap"}, args...)...)
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if out, err := c.CombinedOutput(); err != nil {
+		return fmt.Errorf("mmdebstrap: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // MachineID is the id in /etc/machine-id of every tree.
@@ -309,44 +325,73 @@ func Probe(t testing.TB) string {
 }
 
 // cached gives the directory named after the hash of id, and lets fill make it
-// first when it is missing. The lock lets one process make it and the others
-// wait; a half made tree never gets the final name.
+// first when it is missing.
 func cached(t testing.TB, kind, id string, fill func(dir string) error) string {
 	t.Helper()
-	sum := sha256.Sum256([]byte(id))
-	dir := filepath.Join(Cache(), kind+"-"+hex.EncodeToString(sum[:8]))
-	if err := os.MkdirAll(Cache(), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	unlock := lock(t, dir+".lock", unix.LOCK_EX)
-	defer unlock()
-	if _, err := os.Stat(dir); err == nil {
-		return dir
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		t.Fatal(err)
-	}
-	half := dir + ".new"
-	if err := os.RemoveAll(half); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Mkdir(half, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := fill(half); err != nil {
-		os.RemoveAll(half)
-		t.Fatal(err)
-	}
-	if err := os.Rename(half, dir); err != nil {
+	dir, err := keep(kind, id, fill)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return dir
 }
 
+// Kept is for other things that are made once and kept between runs: it gives
+// the directory for this id, which fill makes if it isn't there yet. Who reads
+// it never writes to it.
+func Kept(t testing.TB, kind, id string, fill func(dir string) error) string {
+	t.Helper()
+	return cached(t, kind, id, fill)
+}
+
+// keptAs is the name that a tree is kept under.
+func keptAs(kind, id string) string {
+	sum := sha256.Sum256([]byte(id))
+	return filepath.Join(Cache(), kind+"-"+hex.EncodeToString(sum[:8]))
+}
+
+// keep is cached for those who have no test. The lock lets one process make it
+// and the others wait; a half made tree never gets the final name.
+func keep(kind, id string, fill func(dir string) error) (string, error) {
+	dir := keptAs(kind, id)
+	if err := os.MkdirAll(Cache(), 0o755); err != nil {
+		return "", err
+	}
+	unlock, err := locked(dir+".lock", unix.LOCK_EX)
+	if err != nil {
+		return "", err
+	}
+	defer unlock()
+	if _, err := os.Stat(dir); err == nil {
+		return dir, nil
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return "", err
+	}
+	half := dir + ".new"
+	if err := remove(half); err != nil {
+		return "", err
+	}
+	if err := os.Mkdir(half, 0o755); err != nil {
+		return "", err
+	}
+	if err := fill(half); err != nil {
+		return "", errors.Join(err, remove(half))
+	}
+	return dir, os.Rename(half, dir)
+}
+
 func lock(t testing.TB, path string, how int) (unlock func()) {
 	t.Helper()
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	unlock, err := locked(path, how)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return unlock
+}
+
+func locked(path string, how int) (unlock func(), err error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, err
 	}
 	for {
 		err = unix.Flock(int(f.Fd()), how)
@@ -355,9 +400,10 @@ func lock(t testing.TB, path string, how int) (unlock func()) {
 		}
 	}
 	if err != nil {
-		t.Fatalf("lock %s: %v", path, err)
+		f.Close()
+		return nil, fmt.Errorf("lock %s: %w", path, err)
 	}
-	return func() { f.Close() }
+	return func() { f.Close() }, nil
 }
 
 var scratch struct {
