@@ -45,7 +45,7 @@ func decodeWhole[T any](name, text string, decode func(*decoder, *T)) (*T, []set
 	d := decoder{file: name, text: text}
 	v := new(T)
 	if len(text) > Limit {
-		d.fail(0, fmt.Sprintf("cannot read a file of %d bytes: the limit is %d", len(text), Limit), "")
+		d.fail(0, "", fmt.Sprintf("cannot read a file of %d bytes: the limit is %d", len(text), Limit), "")
 	} else {
 		decode(&d, v)
 		d.end()

@@ -364,8 +364,9 @@ func (r *reader) users() {
 		return
 	}
 	r.b.UIDs = r.idMap("/linux/uidMappings", uids)
-	r.b.GIDs = r.idMap("/linux/gidMappings", gids)
 }
+
+func (r *reader) groups() { r.b.GIDs = r.idMap("/linux/gidMappings", r.linux.GIDMappings) }
 
 func firstOf(a string, n int, b string, m int) (string, bool) {
 	if n > 0 {

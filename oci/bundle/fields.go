@@ -43,7 +43,7 @@ var Fields = [...]Field{
 	{Pointer: "/linux/uidMappings/*/containerID"},
 	{Pointer: "/linux/uidMappings/*/hostID"},
 	{Pointer: "/linux/uidMappings/*/size"},
-	{Pointer: "/linux/gidMappings", Why: "with a user namespace only"},
+	{Pointer: "/linux/gidMappings", Why: "with a user namespace only", set: (*reader).groups},
 	{Pointer: "/linux/gidMappings/*/containerID"},
 	{Pointer: "/linux/gidMappings/*/hostID"},
 	{Pointer: "/linux/gidMappings/*/size"},

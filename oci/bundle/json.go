@@ -69,16 +69,13 @@ func (d *decoder) origin(at int) origin.Origin {
 	return origin.Origin{Source: origin.Bundle, Path: d.file, Line: d.line(at), Key: d.pointer()}
 }
 
-// fail ends the reading.
-func (d *decoder) fail(at int, what, hint string) {
+// fail ends the reading. The value is what was written there, as far as that
+// says more.
+func (d *decoder) fail(at int, value, what, hint string) {
 	if d.err != nil {
 		return
 	}
-	value := ""
-	if len(d.path) > 0 {
-		value = snippet(d.text[min(at, len(d.text)):])
-	}
-	d.err = &settings.Error{What: what, Origin: d.origin(at), Value: value, Hint: hint}
+	d.err = &settings.Error{What: what, Origin: d.origin(at), Value: snippet(value), Hint: hint}
 	d.at = len(d.text)
 }
 
@@ -96,7 +93,7 @@ func (d *decoder) syntax(at int, wanted string) {
 	case strings.HasPrefix(d.text[min(at, len(d.text)):], "//"), strings.HasPrefix(d.text[min(at, len(d.text)):], "/*"):
 		hint = "JSON has no comments"
 	}
-	d.fail(at, fmt.Sprintf("cannot read the JSON text: %s where %s should be", found, wanted), hint)
+	d.fail(at, "", fmt.Sprintf("cannot read the JSON text: %s where %s should be", found, wanted), hint)
 }
 
 // snippet is the beginning of a value, for a message.
@@ -179,7 +176,7 @@ func (d *decoder) open(bracket byte, wanted string) bool {
 
 func (d *decoder) deeper() {
 	if d.depth++; d.depth > maxDepth {
-		d.fail(d.at, fmt.Sprintf("cannot read more than %d lists and objects in each other", maxDepth), "")
+		d.fail(d.at, "", fmt.Sprintf("cannot read more than %d lists and objects in each other", maxDepth), "")
 	}
 }
 
@@ -287,7 +284,14 @@ func (d *decoder) mismatch(wanted string) {
 		d.syntax(d.at, wanted)
 		return
 	}
-	d.fail(d.at, fmt.Sprintf("cannot take %s for %s", kind, wanted), "")
+	from := d.at
+	rest := decoder{text: d.text, at: from}
+	rest.skip()
+	value := d.text[from:rest.at]
+	if rest.err != nil {
+		value = ""
+	}
+	d.fail(from, value, fmt.Sprintf("found %s where %s should be", kind, wanted), "")
 }
 
 func (d *decoder) bool(v *bool) {
@@ -398,7 +402,7 @@ func decodeUint[T unsigned](d *decoder, v *T) {
 }
 
 func (d *decoder) badNumber(text, wanted string) {
-	d.fail(d.at-len(text), fmt.Sprintf("cannot take %s for %s", snippet(text), wanted), "")
+	d.fail(d.at-len(text), text, fmt.Sprintf("found %s where %s should be", snippet(text), wanted), "")
 }
 
 func decodeBool(d *decoder, v *bool) { d.bool(v) }
