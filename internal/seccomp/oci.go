@@ -3,6 +3,7 @@ package seccomp
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -170,4 +171,15 @@ func OCI(native Arch, archs []Arch, fallback Action, rules []Rule, flags uint32)
 		f.Flags |= unix.SECCOMP_FILTER_FLAG_TSYNC_ESRCH
 	}
 	return f, nil
+}
+
+// ArchNames are the architectures that a bundle's filter can be made for, as
+// the runtime spec spells them.
+func ArchNames() []string {
+	names := make([]string, 0, archCount)
+	for i := range arches {
+		names = append(names, arches[i].oci)
+	}
+	slices.Sort(names)
+	return names
 }

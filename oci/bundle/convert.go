@@ -185,7 +185,7 @@ func (r *reader) version() {
 	v := r.spec.Version
 	r.b.Version = v
 	if v == "" {
-		r.refuse(problem{"/ociVersion", nil, "cannot do without the version of the runtime specification", `add "ociVersion": "` + specs.Version + `"`})
+		r.refuse(problem{"/ociVersion", nil, "cannot do without the version of the runtime specification", `add "ociVersion": "` + Version + `"`})
 		return
 	}
 	major, minor, ok := semver(v)
@@ -195,7 +195,7 @@ func (r *reader) version() {
 	case major != specs.VersionMajor:
 		r.refuse(problem{"/ociVersion", v, "cannot run a bundle of another major version of the runtime specification", "versions 1.x are known"})
 	case minor > specs.VersionMinor:
-		r.warn(problem{"/ociVersion", v, "the version is newer than " + specs.Version + ": what is new in it is not honoured", ""})
+		r.warn(problem{"/ociVersion", v, "the version is newer than " + Version + ": what is new in it is not honoured", ""})
 	}
 }
 
