@@ -31,6 +31,8 @@ type Environment struct {
 	AnyTree bool `json:"any_tree,omitempty"`
 	// Unlocked: nobody is kept from using the tree at the same time.
 	Unlocked bool `json:"unlocked,omitempty"`
+	// NoTitle: the title of the caller's window stays.
+	NoTitle bool `json:"no_title,omitempty"`
 }
 
 // DefaultService is what programs look for that want to know where they are.

@@ -606,6 +606,12 @@ var Options = [...]Option{
 		Set:    func(s *Settings, a Assignment) { s.Exec.Unfiltered = !a.Value.(bool) },
 	},
 	{
+		Name: "terminal-title", Env: "SYSTEMD_ADJUST_TERMINAL_TITLE", Group: GroupSwitches, Trusted: NoFile,
+		Help:  "Whether the window has the machine's name as its title",
+		Parse: parseBool,
+		Set:   func(s *Settings, a Assignment) { s.Environment.NoTitle = !a.Value.(bool) },
+	},
+	{
 		Name: "log-level", Env: "SYSTEMD_LOG_LEVEL", Group: GroupSwitches, Trusted: NoFile,
 		Help:  "From err on, warnings and status messages are left out",
 		Parse: asWritten,

@@ -24,6 +24,7 @@ import (
 	"launch/internal/console"
 	"launch/internal/engine"
 	"launch/internal/facts"
+	"launch/internal/notify"
 	"launch/internal/plan"
 	"launch/internal/probe"
 	"launch/internal/state"
@@ -153,7 +154,8 @@ func start(req cli.Request, env []string, cwd string) int {
 			return fail(err)
 		}
 	}
-	return run(p, engine.Options{Pin: pin, Shift: f.Root.UID &^ 0xffff, Notify: plan.Getenv(env, "NOTIFY_SOCKET")})
+	return run(p, engine.Options{Pin: pin, Shift: f.Root.UID &^ 0xffff, Notify: plan.Getenv(env, "NOTIFY_SOCKET"),
+		Watchdog: notify.Watchdog(plan.Getenv(env, "WATCHDOG_USEC"), plan.Getenv(env, "WATCHDOG_PID"), os.Getpid())})
 }
 
 // withFile adds what the environment says, and the machine's settings file, if

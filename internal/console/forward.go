@@ -21,6 +21,11 @@ const (
 	// ReadOnly forwards output. The local terminal stays as it is, so that
 	// ^C still reaches the launcher.
 	ReadOnly
+	// Lines forwards both ways, and the local terminal stays as it is: it
+	// yields whole lines, echoes them itself, and keeps the keys for signals,
+	// so ^C reaches the launcher. The machine gets a line when it has read the one
+	// before; what it never asks for stays for who reads the terminal next.
+	Lines
 )
 
 // Config is what a Forwarder works with. The descriptors stay the caller's.
@@ -39,6 +44,11 @@ type Config struct {
 	// knows whether it is a dumb one.
 	Title string
 	Reset bool
+
+	// Yield: while the launcher is a job in the background, nothing is done
+	// to the input. It isn't stopped by the terminal (SIGTTOU, SIGTTIN) then,
+	// and begins when it is brought to the front.
+	Yield bool
 
 	// Hotkey is called by Handle for each hotkey that was typed at a
 	// terminal. Without it there are none, and every byte goes in.
@@ -71,6 +81,12 @@ const (
 	// A machine that takes no input for so long, with typeRoom full, gets no
 	// more of what is typed: hotkeys must work, most of all then.
 	stuck = 2 * time.Second
+
+	// How often is looked whether the launcher came to the front, or the machine
+	// read its line.
+	frontPause = time.Second
+	linePause  = 20 * time.Millisecond // the first time; then ever longer
+	lineMost   = time.Second
 
 	// How long output must be silent before an end of input is told.
 	idle = 100 * time.Millisecond
@@ -107,6 +123,11 @@ type Forwarder struct {
 	keys              keys
 	scratch           [chunk]byte
 	taken             time.Time // when the machine last took input, or had taken all
+
+	behind    bool      // in the background: see Config.Yield
+	frontLook time.Time // when to look again
+	lineLook  time.Time // when to look whether the machine has read its line
+	linePause time.Duration
 
 	state    State
 	inEnded  bool
@@ -157,6 +178,7 @@ func (f *Forwarder) start() (err error) {
 	if f.out, err = openLocal(f.c.Out, "output", unix.O_WRONLY); err != nil {
 		return err
 	}
+	f.look(f.c.Now())
 	if err := f.setTerms(); err != nil {
 		return err
 	}
@@ -169,8 +191,14 @@ func (f *Forwarder) start() (err error) {
 	return nil
 }
 
+// look finds out whether the launcher may use the terminal.
+func (f *Forwarder) look(now time.Time) {
+	f.behind = f.c.Yield && f.in.term && sys.InBackground(f.in.fd)
+	f.frontLook = now.Add(frontPause)
+}
+
 func (f *Forwarder) setTerms() error {
-	if f.c.Mode != Interactive || !f.in.term {
+	if f.c.Mode != Interactive || !f.in.term || f.behind {
 		return nil
 	}
 	err := f.in.setTerm(rawInput)
@@ -235,7 +263,7 @@ func (f *Forwarder) Fds(fds []unix.PollFd) []unix.PollFd {
 		return append(fds, in, out, master)
 	}
 	now := f.c.Now()
-	if f.reading() && (f.toMachine.len() < f.inRoom() || f.isStuck(now)) {
+	if f.reading() && !f.unread(now) && (f.toMachine.len() < f.inRoom() || f.isStuck(now)) {
 		in = unix.PollFd{Fd: int32(f.in.fd), Events: unix.POLLIN}
 	}
 	if f.out.fd >= 0 && f.state != Hung {
@@ -275,6 +303,12 @@ func (f *Forwarder) Timeout() int {
 	if now.Before(f.retry) {
 		until(f.retry)
 	}
+	if f.behind {
+		until(f.frontLook)
+	}
+	if now.Before(f.lineLook) {
+		until(f.lineLook)
+	}
 	if f.tellsEOF() {
 		until(f.eofDue)
 	}
@@ -298,7 +332,12 @@ func (f *Forwarder) Handle(fds []unix.PollFd) (State, error) {
 	}
 	in, out, master := fds[0].Revents, fds[1].Revents, fds[2].Revents
 	now := f.c.Now()
-	var errs [4]error
+	var errs [5]error
+	if f.behind && !now.Before(f.frontLook) {
+		if f.look(now); !f.behind {
+			errs[4] = f.Resume()
+		}
+	}
 	if master&(unix.POLLIN|unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0 {
 		_, errs[0] = f.fetch(now)
 	}
@@ -326,7 +365,30 @@ func (f *Forwarder) hang() {
 	f.toUser.drop(f.toUser.len())
 }
 
-func (f *Forwarder) reading() bool { return f.in.fd >= 0 && !f.inEnded }
+func (f *Forwarder) reading() bool { return f.in.fd >= 0 && !f.inEnded && !f.behind }
+
+// unread: the machine has not read the line that it got last.
+func (f *Forwarder) unread(now time.Time) bool {
+	if f.c.Mode != Lines || !f.in.term || f.lastIn == 0 {
+		return false
+	}
+	if now.Before(f.lineLook) {
+		return true
+	}
+	waits := f.toMachine.len() > 0
+	if !waits && f.peer >= 0 {
+		p := [1]unix.PollFd{{Fd: int32(f.peer), Events: unix.POLLIN}}
+		n, err := sys.Poll(p[:], 0)
+		waits = err == nil && n != 0 && p[0].Revents&unix.POLLIN != 0
+	}
+	if waits {
+		f.linePause = min(max(linePause, 2*f.linePause), lineMost)
+		f.lineLook = now.Add(f.linePause)
+	} else {
+		f.linePause = 0
+	}
+	return waits
+}
 
 func (f *Forwarder) inRoom() int {
 	if f.in.term {
@@ -413,6 +475,14 @@ func (f *Forwarder) take(now time.Time) error {
 	switch {
 	case err == unix.EAGAIN:
 		return nil
+	case err == nil && f.in.term && f.c.Mode == Lines && (n > 0 || !hungUp(f.in.fd)):
+		f.taken = now
+		f.toMachine.append(f.scratch[:n])
+		if n == 0 || f.scratch[n-1] != '\n' {
+			// ^D was typed: it hands over the line that was begun, or none.
+			f.toMachine.append([]byte{f.eofKey()})
+		}
+		return nil
 	case err == unix.EIO, err == nil && n == 0 && f.in.term:
 		f.hang()
 		return nil
@@ -436,6 +506,14 @@ func (f *Forwarder) take(now time.Time) error {
 	}
 	f.toMachine.append(b)
 	return nil
+}
+
+// eofKey is what says ^D to the machine's terminal.
+func (f *Forwarder) eofKey() byte {
+	if t, err := sys.TermGet(f.master); err == nil && t.Cc[unix.VEOF] != 0 {
+		return t.Cc[unix.VEOF]
+	}
+	return 4
 }
 
 // feed writes to the machine what it takes.
@@ -579,6 +657,7 @@ func (f *Forwarder) Resume() error {
 	if f.restored {
 		return nil
 	}
+	f.look(f.c.Now())
 	if err := f.setTerms(); err != nil {
 		return err
 	}

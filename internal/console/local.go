@@ -145,3 +145,9 @@ func rawInput(t *unix.Termios) {
 // plainOutput leaves bytes as they are: the machine's pty has already made
 // carriage return and line feed of its line feeds.
 func plainOutput(t *unix.Termios) { t.Oflag &^= unix.OPOST }
+
+// hungUp tells the end of a terminal from the end of input that was typed.
+func hungUp(n int) bool {
+	_, err := sys.TermGet(n)
+	return err != nil
+}

@@ -97,6 +97,29 @@ func (p Pty) Own(uid, gid uint32) error {
 	return nil
 }
 
+// Fit gives it the size of the first of the descriptors that is a terminal with
+// a size, else the size that is given.
+func (p Pty) Fit(like []int, columns, lines uint16) error {
+	w := unix.Winsize{Col: columns, Row: lines}
+	for _, n := range like {
+		if l, err := sys.TermSize(n); err == nil && l.Col != 0 && l.Row != 0 {
+			w = l
+			break
+		}
+	}
+	return sys.SetTermSize(p.Master, w)
+}
+
+// Silence turns its echo off: who types sees it already.
+func (p Pty) Silence() error {
+	t, err := sys.TermGet(p.Master)
+	if err == nil {
+		t.Lflag &^= unix.ECHO
+		err = sys.TermSet(p.Master, &t)
+	}
+	return err
+}
+
 // CloseSlave closes the slave, once the machine has it.
 func (p *Pty) CloseSlave() {
 	if p.Slave >= 0 {

@@ -3,6 +3,7 @@ package engine
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path"
 
 	"golang.org/x/sys/unix"
@@ -102,7 +103,10 @@ func (s *supervisor) clone(step plan.Step) error {
 		for {
 			select {
 			case sig := <-s.pending:
-				if sig != unix.SIGWINCH {
+				switch sig {
+				case unix.SIGTSTP:
+					sys.Kill(os.Getpid(), int(unix.SIGSTOP))
+				case unix.SIGTERM, unix.SIGINT, unix.SIGHUP:
 					return ErrInterrupted
 				}
 			default:

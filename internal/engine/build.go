@@ -173,7 +173,8 @@ func (b *builder) steps(w settings.World) error {
 
 // terminal makes the machine's own terminal.
 func (b *builder) terminal() error {
-	if b.plan.Console == settings.ConsolePipe {
+	t := b.plan.Terminal
+	if len(t.Stdio) == 0 {
 		return nil
 	}
 	for i, s := range b.plan.Steps {
@@ -189,6 +190,19 @@ func (b *builder) terminal() error {
 		}
 		if err := b.pty.Own(b.root(), b.root()+5); err != nil {
 			return fmt.Errorf("give the terminal to the machine: %w", err)
+		}
+		// Size and echo are there before the payload looks: some look once.
+		like := []int{t.Output}
+		if t.Input != plan.NoInput {
+			like = append(like, 0)
+		}
+		if err := b.pty.Fit(like, t.Columns, t.Lines); err != nil {
+			return fmt.Errorf("set the size of the machine's terminal: %w", err)
+		}
+		if t.Input == plan.Lines {
+			if err := b.pty.Silence(); err != nil {
+				return fmt.Errorf("turn off the echo of the machine's terminal: %w", err)
+			}
 		}
 		return nil
 	}

@@ -35,7 +35,6 @@ import (
 	"launch/internal/state"
 	"launch/internal/sys"
 	"launch/internal/tree"
-	"launch/settings"
 	"launch/userns"
 	"launch/userns/pick"
 )
@@ -50,6 +49,9 @@ type Options struct {
 	Warn func(string)
 	// Notify is the service manager's socket ($NOTIFY_SOCKET), or "".
 	Notify string
+	// Watchdog is within what time the service manager wants to hear from the
+	// launcher, again and again; 0: it doesn't.
+	Watchdog time.Duration
 	// Copying is told how far the copy of the tree is, and when it is over; it
 	// may be nil.
 	Copying func(r tree.Report, over bool)
@@ -126,6 +128,7 @@ type supervisor struct {
 	state   *state.Machine
 	locks   []*tree.Lock // of the tree, until the end
 	signals chan os.Signal
+	ping    time.Time // when the service manager is told next that we live
 	wakeR   int
 	wakeW   int
 	pending chan os.Signal
@@ -139,7 +142,12 @@ func (s *supervisor) listen() error {
 	}
 	s.signals = make(chan os.Signal, 16)
 	s.pending = make(chan os.Signal, 64)
-	signal.Notify(s.signals, unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGWINCH)
+	// Who starts us with a signal ignored, as nohup does, means it.
+	for _, sig := range []os.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGWINCH, unix.SIGTSTP, unix.SIGCONT} {
+		if sig == unix.SIGWINCH || sig == unix.SIGCONT || !signal.Ignored(sig) {
+			signal.Notify(s.signals, sig)
+		}
+	}
 	go func() {
 		for sig := range s.signals {
 			s.pending <- sig
@@ -238,6 +246,20 @@ func (s *supervisor) tell(lines ...string) {
 	}
 }
 
+// alive tells the service manager that the launcher lives, if it is time, and
+// gives the milliseconds until it is time again; -1: never. What the machine
+// does has no part in it.
+func (s *supervisor) alive(now time.Time) (next int) {
+	if s.opt.Watchdog <= 0 {
+		return -1
+	}
+	if !now.Before(s.ping) {
+		s.tell("WATCHDOG=1")
+		s.ping = now.Add(s.opt.Watchdog / 2)
+	}
+	return int(s.ping.Sub(now)/time.Millisecond) + 1
+}
+
 // relay passes on what the machine says of itself.
 func (s *supervisor) relay(b *builder) {
 	state, err := notify.Receive(b.notify, b.proc.PID)
@@ -257,15 +279,16 @@ func (s *supervisor) relay(b *builder) {
 func (s *supervisor) supervise(b *builder) (int, error) {
 	var f *console.Forwarder
 	asked, hung := false, false
-	if b.pty.Master > 0 && s.plan.Console != settings.ConsolePassive {
-		mode := console.ReadOnly
-		if s.plan.Console == settings.ConsoleInteractive {
-			mode = console.Interactive
-		}
-		var err error
-		f, err = console.New(console.Config{
-			In: 0, Out: 1, Master: b.pty.Master, Mode: mode, Reset: mode == console.Interactive,
-			Hotkey: func(k console.Hotkey) {
+	if t := s.plan.Terminal; b.pty.Master > 0 && t.Output >= 0 {
+		c := console.Config{In: 0, Out: t.Output, Master: b.pty.Master, Title: t.Title, Reset: t.Reset, Yield: t.Yield}
+		switch t.Input {
+		case plan.NoInput:
+			c.Mode = console.ReadOnly
+		case plan.Lines:
+			c.Mode = console.Lines
+		case plan.Keys:
+			c.Mode = console.Interactive
+			c.Hotkey = func(k console.Hotkey) {
 				switch k {
 				case console.Kill:
 					asked = true
@@ -277,9 +300,10 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 				default:
 					s.opt.Warn("after ^] ^]: ^] ends the machine, p powers it off, r reboots it")
 				}
-			},
-		})
-		if err != nil {
+			}
+		}
+		var err error
+		if f, err = console.New(c); err != nil {
 			b.kill()
 			return 1, fmt.Errorf("set up the console: %w", err)
 		}
@@ -308,6 +332,9 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 			fds = f.Fds(fds)
 			timeout = f.Timeout()
 		}
+		if next := s.alive(time.Now()); next >= 0 && (timeout < 0 || next < timeout) {
+			timeout = next
+		}
 		if _, err := sys.Poll(fds, timeout); err != nil {
 			b.kill()
 			return 1, fmt.Errorf("wait for the machine: %w", err)
@@ -321,6 +348,19 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 					case unix.SIGWINCH:
 						if f != nil {
 							f.Resize()
+						}
+					case unix.SIGTSTP:
+						// A job that is stopped leaves the terminal as it was. The machine
+						// goes on, as long as its output has room.
+						if f != nil {
+							f.Suspend()
+						}
+						sys.Kill(os.Getpid(), int(unix.SIGSTOP))
+					case unix.SIGCONT:
+						if f != nil {
+							if err := f.Resume(); err != nil {
+								s.opt.Warn(err.Error())
+							}
 						}
 					case unix.SIGHUP:
 						asked = true

@@ -10,7 +10,6 @@ import (
 	"launch/internal/plan"
 	"launch/internal/stub"
 	"launch/internal/sys"
-	"launch/settings"
 )
 
 // statusFd is where the status pipe is once all other descriptors are closed,
@@ -72,8 +71,8 @@ func (b *builder) lower(op plan.Op) error {
 			b.stdioExact(add)
 			break
 		}
-		if b.plan.Console != settings.ConsolePipe {
-			for n := range uintptr(3) {
+		for n := range uintptr(3) {
+			if op.A>>n&1 == 1 {
 				add(unix.SYS_DUP3, uintptr(b.pty.Slave), n, 0)
 			}
 		}

@@ -78,9 +78,17 @@ type Host struct {
 	// Zone the time zone it names.
 	Localtime Kind   `json:"localtime,omitempty"`
 	Zone      string `json:"zone,omitempty"`
-	// StdinTTY and StdoutTTY: standard input and output are terminals.
+	// StdinTTY, StdoutTTY and StderrTTY: standard input, output and error are
+	// terminals, or may be. Pipeline: output or error is a pipe or a socket;
+	// who reads from it may use the terminal, too.
 	StdinTTY  bool `json:"stdin_tty"`
 	StdoutTTY bool `json:"stdout_tty"`
+	StderrTTY bool `json:"stderr_tty"`
+	Pipeline  bool `json:"pipeline"`
+	// Columns and Lines are the size that the caller's environment has for
+	// those who don't see the terminal; 0 is none.
+	Columns uint16 `json:"columns,omitempty"`
+	Lines   uint16 `json:"lines,omitempty"`
 	// Fuse and Tun are the permissions of /dev/fuse and /dev/net/tun; 0 where
 	// the launcher itself can't open the device for reading and writing.
 	Fuse uint32 `json:"fuse,omitempty"`

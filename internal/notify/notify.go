@@ -10,7 +10,10 @@ package notify
 
 import (
 	"fmt"
+	"math"
+	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -100,6 +103,20 @@ func Clean(text string) string {
 		text = strings.ToValidUTF8(text[:256], "")
 	}
 	return text
+}
+
+// Watchdog gives within what time the service manager wants to be told WATCHDOG=1,
+// 0 if it doesn't want to, or not from this process. usec and pid are
+// $WATCHDOG_USEC and $WATCHDOG_PID.
+func Watchdog(usec, pid string, self int) time.Duration {
+	if pid != "" && pid != strconv.Itoa(self) {
+		return 0
+	}
+	n, err := strconv.ParseUint(usec, 10, 64)
+	if err != nil || n > uint64(math.MaxInt64/time.Microsecond) {
+		return 0 // infinity, too, is written as a number
+	}
+	return time.Duration(n) * time.Microsecond
 }
 
 // Send tells the service manager, whose socket is at path; without one it does

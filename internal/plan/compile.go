@@ -122,22 +122,6 @@ func (c *compiler) from(option string) origin.Origin {
 	return c.base
 }
 
-func (c *compiler) console() {
-	c.Console = c.Settings.Life.Console
-	tty := c.Facts.Host.StdinTTY && c.Facts.Host.StdoutTTY
-	switch {
-	case c.Console == settings.ConsoleDefault && tty, c.Console == settings.ConsoleAutopipe && tty:
-		c.Console = settings.ConsoleInteractive
-	case c.Console == settings.ConsoleDefault:
-		c.Console = settings.ConsoleReadOnly
-	case c.Console == settings.ConsoleAutopipe:
-		c.Console = settings.ConsolePipe
-	}
-}
-
-// pty tells whether the machine has a terminal of its own.
-func (c *compiler) pty() bool { return c.Plan.Console != settings.ConsolePipe }
-
 func (c *compiler) users() error {
 	u := c.Settings.Users
 	c.Plan.Users = Users{Mode: u.Mode, Range: u.Range, Ownership: u.Ownership, Origin: c.from("private-users")}

@@ -38,9 +38,11 @@ type Plan struct {
 	Ephemeral bool             `json:"ephemeral,omitempty"`
 	Cgroup    Cgroup           `json:"cgroup,omitzero"`
 	Console   settings.Console `json:"console"`
-	Steps     []Step           `json:"steps"`
-	Effects   []Effect         `json:"effects"`
-	Program   []Op             `json:"program"`
+	// Terminal is the machine's own; without one, it is zero.
+	Terminal Terminal `json:"terminal,omitzero"`
+	Steps    []Step   `json:"steps"`
+	Effects  []Effect `json:"effects"`
+	Program  []Op     `json:"program"`
 	// Second is what process 2 does where the payload isn't process 1: the
 	// stub does it, Program ends with it.
 	Second  []Op     `json:"second,omitempty"`
@@ -71,6 +73,43 @@ type Plan struct {
 	// Listener is who is told of calls that the filter leaves to user space.
 	Listener, Metadata string `json:",omitempty"`
 }
+
+// TTY is a terminal of the machine's own, and how it is joined with the launcher's
+// own descriptors.
+type TTY struct {
+	// Stdio are those of the payload's descriptors 0 to 2 that are the
+	// terminal; the others are the launcher's. With 0 among them, it is the
+	// controlling terminal.
+	Stdio []int `json:"stdio"`
+	// Input is how the launcher's standard input gets into it.
+	Input Typed `json:"input"`
+	// Output is the launcher's descriptor that shows it; -1: nobody looks.
+	Output int `json:"output"`
+	// Columns and Lines are its size where the launcher's descriptors have none.
+	Columns uint16 `json:"columns"`
+	Lines   uint16 `json:"lines"`
+	// Title is what the window is called meanwhile. Reset: the window's modes are
+	// brought back at the end.
+	Title string `json:"title,omitempty"`
+	Reset bool   `json:"reset,omitempty"`
+	// Yield: as long as the launcher is a job in the background, standard input
+	// is left to whoever is in front.
+	Yield bool `json:"yield,omitempty"`
+}
+
+// Typed is how standard input gets into a machine's terminal.
+type Typed string
+
+// The kinds of Typed.
+const (
+	NoInput Typed = ""
+	// Keys: each one at once, hotkeys excepted. Who types sees what the
+	// machine's terminal echoes.
+	Keys Typed = "keys"
+	// Lines: as the caller's terminal yields them, which stays as it is, keys
+	// for signals and echo included. The machine's does not echo.
+	Lines Typed = "lines"
+)
 
 // Effect is what a start changes on the host, beside the tree, and what is done
 // about it at the end, or by --cleanup if the launcher was killed.

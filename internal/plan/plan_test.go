@@ -87,6 +87,20 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 	"terminal": func(s *settings.Settings, f *facts.Facts) {
 		f.Host.StdinTTY, f.Host.StdoutTTY, f.Host.Term = true, true, "xterm"
 	},
+	// Descriptors that are terminals are replaced, the others stay.
+	"pipe": func(s *settings.Settings, f *facts.Facts) { s.Life.Console = settings.ConsolePipe },
+	"pipe-terminal": func(s *settings.Settings, f *facts.Facts) {
+		s.Life.Console = settings.ConsolePipe
+		f.Host.StdinTTY, f.Host.StdoutTTY, f.Host.StderrTTY, f.Host.Term = true, true, true, "xterm"
+	},
+	"pipe-pager": func(s *settings.Settings, f *facts.Facts) {
+		s.Life.Console = settings.ConsoleAutopipe
+		f.Host.StdinTTY, f.Host.StderrTTY, f.Host.Pipeline, f.Host.Term = true, true, true, "xterm"
+	},
+	"pipe-error": func(s *settings.Settings, f *facts.Facts) {
+		s.Life.Console, s.Exec.Mode = settings.ConsolePipe, settings.PID2
+		f.Host.StderrTTY, f.Host.Columns, f.Host.Lines = true, 132, 43
+	},
 	"poor-host": func(s *settings.Settings, f *facts.Facts) {
 		f.Host.Raise, f.Host.CgroupMount = false, ""
 		f.Host.Limits[unix.RLIMIT_NOFILE] = [2]uint64{100, 20000}

@@ -153,8 +153,9 @@ func (c *compiler) program() {
 	op(Share, none, 0, 0, 0, "let mounts propagate inside the machine")
 	op(Setsid, none, 0, 0, 0, "begin a session")
 	op(Keyring, none, 0, 0, 0, "join a new session keyring")
-	op(Stdio, c.from("console"), 0, 0, 0, "set up standard input and output")
-	if c.pty() && !two {
+	own, text := c.stdio()
+	op(Stdio, c.from("console"), own, 0, 0, "%s", text)
+	if c.controls() && !two {
 		op(CtlTTY, c.from("console"), 0, 0, 0, "take the terminal")
 	}
 	if cpus := s.Exec.CPUs; len(cpus) > 0 {
@@ -216,7 +217,7 @@ func (c *compiler) program() {
 		list = &c.Second
 		op(Fork, c.from("as-pid2"), 0, 0, 0, "fork process 2")
 		op(Setsid, none, 0, 0, 0, "begin a session as process 2")
-		if c.pty() {
+		if c.controls() {
 			op(CtlTTY, c.from("console"), 0, 0, 0, "take the terminal as process 2")
 		}
 	}

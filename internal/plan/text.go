@@ -19,6 +19,9 @@ func (p *Plan) Print(w io.Writer) error {
 		own = append(own, n.Name)
 	}
 	fmt.Fprintf(b, "own     %s    console %s\n", strings.Join(own, " "), p.Console)
+	if len(p.Terminal.Stdio) > 0 {
+		fmt.Fprintf(b, "pty     %s\n", p.Terminal)
+	}
 	for _, e := range p.Effects {
 		fmt.Fprintf(b, "host    %-26s %-44s %-40s %s\n", e.What, e.Path, e.Undo, e.Origin)
 	}
@@ -51,6 +54,24 @@ func (p *Plan) Print(w io.Writer) error {
 	}
 	_, err := io.WriteString(w, b.String())
 	return err
+}
+
+// String gives what the terminal is joined with.
+func (t TTY) String() string {
+	w := "no input"
+	if t.Input != NoInput {
+		w = string(t.Input) + " from descriptor 0"
+	}
+	if t.Output < 0 {
+		w += ", nobody looks"
+	} else {
+		w += fmt.Sprintf(", shown on descriptor %d", t.Output)
+	}
+	w += fmt.Sprintf(", %dx%d unless that has a size", t.Columns, t.Lines)
+	if t.Title != "" {
+		w += fmt.Sprintf(", title %q", t.Title)
+	}
+	return w
 }
 
 func (p *Plan) usersWord() string {

@@ -228,7 +228,9 @@ func Host(env []string) (facts.Host, error) {
 	there := func(kind string) bool { return l.exists(unix.AT_FDCWD, settings.ResolvFile(kind)) }
 	h.Resolv = facts.Resolv{Host: there("host"), Static: there("static"), Uplink: there("uplink"), Stub: there("stub")}
 	h.Localtime, h.Zone = l.localtime()
-	h.StdinTTY, h.StdoutTTY = l.tty(0, "input"), l.tty(1, "output")
+	h.StdinTTY, h.StdoutTTY, h.StderrTTY = l.tty(0, "input"), l.tty(1, "output"), l.tty(2, "error")
+	// Asked only where it matters.
+	h.Pipeline = h.StdinTTY && (!h.StdoutTTY && l.pipe(1, "output") || !h.StderrTTY && l.pipe(2, "error"))
 	h.Fuse, h.Tun = l.opens("/dev/fuse"), l.opens("/dev/net/tun")
 	h.Kcore = l.exists(unix.AT_FDCWD, "/proc/kcore")
 	for _, e := range env {
@@ -239,6 +241,10 @@ func Host(env []string) (facts.Host, error) {
 			h.Colorterm = v
 		case "NO_COLOR":
 			h.NoColor = v
+		case "COLUMNS":
+			h.Columns = characters(v)
+		case "LINES":
+			h.Lines = characters(v)
 		}
 	}
 	if s, ok := l.file("/proc/1/limits"); ok {
@@ -292,13 +298,31 @@ func limit(text, name string) (l [2]uint64) {
 func (l *look) tty(n int, word string) bool {
 	_, err := sys.TermGet(n)
 	switch err {
-	case nil:
+	case nil, unix.EIO:
+		// Only a terminal can be hung up, or have no line. Taken for another
+		// file, it would be handed to the machine.
 		return true
-	case unix.ENOTTY, unix.EINVAL, unix.EBADF, unix.EIO, unix.ENXIO, unix.ENODEV: // another file, none, or hung up
+	case unix.ENOTTY, unix.EINVAL, unix.EBADF, unix.ENXIO, unix.ENODEV: // another file, or none
 	default:
 		l.fail("ask whether standard "+word+" is a terminal", err)
 	}
 	return false
+}
+
+// pipe tells whether somebody else reads what is written there.
+func (l *look) pipe(n int, word string) bool {
+	st, err := sys.Statx(n, "", unix.STATX_TYPE)
+	if err != nil {
+		l.fail("look at standard "+word, err)
+	}
+	kind := st.Mode & unix.S_IFMT
+	return kind == unix.S_IFIFO || kind == unix.S_IFSOCK
+}
+
+// characters reads a size; what is none is 0.
+func characters(text string) uint16 {
+	n, _ := strconv.ParseUint(text, 10, 16)
+	return uint16(n)
 }
 
 // Terminal tells whether a descriptor of the launcher's is a terminal.

@@ -69,3 +69,15 @@ func SetStatusFlags(n int, flags int) error {
 	_, err := call("fcntl", unix.SYS_FCNTL, fd(n), unix.F_SETFL, uintptr(flags), 0, 0, 0)
 	return err
 }
+
+// InBackground reports whether a terminal is the caller's controlling one and
+// has another process group in front, so that reading it, or changing its
+// settings, would stop the caller.
+func InBackground(n int) bool {
+	var front int32
+	if IoctlPtr(n, unix.TIOCGPGRP, unsafe.Pointer(&front)) != nil {
+		return false // no terminal of ours
+	}
+	own, err := call("getpgid", unix.SYS_GETPGID, 0, 0, 0, 0, 0, 0)
+	return err == nil && front != 0 && front != int32(own)
+}

@@ -107,10 +107,10 @@ var mutants = []mutant{
 	}},
 	{"session", "the machine stays in the caller's session", []edit{
 		{programGo, "	op(Setsid, none, 0, 0, 0, \"begin a session\")\n", ""},
-		{programGo, "	if c.pty() && !two {\n		op(CtlTTY, c.from(\"console\"), 0, 0, 0, \"take the terminal\")\n	}\n", ""},
+		{programGo, "	if c.controls() && !two {\n		op(CtlTTY, c.from(\"console\"), 0, 0, 0, \"take the terminal\")\n	}\n", ""},
 	}},
 	{"terminal", "the machine has the caller's terminal", []edit{
-		{lowerGo, "if b.plan.Console != settings.ConsolePipe {", "if b.plan.Console == settings.ConsolePipe+\"x\" {"},
+		{lowerGo, "if op.A>>n&1 == 1 {", "if op.A>>n&1 == 2 {"},
 		{lowerGo, "add(unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)", "add(unix.SYS_GETPID)"},
 	}},
 	{"passwd anywhere", "user and program are looked up from the host's root", []edit{

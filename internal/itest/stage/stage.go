@@ -267,6 +267,13 @@ const CgroupPrefix = "launch-test-"
 // machine, at the latest at the end of the test.
 func (s *Stage) Start(env []string, argv ...string) *Run {
 	s.t.Helper()
+	return s.StartAs(func(*exec.Cmd) {}, env, argv...)
+}
+
+// StartAs is Start with other descriptors, or another session: as may change
+// the command.
+func (s *Stage) StartAs(as func(*exec.Cmd), env []string, argv ...string) *Run {
+	s.t.Helper()
 	name := fmt.Sprintf("%s%d-%d", CgroupPrefix, os.Getpid(), count.Add(1))
 	r := &Run{t: s.t, Cgroup: name, Out: &Output{}, done: make(chan struct{})}
 	script := ""
@@ -288,6 +295,7 @@ func (s *Stage) Start(env []string, argv ...string) *Run {
 	r.Env = append(Environ(), env...)
 	r.Stdout, r.Stderr = r.Out, r.Out
 	r.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	as(r.Cmd)
 	r.WaitDelay = 5 * time.Second // a machine that outlives its launcher holds the pipes
 	if err := r.Cmd.Start(); err != nil {
 		s.t.Fatal(err)
