@@ -321,7 +321,10 @@ func (l *look) pipe(n int, word string) bool {
 
 // characters reads a size; what is none is 0.
 func characters(text string) uint16 {
-	n, _ := strconv.ParseUint(text, 10, 16)
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil {
+		return 0
+	}
 	return uint16(n)
 }
 
