@@ -10,6 +10,7 @@ import (
 	"launch/internal/plan"
 	"launch/internal/stub"
 	"launch/internal/sys"
+	"launch/settings"
 )
 
 // statusFd is where the status pipe is once all other descriptors are closed,

@@ -39,7 +39,7 @@ type Plan struct {
 	Cgroup    Cgroup           `json:"cgroup,omitzero"`
 	Console   settings.Console `json:"console"`
 	// Terminal is the machine's own; without one, it is zero.
-	Terminal Terminal `json:"terminal,omitzero"`
+	Terminal TTY      `json:"terminal,omitzero"`
 	Steps    []Step   `json:"steps"`
 	Effects  []Effect `json:"effects"`
 	Program  []Op     `json:"program"`
