@@ -587,7 +587,7 @@ func TestRestored(t *testing.T) {
 		end    func(m *machine)
 		code   int
 	}{
-		{"exit 0", sh("stty raw -echo; echo up; sleep 0.5"), nil, 0},
+		{"exit 0", sh("echo up; stty raw -echo; sleep 0.5"), nil, 0},
 		{"exit 7", sh("printf '\\033]0;x'; echo up; sleep 0.5; exit 7"), nil, 7},
 		{"payload killed", sh("echo up; sleep 300"), func(m *machine) {
 			pid, err := m.Leader(most)
@@ -670,6 +670,8 @@ func TestStopped(t *testing.T) {
 		tt.say(fmt.Sprintf("echo aga''in %d\r", i), fmt.Sprint("again ", i))
 	}
 	tt.write("exit 3\r")
+	// What is typed before is thrown away.
+	tt.soon("it is as it was", func() bool { return tt.modes() == tt.before })
 	tt.say("echo co''de $?\n", "code 3")
 	tt.soon("it is as it was", func() bool { return tt.modes() == tt.before })
 	tt.write("exit\n")
