@@ -138,6 +138,20 @@ func denied(err error) bool {
 //
 // A cgroup that already has processes, or is frozen, is an error.
 func (g *Group) Create(r *specs.LinuxResources, record func(path string) error) error {
+	if err := g.make(r, record); err != nil {
+		return err
+	}
+	if n, where := g.count(); n > 0 {
+		return &NotEmpty{where.String(), n}
+	}
+	if frozen, _ := g.Frozen(); frozen {
+		return fmt.Errorf("cgroup %s %w", g.Path(), ErrFrozen)
+	}
+	return nil
+}
+
+// make makes the directories, whatever is in them.
+func (g *Group) make(r *specs.LinuxResources, record func(path string) error) error {
 	if r == nil {
 		r = &specs.LinuxResources{}
 	}
@@ -166,13 +180,17 @@ func (g *Group) Create(r *specs.LinuxResources, record func(path string) error) 
 		kept = append(kept, d)
 	}
 	g.Dirs = kept
-	if n, where := g.count(); n > 0 {
-		return &NotEmpty{where.String(), n}
-	}
-	if frozen, _ := g.Frozen(); frozen {
-		return fmt.Errorf("cgroup %s %w", g.Path(), ErrFrozen)
-	}
 	return nil
+}
+
+// Adopt completes a group that somebody else (systemd) made and put the
+// process into: hierarchies that were left out get their directory, and the
+// process is put there too.
+func (g *Group) Adopt(r *specs.LinuxResources, pid int, record func(path string) error) error {
+	if err := g.make(r, record); err != nil {
+		return err
+	}
+	return g.Join(pid)
 }
 
 // count gives the number of processes in the first directory that has some.

@@ -274,6 +274,34 @@ func (l Layout) group(text string) (Group, error) {
 	return g, nil
 }
 
+// UnitGroup gives the cgroups of the unit that systemd put a process into: the
+// same path in each hierarchy.
+func (l Layout) UnitGroup(pid int) (Group, error) {
+	g, err := l.OfProcess(pid)
+	if err != nil {
+		return Group{}, err
+	}
+	for _, d := range g.Dirs {
+		if slices.Contains(d.Controllers, "name=systemd") || d.Version == 2 && l.Kind() == "v2" {
+			return l.Group(d.Path, "")
+		}
+	}
+	if d, ok := g.Unified(); ok {
+		return l.Group(d.Path, "")
+	}
+	return Group{}, fmt.Errorf("process %d is in no cgroup of systemd", pid)
+}
+
+// Offers says which controllers the host has, for packages that work out
+// limits.
+func (l Layout) Offers() resource.Hierarchies {
+	var g Group
+	for _, h := range l.Hierarchies {
+		g.Dirs = append(g.Dirs, Dir{Version: h.Version, Controllers: h.Controllers})
+	}
+	return g.hierarchies()
+}
+
 // hierarchies says what a group offers, for resource.Writes.
 func (g Group) hierarchies() resource.Hierarchies {
 	var r resource.Hierarchies

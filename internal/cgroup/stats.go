@@ -26,8 +26,8 @@ type Stats struct {
 }
 
 type CPUStats struct {
-	Usage      CPUUsage   `json:"usage,omitzero"`
-	Throttling Throttling `json:"throttling,omitzero"`
+	Usage      CPUUsage   `json:"usage"`
+	Throttling Throttling `json:"throttling"`
 	PSI        *PSI       `json:"psi,omitempty"`
 }
 
@@ -62,10 +62,10 @@ type CPUSetStats struct {
 
 type MemoryStats struct {
 	Cache     uint64            `json:"cache,omitempty"`
-	Usage     MemoryUsage       `json:"usage,omitzero"`
-	Swap      MemoryUsage       `json:"swap,omitzero"`
-	Kernel    MemoryUsage       `json:"kernel,omitzero"`
-	KernelTCP MemoryUsage       `json:"kernelTCP,omitzero"`
+	Usage     MemoryUsage       `json:"usage"`
+	Swap      MemoryUsage       `json:"swap"`
+	Kernel    MemoryUsage       `json:"kernel"`
+	KernelTCP MemoryUsage       `json:"kernelTCP"`
 	Raw       map[string]uint64 `json:"raw,omitempty"`
 	PSI       *PSI              `json:"psi,omitempty"`
 }

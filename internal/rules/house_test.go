@@ -52,6 +52,7 @@ var house = []row{
 	{"userns/shift", host, "host"},
 	{"internal/machine", host, "host"},
 	{"internal/cgroup", host, "host"},
+	{"internal/cgroup/systemd", host, "host"},
 	{"internal/tree", host, "host"},
 	{"internal/netns", host, "host"},
 	{"internal/console", host, "host"},
