@@ -422,16 +422,18 @@ func (c CPUs) String() string {
 
 // RlimitName gives the name of a limit as Rlimit has it for one that the
 // runtime specification and getrlimit(2) call RLIMIT_…
-func RlimitName(text string) (string, error) {
+func RlimitName(text string) (string, bool) {
 	short, ok := strings.CutPrefix(text, "RLIMIT_")
-	if !ok || !slices.Contains(limitList(), short) {
-		names := limitList()
-		for i := range names {
-			names[i] = "RLIMIT_" + names[i]
-		}
-		return "", oneOf(text, names...)
+	return short, ok && slices.Contains(limitList(), short)
+}
+
+// RlimitNames are the names that RlimitName takes.
+func RlimitNames() []string {
+	names := limitList()
+	for i := range names {
+		names[i] = "RLIMIT_" + names[i]
 	}
-	return short, nil
+	return names
 }
 
 // ParseCPUs reads a list of processors, 0,2-4.

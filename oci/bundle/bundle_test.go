@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -78,6 +79,9 @@ func TestGoldens(t *testing.T) {
 				t.Fatal(err)
 			}
 			s, warnings, err := Read("/b", string(text))
+			if runtime.GOARCH != "amd64" && s.Bundle != nil && s.Bundle.Filter != nil {
+				t.Skip("the golden has the filter of another architecture")
+			}
 			golden(t, base+".golden", describe(s, warnings, err))
 		})
 	}
@@ -103,4 +107,92 @@ func TestTemplates(t *testing.T) {
 			t.Errorf("the rootless template has %q", not)
 		}
 	}
+}
+
+// TestProblems: each line of problems.txt changes a good configuration, as
+// POINTER = VALUE; and so on, and below it stands what is said of that. A value
+// of "-" takes the field away.
+func TestProblems(t *testing.T) {
+	const name = "problems.txt"
+	text, err := os.ReadFile(filepath.Join("testdata", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		line = strings.TrimSuffix(line, "\n")
+		if strings.HasPrefix(line, "\t") {
+			continue
+		}
+		b.WriteString(line + "\n")
+		if line == "" || line[0] == '#' {
+			continue
+		}
+		n++
+		config := patched(t, line)
+		s, warnings, err := Read("/b", config)
+		if err == nil && len(warnings) == 0 {
+			t.Errorf("%s: nothing is said of it", line)
+		}
+		if err != nil && s.Bundle != nil {
+			t.Errorf("%s: settings beside an error", line)
+		}
+		for i := range warnings {
+			b.WriteString("\twarning: " + sentence(&warnings[i]) + "\n")
+			if warnings[i].Origin.Line == 0 {
+				t.Errorf("%s: no line", line)
+			}
+		}
+		if err != nil {
+			b.WriteString("\t" + sentence(err.(*settings.Error)) + "\n")
+		}
+	}
+	if n < 60 {
+		t.Errorf("only %d problems", n)
+	}
+	golden(t, name, b.String())
+}
+
+// patched gives a good configuration with the changes of a line.
+func patched(t *testing.T, line string) string {
+	t.Helper()
+	var whole any
+	if err := json.Unmarshal([]byte(`{"ociVersion":"1.3.0","root":{"path":"rootfs"},"process":{"args":["sh"],"cwd":"/","user":{"uid":0,"gid":0}},
+		"linux":{"namespaces":[{"type":"mount"},{"type":"pid"},{"type":"uts"},{"type":"ipc"},{"type":"network"}]}}`), &whole); err != nil {
+		t.Fatal(err)
+	}
+	for change := range strings.SplitSeq(line, "; ") {
+		pointer, text, ok := strings.Cut(change, " = ")
+		if !ok {
+			t.Fatalf("%q is not POINTER = VALUE", change)
+		}
+		var value any
+		if text != "-" {
+			if err := json.Unmarshal([]byte(text), &value); err != nil {
+				t.Fatalf("%s: %v", change, err)
+			}
+		}
+		at := whole
+		parts := strings.Split(pointer[1:], "/")
+		for i, p := range parts {
+			p = strings.ReplaceAll(strings.ReplaceAll(p, "~1", "/"), "~0", "~")
+			object := at.(map[string]any)
+			if i == len(parts)-1 {
+				if object[p] = value; text == "-" {
+					delete(object, p)
+				}
+				break
+			}
+			if object[p] == nil {
+				object[p] = map[string]any{}
+			}
+			at = object[p]
+		}
+	}
+	out, err := json.MarshalIndent(whole, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
 }

@@ -38,7 +38,7 @@ func Read(dir, text string) (settings.Settings, []settings.Warning, error) {
 // directory, absolute. The error is a *settings.Error, and names the first
 // thing that can't be honoured.
 func Settings(spec *specs.Spec, dir string) (settings.Settings, []settings.Warning, error) {
-	r := reader{spec: spec, linux: spec.Linux, dir: dir, name: File, b: &settings.Bundle{Path: dir}}
+	r := reader{rows: Fields[:], spec: spec, linux: spec.Linux, dir: dir, name: File, b: &settings.Bundle{Path: dir}}
 	if r.linux == nil {
 		r.linux = &specs.Linux{}
 	}
@@ -58,7 +58,7 @@ func Settings(spec *specs.Spec, dir string) (settings.Settings, []settings.Warni
 // be nil. Name and the pointers in errors are those of a file with the process
 // alone, or of the process in config.json if name is File.
 func ExecOf(name string, p *specs.Process, container *specs.Spec) (settings.Exec, []settings.Warning, error) {
-	r := reader{spec: &specs.Spec{Process: p}, linux: &specs.Linux{}, name: name, joins: true}
+	r := reader{rows: Fields[:], spec: &specs.Spec{Process: p}, linux: &specs.Linux{}, name: name, joins: true}
 	if container != nil && container.Linux != nil {
 		r.linux = container.Linux
 	}
@@ -80,6 +80,8 @@ func ExecOf(name string, p *specs.Process, container *specs.Spec) (settings.Exec
 // reader is one configuration that becomes Settings. What is wrong first is
 // kept; the rest is gone through all the same.
 type reader struct {
+	// rows are Fields, which can't be named below: it names what is below.
+	rows []Field
 	spec *specs.Spec
 	// linux is never nil.
 	linux *specs.Linux
@@ -159,26 +161,31 @@ func (r *reader) absolute(at, text string) string {
 		return ""
 	}
 	if !path.IsAbs(text) {
-		what, hint := "cannot take a path that is not absolute", "write /"+text
 		if text == "" {
-			what, hint = "cannot do without a path", ""
+			r.refuse(problem{at, nil, "cannot do without a path", ""})
+		} else {
+			r.refuse(problem{at, text, "cannot take a path that is not absolute", "write /" + text})
 		}
-		r.refuse(problem{at, text, what, hint})
 		return ""
 	}
 	return path.Clean(text)
 }
 
-// unknownWord is the error about a word that isn't among a few.
-func unknownWord(kind, word string, known ...string) (what, hint string) {
-	what = "unknown " + kind
-	if near := settings.Nearest(word, known...); near != "" {
-		return what, "did you mean " + near + "?"
+// refuseWord ends in the error about a word that isn't among those known.
+func (r *reader) refuseWord(at, kind, word string, known ...string) {
+	if word == "" {
+		r.refuse(problem{at, nil, "cannot do without a " + kind, knownWords(word, known)})
+		return
 	}
-	if len(known) > 12 {
-		return what, ""
+	r.refuse(problem{at, word, "unknown " + kind, knownWords(word, known)})
+}
+
+// knownWords is the hint about a word that isn't among those known.
+func knownWords(word string, known []string) string {
+	if near := settings.Nearest(word, known...); near != "" && word != "" {
+		return "did you mean " + near + "?"
 	}
-	return what, "known: " + strings.Join(known, ", ")
+	return "known: " + strings.Join(known, ", ")
 }
 
 func (r *reader) version() {
@@ -318,16 +325,11 @@ func (r *reader) namespaces() {
 		at := point("/linux/namespaces", i)
 		kind := kindOf(n.Type)
 		if kind == "" {
-			if n.Type == "" {
-				r.refuse(problem{at + "/type", nil, "cannot do without the type of a namespace", ""})
-				return
-			}
 			var known []string
 			for _, k := range kinds {
 				known = append(known, k.spec)
 			}
-			what, hint := unknownWord("type of namespace", string(n.Type), known...)
-			r.refuse(problem{at + "/type", string(n.Type), what, hint})
+			r.refuseWord(at+"/type", "type of namespace", string(n.Type), known...)
 			return
 		}
 		for _, before := range r.b.Namespaces {
@@ -412,8 +414,7 @@ func (r *reader) timeOffsets() {
 		at := "/linux/timeOffsets/" + escape(clock)
 		switch {
 		case clock != "monotonic" && clock != "boottime":
-			what, hint := unknownWord("clock", clock, "boottime", "monotonic")
-			r.refuse(problem{at, clock, what, hint})
+			r.refuseWord(at, "clock", clock, "boottime", "monotonic")
 		case !r.has("time"):
 			r.refuse(problem{at, nil, "cannot move a clock without a time namespace", `add {"type": "time"} to linux.namespaces`})
 		case !r.makes("time"):
@@ -444,8 +445,8 @@ func (r *reader) rootPropagation() {
 	}
 	o, ok := mount.FindOption(word)
 	if !ok || o.Effect != mount.Propagation {
-		what, hint := unknownWord("propagation", word, "private", "shared", "slave", "unbindable", "rprivate", "rshared", "rslave", "runbindable")
-		r.refuse(problem{"/linux/rootfsPropagation", word, what, hint})
+		r.refuseWord("/linux/rootfsPropagation", "propagation", word,
+			"private", "shared", "slave", "unbindable", "rprivate", "rshared", "rslave", "runbindable")
 		return
 	}
 	r.b.Propagation = propagation(o)
@@ -476,8 +477,7 @@ func (r *reader) readonlyPaths() {
 }
 
 func (r *reader) mountLabel() {
-	r.clean("/linux/mountLabel", r.linux.MountLabel)
-	r.b.MountLabel = r.linux.MountLabel
+	r.b.MountLabel = r.label("/linux", "/mountLabel", "/linux/mountLabel", r.linux.MountLabel)
 }
 
 func (r *reader) hooks() {

@@ -18,14 +18,7 @@ type Built struct {
 }
 
 // honours reports whether the table says so of a field.
-func honours(pointer string) bool {
-	for i := range Fields {
-		if Fields[i].Pointer == pointer {
-			return Fields[i].Disposition == Honoured
-		}
-	}
-	return false
-}
+func honours(pointer string) bool { return row(Fields[:], pointer).Disposition == Honoured }
 
 // MountOptions are the words that have a meaning of their own in a mount's
 // options, in order; all others are the file system's.

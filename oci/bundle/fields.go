@@ -79,7 +79,7 @@ var Fields = [...]Field{
 	{Pointer: "/process/rlimits/*/hard"},
 	{Pointer: "/process/rlimits/*/soft"},
 	{Pointer: "/process/noNewPrivileges"},
-	{Pointer: "/process/apparmorProfile"},
+	{Pointer: "/process/apparmorProfile", Disposition: Refused, Why: "AppArmor is not supported yet"},
 	{Pointer: "/process/oomScoreAdj"},
 	{Pointer: "/process/scheduler/policy", Why: "SCHED_ISO is refused: Linux does not have it"},
 	{Pointer: "/process/scheduler/nice"},
@@ -88,7 +88,7 @@ var Fields = [...]Field{
 	{Pointer: "/process/scheduler/runtime"},
 	{Pointer: "/process/scheduler/deadline"},
 	{Pointer: "/process/scheduler/period"},
-	{Pointer: "/process/selinuxLabel"},
+	{Pointer: "/process/selinuxLabel", Disposition: Refused, Why: "SELinux is not supported yet"},
 	{Pointer: "/process/ioPriority/class"},
 	{Pointer: "/process/ioPriority/priority"},
 	{Pointer: "/process/execCPUAffinity/initial", Why: "of a process that joins a container"},
@@ -116,7 +116,7 @@ var Fields = [...]Field{
 	{Pointer: "/linux/rootfsPropagation", set: (*reader).rootPropagation},
 	{Pointer: "/linux/maskedPaths", set: (*reader).maskedPaths},
 	{Pointer: "/linux/readonlyPaths", set: (*reader).readonlyPaths},
-	{Pointer: "/linux/mountLabel", set: (*reader).mountLabel},
+	{Pointer: "/linux/mountLabel", Disposition: Refused, Why: "SELinux is not supported yet", set: (*reader).mountLabel},
 	{Pointer: "/linux/devices", Why: "beside the default devices", set: (*reader).devices},
 	{Pointer: "/linux/devices/*/path"},
 	{Pointer: "/linux/devices/*/type"},
@@ -232,4 +232,14 @@ var Fields = [...]Field{
 	{Pointer: "/vm", Disposition: Ignored, Why: "another platform"},
 	{Pointer: "/zos", Disposition: Ignored, Why: "another platform"},
 	{Pointer: "/freebsd", Disposition: Ignored, Why: "another platform"},
+}
+
+// row finds the one of a pointer, which there must be.
+func row(rows []Field, pointer string) *Field {
+	for i := range rows {
+		if rows[i].Pointer == pointer {
+			return &rows[i]
+		}
+	}
+	panic("no row for " + pointer)
 }

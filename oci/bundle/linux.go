@@ -294,12 +294,8 @@ func (r *reader) seccomp() {
 		return
 	}
 	const at = "/linux/seccomp"
-	fallback, err := seccomp.ParseAction(string(c.DefaultAction), c.DefaultErrnoRet)
-	if err != nil {
-		if c.DefaultAction == "" {
-			err = errors.New("cannot do without the default action")
-		}
-		r.refuse(problem{at + "/defaultAction", nil, err.Error(), "known: " + strings.Join(actionNames[:], ", ")})
+	fallback, ok := r.action(at+"/defaultAction", string(c.DefaultAction), c.DefaultErrnoRet)
+	if !ok {
 		return
 	}
 	var archs []seccomp.Arch
@@ -317,7 +313,7 @@ func (r *reader) seccomp() {
 	for i, name := range c.Flags {
 		f, err := seccomp.ParseFlag(string(name))
 		if err != nil {
-			r.refuse(problem{point(at+"/flags", i), nil, err.Error(), "known: " + strings.Join(flagNames[:], ", ")})
+			r.refuseWord(point(at+"/flags", i), "flag of a filter", string(name), flagNames[:]...)
 			return
 		}
 		flags |= f
@@ -326,12 +322,8 @@ func (r *reader) seccomp() {
 	notifies := false
 	for i := range c.Syscalls {
 		call := &c.Syscalls[i]
-		action, err := seccomp.ParseAction(string(call.Action), call.ErrnoRet)
-		if err != nil {
-			if call.Action == "" {
-				err = errors.New("cannot do without an action")
-			}
-			r.refuse(problem{point(at+"/syscalls", i) + "/action", nil, err.Error(), "known: " + strings.Join(actionNames[:], ", ")})
+		action, ok := r.action(point(at+"/syscalls", i)+"/action", string(call.Action), call.ErrnoRet)
+		if !ok {
 			return
 		}
 		if len(call.Names) == 0 {
@@ -371,6 +363,20 @@ func (r *reader) seccomp() {
 		r.clean(at+"/listenerPath", c.ListenerPath)
 		r.b.Filter.Listener, r.b.Filter.Metadata = path.Clean(c.ListenerPath), c.ListenerMetadata
 	}
+}
+
+// action reads what a filter does with a call.
+func (r *reader) action(at, name string, number *uint) (seccomp.Action, bool) {
+	a, err := seccomp.ParseAction(name, number)
+	switch {
+	case err == nil:
+		return a, true
+	case slices.Contains(actionNames[:], name):
+		r.refuse(problem{at, name, err.Error(), ""})
+	default:
+		r.refuseWord(at, "action", name, actionNames[:]...)
+	}
+	return 0, false
 }
 
 // The words of the runtime specification about filters.

@@ -11,16 +11,16 @@ import (
 
 // The mount options that only bundles have, beside mount.Options.
 const (
-	optCopySymlink = "copy-symlink"
-	optIDMap       = "idmap"
-	optIversion    = "iversion"
-	optNoiversion  = "noiversion"
-	optRemount     = "remount"
-	optRIDMap      = "ridmap"
-	optTmpCopyUp   = "tmpcopyup"
+	optDestNoFollow = "dest-nofollow"
+	optIDMap        = "idmap"
+	optIversion     = "iversion"
+	optNoiversion   = "noiversion"
+	optRemount      = "remount"
+	optRIDMap       = "ridmap"
+	optTmpCopyUp    = "tmpcopyup"
 )
 
-var bundleOptions = [...]string{optCopySymlink, optIDMap, optIversion, optNoiversion, optRemount, optRIDMap, optTmpCopyUp}
+var bundleOptions = [...]string{optDestNoFollow, optIDMap, optIversion, optNoiversion, optRemount, optRIDMap, optTmpCopyUp}
 
 // mounts keeps the bundle's order, and gives binds and, for everything else,
 // Arbitrary: a tmpfs, too, since no default of launch's own may come on top.
@@ -87,7 +87,7 @@ func (r *reader) mount(at string, from *specs.Mount) (m mount.Mount, ok bool) {
 		m.CopyUp = false
 	}
 	if m.NoFollow && m.Kind != mount.Bind {
-		r.warn(problem{o.at(optCopySymlink), optCopySymlink, "ignored: this is for bind mounts", ""})
+		r.warn(problem{o.at(optDestNoFollow), optDestNoFollow, "ignored: this is for bind mounts", ""})
 		m.NoFollow = false
 	}
 	r.mountIDs(at, from, o, &m)
@@ -122,7 +122,7 @@ func (r *reader) mountOptions(at string, words []string, m *mount.Mount) *mountW
 		switch w {
 		case "":
 			continue
-		case optCopySymlink:
+		case optDestNoFollow:
 			m.NoFollow = true
 			continue
 		case optIDMap:

@@ -34,6 +34,11 @@ func (r *reader) process(at string) {
 	r.cleanAll(at+"/args", p.Args)
 	e.Words = p.Args
 	r.cleanAll(at+"/env", p.Env)
+	for i, v := range p.Env {
+		if strings.IndexByte(v, '=') < 1 {
+			r.warn(problem{point(at+"/env", i), v, "this is no NAME=VALUE; it is passed on as it is", ""})
+		}
+	}
 	e.Env = p.Env
 	e.Dir = r.absolute(at+"/cwd", p.Cwd)
 	e.NoNewPrivileges = p.NoNewPrivileges
@@ -58,10 +63,21 @@ func (r *reader) process(at string) {
 		out.InitialCPUs = r.cpus(at+"/execCPUAffinity/initial", a.Initial)
 		out.FinalCPUs = r.cpus(at+"/execCPUAffinity/final", a.Final)
 	}
-	r.clean(at+"/apparmorProfile", p.ApparmorProfile)
-	out.AppArmor = p.ApparmorProfile
-	r.clean(at+"/selinuxLabel", p.SelinuxLabel)
-	out.SELinux = p.SelinuxLabel
+	out.AppArmor = r.label(at, "/apparmorProfile", "/process/apparmorProfile", p.ApparmorProfile)
+	out.SELinux = r.label(at, "/selinuxLabel", "/process/selinuxLabel", p.SelinuxLabel)
+}
+
+// label holds that a text of a security module is told to somebody: a container
+// must not run without what confines it.
+func (r *reader) label(at, name, pointer, text string) string {
+	if text == "" {
+		return ""
+	}
+	if f := row(r.rows, pointer); f.Disposition == Refused {
+		r.refuse(problem{at + name, text, "cannot honour this: " + f.Why, "leave it out"})
+	}
+	r.clean(at+name, text)
+	return text
 }
 
 func (r *reader) consoleSize(at string, p *specs.Process) {
@@ -200,9 +216,9 @@ func capNames(mask uint64) string {
 func (r *reader) rlimits(at string, list []specs.POSIXRlimit) {
 	for i, l := range list {
 		at := point(at, i)
-		name, err := settings.RlimitName(l.Type)
-		if err != nil {
-			r.refuse(problem{at + "/type", nil, err.Error(), ""})
+		name, ok := settings.RlimitName(l.Type)
+		if !ok {
+			r.refuseWord(at+"/type", "resource limit", l.Type, settings.RlimitNames()...)
 			return
 		}
 		for _, before := range r.s.Exec.Rlimits {
@@ -230,12 +246,7 @@ func (r *reader) lookUp(at, kind, name string, words []word) (uint64, bool) {
 			return w.n, true
 		}
 	}
-	if name == "" {
-		r.refuse(problem{at, nil, "cannot do without the " + kind, ""})
-		return 0, false
-	}
-	what, hint := unknownWord(kind, name, namesOf(words)...)
-	r.refuse(problem{at, name, what, hint})
+	r.refuseWord(at, kind, name, namesOf(words)...)
 	return 0, false
 }
 
