@@ -555,6 +555,7 @@ func cases() []*kase {
 	// C1: the caller's terminal.
 	add(kase{name: "push input to the caller's terminal", row: "C1", tty: true, words: []string{"inject"}, check: did("inject", "")})
 	add(kase{name: "push input to the session's terminal", row: "C1", ctty: true, words: []string{"inject"}, check: did("inject", "")})
+	add(kase{name: "push input to the caller's terminal, pipe", row: "C1", tty: true, args: []string{"--console=pipe"}, words: []string{"inject"}, check: did("inject", "")})
 	add(kase{name: "push input to the session's terminal, users", row: "C1", ctty: true, words: []string{"inject"}, args: []string{"--private-users=655360:65536", "--private-users-ownership=map"}, check: did("inject", "")})
 
 	// C5: whatever is unmounted inside stays inside.

@@ -110,7 +110,7 @@ var mutants = []mutant{
 		{programGo, "	if c.controls() && !two {\n		op(CtlTTY, c.from(\"console\"), 0, 0, 0, \"take the terminal\")\n	}\n", ""},
 	}},
 	{"terminal", "the machine has the caller's terminal", []edit{
-		{lowerGo, "if op.A>>n&1 == 1 {", "if op.A>>n&1 == 2 {"},
+		{lowerGo, "for n := range uintptr(3) {\n\t\t\tif op.A>>n&1 == 1 {", "for n := range uintptr(3) {\n\t\t\tif op.A>>n&1 == 2 {"},
 		{lowerGo, "add(unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)", "add(unix.SYS_GETPID)"},
 	}},
 	{"passwd anywhere", "user and program are looked up from the host's root", []edit{
