@@ -117,6 +117,13 @@ func CopyName(machine, suffix string) string {
 	return machine + "-" + suffix
 }
 
+// CopiesOf is what the names of all copies of a machine begin with, before the
+// hyphen and the suffix.
+func CopiesOf(machine string) string {
+	const suffix = "0123456789abcdef"
+	return strings.TrimSuffix(CopyName(machine, suffix), "-"+suffix)
+}
+
 // resolver is one Resolve under way.
 type resolver struct {
 	around   Surroundings

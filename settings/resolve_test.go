@@ -129,6 +129,12 @@ func TestCopyName(t *testing.T) {
 			t.Errorf("%s: %q %v %q", c.words, s.Machine, err, s.Image.Template)
 		}
 	}
+	// However long the name is, a clean-up finds its copies.
+	for _, name := range []string{"web", long} {
+		if copied := CopyName(name, "0123456789abcdef"); copied != CopiesOf(name)+"-0123456789abcdef" {
+			t.Errorf("%s: copies of %s are not found", copied, CopiesOf(name))
+		}
+	}
 }
 
 func TestTraceOrigin(t *testing.T) {

@@ -274,7 +274,7 @@ func explain(p *plan.Plan, err error) error {
 
 // cleanup undoes what launchers that are gone have left behind.
 func cleanup(req cli.Request) int {
-	name := ""
+	named, placed := "", false
 	for _, a := range req.Assignments {
 		if on, _ := a.Value.(bool); on && a.Option.Name == "ephemeral" {
 			cli.Report(os.Stderr, &settings.Error{
@@ -284,23 +284,27 @@ func cleanup(req cli.Request) int {
 			})
 			return 1
 		}
-		if a.Option.Name == "machine" || a.Option.Name == "directory" {
-			host, _ := probe.Host(nil)
-			var err error
-			if name, _, err = settings.Locate(req.Assignments, settings.Surroundings{Hostname: host.Hostname, Images: probe.Image}); err != nil && a.Option.Name != "machine" {
-				cli.Report(os.Stderr, err)
-				return 1
-			}
-			if a.Option.Name == "machine" {
-				name = a.Value.(string)
-			}
+		switch a.Option.Name {
+		case "machine":
+			named = a.Value.(string)
+		case "directory":
+			placed = true
 		}
 	}
+	name := named
 	var err error
+	if name == "" && placed {
+		// Nothing else of the host decides what the machine of a tree is called.
+		around := settings.Surroundings{Hostname: probe.Hostname()}
+		if name, _, err = settings.Locate(req.Assignments, around); err != nil {
+			cli.Report(os.Stderr, err)
+			return 1
+		}
+	}
 	if name == "" {
 		err = swept(state.Cleanup(""))
 	} else {
-		err = errors.Join(swept(state.Cleanup(name)), swept(state.CleanupCopies(name)))
+		err = errors.Join(swept(state.Cleanup(name)), swept(state.CleanupCopies(settings.CopiesOf(name))))
 	}
 	if err != nil {
 		cli.Report(os.Stderr, &settings.Error{What: "cannot clean up: " + err.Error()})

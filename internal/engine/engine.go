@@ -239,6 +239,9 @@ func (s *supervisor) once() (status int, err error) {
 	return status, err
 }
 
+// patience is how often the machine's notifications may be unreadable in a row.
+const patience = 8
+
 // tell says something to the service manager.
 func (s *supervisor) tell(lines ...string) {
 	if err := notify.Send(s.opt.Notify, lines...); err != nil {
@@ -261,11 +264,11 @@ func (s *supervisor) alive(now time.Time) (next int) {
 }
 
 // relay passes on what the machine says of itself.
-func (s *supervisor) relay(b *builder) {
+func (s *supervisor) relay(b *builder) error {
 	state, err := notify.Receive(b.notify, b.proc.PID)
 	if err != nil {
 		s.opt.Warn(fmt.Sprintf("read the machine's notifications: %v", err))
-		return
+		return err
 	}
 	if state.Status != "" {
 		s.tell("STATUS=Machine running: " + state.Status)
@@ -273,6 +276,7 @@ func (s *supervisor) relay(b *builder) {
 	if state.Ready && s.plan.NotifyReady {
 		s.tell("READY=1")
 	}
+	return nil
 }
 
 // supervise is the loop of a machine's life.
@@ -322,11 +326,12 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 		return sys.PidfdSignal(b.proc.Pidfd, sig)
 	}
 	var fds []unix.PollFd
+	ear, unheard := b.notify, 0
 	for {
 		fds = append(fds[:0],
 			unix.PollFd{Fd: int32(b.proc.Pidfd), Events: unix.POLLIN},
 			unix.PollFd{Fd: int32(s.wakeR), Events: unix.POLLIN},
-			unix.PollFd{Fd: int32(b.notify), Events: unix.POLLIN}) // ignored if negative
+			unix.PollFd{Fd: int32(ear), Events: unix.POLLIN}) // ignored if negative
 		timeout := -1
 		if f != nil {
 			fds = f.Fds(fds)
@@ -374,7 +379,12 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 			}
 		}
 		if fds[2].Revents != 0 {
-			s.relay(b)
+			if s.relay(b) == nil {
+				unheard = 0
+			} else if unheard++; unheard == patience {
+				// The message waits still, and would wake the loop for ever.
+				ear = -1
+			}
 		}
 		if f != nil {
 			state, err := f.Handle(fds[3:])

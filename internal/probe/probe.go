@@ -214,9 +214,7 @@ func Host(env []string) (facts.Host, error) {
 	var l look
 	h.Known = true
 	h.Root = unix.Geteuid() == 0
-	if s, ok := l.file("/proc/sys/kernel/hostname"); ok {
-		h.Hostname = strings.TrimSpace(s)
-	}
+	h.Hostname = l.hostname()
 	for _, name := range []string{"/etc/os-release", "/usr/lib/os-release"} {
 		if s, ok := l.file(name); ok {
 			h.OSRelease = name
@@ -269,6 +267,17 @@ func Host(env []string) (facts.Host, error) {
 	}
 	h.UserNamespaces = l.exists(unix.AT_FDCWD, "/proc/self/ns/user")
 	return h, l.err
+}
+
+func (l *look) hostname() string {
+	s, _ := l.file("/proc/sys/kernel/hostname")
+	return strings.TrimSpace(s)
+}
+
+// Hostname gives the host's name alone, "" if it can't be read.
+func Hostname() string {
+	var l look
+	return l.hostname()
 }
 
 func hexField(status, key string) uint64 {

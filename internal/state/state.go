@@ -73,7 +73,7 @@ func Open(name string) (*Machine, error) {
 	for try := 0; ; try++ {
 		ok, err := m.take(base)
 		if err != nil {
-			m.close()
+			m.abandon(base)
 			return nil, err
 		}
 		if ok {
@@ -261,16 +261,32 @@ func (e entry) undo() error {
 	return fmt.Errorf("undo %s %s: this launch knows no such effect; a newer one made it", e.effect, e.what)
 }
 
-// Close gives the name back, and removes the directory if nothing is left to
-// undo.
-func (m *Machine) Close() {
-	if len(m.entries) == 0 {
-		// The lock goes last but one: who waits for it sees that its file has
-		// no name any more, and begins anew.
-		_ = sys.Unlinkat(m.dir, "lock", 0)
-		_ = sys.Unlinkat(unix.AT_FDCWD, path.Join(Dir, m.Name), unix.AT_REMOVEDIR)
-	}
+// abandon gives up a name that was not taken. A directory that take made for
+// it goes, too; one with anything in it is somebody's, or a later start's to
+// undo. Who opened the empty one, to make a lock in it, finds that it is gone
+// and begins anew.
+func (m *Machine) abandon(base int) {
 	m.close()
+	_ = sys.Unlinkat(base, m.Name, unix.AT_REMOVEDIR)
+}
+
+// Close gives the name back, and removes the directory if nothing is left to
+// undo. An error is only about that: the next start or clean-up does it.
+func (m *Machine) Close() error {
+	defer m.close()
+	if len(m.entries) > 0 {
+		return nil
+	}
+	// The lock goes last but one: who waits for it sees that its file has
+	// no name any more, and begins anew.
+	if err := sys.Unlinkat(m.dir, "lock", 0); err != nil {
+		return fmt.Errorf("remove the lock of %s/%s: %w", Dir, m.Name, err)
+	}
+	err := sys.Unlinkat(unix.AT_FDCWD, path.Join(Dir, m.Name), unix.AT_REMOVEDIR)
+	if err != nil && err != unix.ENOENT && err != unix.ENOTEMPTY { // somebody waited for it, and has it
+		return fmt.Errorf("remove %s/%s: %w", Dir, m.Name, err)
+	}
+	return nil
 }
 
 func (m *Machine) close() {
@@ -289,7 +305,12 @@ func Cleanup(name string) (cleaned []string, err error) {
 	cleaned, err = cleanup(name != "", func(found string) bool { return name == "" || found == name })
 	if name == "" && err == nil {
 		// Only an empty one goes.
-		_ = sys.Unlinkat(unix.AT_FDCWD, Dir, unix.AT_REMOVEDIR)
+		err = sys.Unlinkat(unix.AT_FDCWD, Dir, unix.AT_REMOVEDIR)
+		if err == unix.ENOENT || err == unix.ENOTEMPTY || err == unix.EBUSY {
+			err = nil
+		} else if err != nil {
+			err = fmt.Errorf("remove %s: %w", Dir, err)
+		}
 	}
 	return cleaned, err
 }
@@ -334,7 +355,10 @@ func cleanup(told bool, is func(found string) bool) (cleaned []string, err error
 			errs = append(errs, fmt.Errorf("%s: %w", found, err))
 			continue
 		}
-		m.Close()
+		if err := m.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", found, err))
+			continue
+		}
 		cleaned = append(cleaned, found)
 	}
 	return cleaned, errors.Join(errs...)

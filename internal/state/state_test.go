@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"launch/internal/tree"
 )
 
@@ -70,6 +72,44 @@ func TestBusy(t *testing.T) {
 	}
 	if st, err := os.Stat(Dir); err != nil || st.Mode().Perm() != 0o700 {
 		t.Errorf("%s is not root's alone: %v %v", Dir, st, err)
+	}
+}
+
+// TestAbandon: an Open that fails midway leaves no directory. It fails because
+// there are no descriptors left, at each of them.
+func TestAbandon(t *testing.T) {
+	here(t)
+	open(t, "other").Close() // makes what all share
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	failed := 0
+	for most := uint64(3); ; most++ {
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: most, Max: was.Max}); err != nil {
+			t.Fatal(err)
+		}
+		m, err := Open("web")
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+			t.Fatal(err)
+		}
+		if err == nil {
+			m.Close()
+			break
+		}
+		if !errors.Is(err, unix.EMFILE) {
+			t.Fatal(err)
+		}
+		names, _ := os.ReadDir(Dir)
+		if len(names) > 0 && !exists(filepath.Join(Dir, "web/lock")) {
+			t.Errorf("%v, and an empty directory stays", err)
+		}
+		if strings.Contains(err.Error(), "lock") {
+			failed++
+		}
+	}
+	if failed == 0 {
+		t.Error("Open never failed between making and locking")
 	}
 }
 

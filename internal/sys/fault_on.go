@@ -18,13 +18,17 @@ import (
 // Faults tells whether this is the build that counts calls and makes them
 // fail.
 //
-// The build reads $LAUNCH_FAULT, `LANE/N=WHAT`: the N-th call of the lane (1
-// is the first) fails with WHAT (EPERM, ENOMEM, …) instead of being made, or,
-// with WHAT being `kill`, is made, and then the program is killed by SIGKILL.
+// The build reads $LAUNCH_FAULT, `LANE/WHICH=WHAT`: a call of the lane fails
+// with WHAT (EPERM, ENOMEM, …) instead of being made, and, with WHAT ending in
+// `+`, so does every later one of the same name and site; or, with WHAT being
+// `kill`, it is made, and then the program is killed by SIGKILL. WHICH is N, the
+// number of the call (1 is the first), or `NAME SITE#N`, the N-th one of that
+// name and site: so a call can be told where numbers before it are chance.
 // $LAUNCH_FAULT_LOG names a file that gets one line `LANE/N NR NAME SITE` per
 // call: NR is the call's number, SITE the functions that asked for it, the
 // innermost first. Calls of a child's table say `child` as NAME and the op's
-// text instead of SITE.
+// text instead of SITE. $LAUNCH_FAULT_HIT names a file that gets NAME SITE
+// when the call comes.
 // Lanes run one after another in this build, so that numbers repeat.
 const Faults = true
 
@@ -34,10 +38,15 @@ type fault struct {
 	count map[string]int
 	log   *os.File
 
-	atLane string
-	at     int
-	errno  unix.Errno
-	kill   bool
+	atLane  string
+	at      int
+	atCall  string // "NAME SITE"; "" if calls are counted whatever they are
+	came    int    // how often that call came
+	errno   unix.Errno
+	kill    bool
+	forever bool
+	hitCall string // what fails forever, once it has
+	hits    *os.File
 }
 
 var faults = newFault()
@@ -47,17 +56,26 @@ func newFault() *fault {
 	if path := os.Getenv("LAUNCH_FAULT_LOG"); path != "" {
 		f.log, _ = os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o600)
 	}
-	where, what, ok := strings.Cut(os.Getenv("LAUNCH_FAULT"), "=")
-	if !ok {
+	if path := os.Getenv("LAUNCH_FAULT_HIT"); path != "" {
+		f.hits, _ = os.OpenFile(path, os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	}
+	text := os.Getenv("LAUNCH_FAULT")
+	i := strings.LastIndex(text, "=") // an op's text may have others
+	if i < 0 {
 		return f
 	}
+	where, what := text[:i], text[i+1:]
 	lane, n, _ := strings.Cut(where, "/")
 	f.atLane = lane
+	if i := strings.LastIndex(n, "#"); i >= 0 {
+		f.atCall, n = n[:i], n[i+1:]
+	}
 	f.at, _ = strconv.Atoi(n)
 	if what == "kill" {
 		f.kill = true
 		return f
 	}
+	what, f.forever = strings.CutSuffix(what, "+")
 	for e := syscall.Errno(1); e < 134; e++ {
 		if unix.ErrnoName(e) == what {
 			f.errno = e
@@ -73,13 +91,39 @@ func newFault() *fault {
 func (f *fault) note(nr uintptr, name, site string) (hit bool) {
 	f.count[f.lane]++
 	n := f.count[f.lane]
+	same := f.hitCall != "" || f.atCall != "" && f.lane == f.atLane
+	if site == "" && (f.log != nil || f.forever && n == f.at || same) {
+		site = caller()
+	}
 	if f.log != nil {
+		fmt.Fprintf(f.log, "%s/%d %d %s %s\n", f.lane, n, nr, name, site)
+	}
+	if f.hitCall != "" {
+		return f.hitCall == name+" "+site
+	}
+	if f.lane != f.atLane {
+		return false
+	}
+	if f.atCall != "" {
+		if f.atCall != name+" "+site {
+			return false
+		}
+		f.came++
+		n = f.came
+	}
+	if n != f.at {
+		return false
+	}
+	if f.forever {
+		f.hitCall = name + " " + site
+	}
+	if f.hits != nil {
 		if site == "" {
 			site = caller()
 		}
-		fmt.Fprintf(f.log, "%s/%d %d %s %s\n", f.lane, n, nr, name, site)
+		f.hits.WriteString(name + " " + site)
 	}
-	return f.lane == f.atLane && n == f.at
+	return true
 }
 
 // caller names the two innermost functions that are not of this package.

@@ -530,7 +530,7 @@ func (t *Tree) Terminals(s plan.Step) (int, error) {
 // names can't lead anywhere else.
 func (t *Tree) fill(dir int, entries []plan.Entry) error {
 	for _, e := range entries {
-		err := t.entry(dir, e)
+		err := t.entry(dir, e, true)
 		if err != nil && e.Optional && (err == unix.EPERM || err == unix.EEXIST) {
 			continue
 		}
@@ -541,7 +541,7 @@ func (t *Tree) fill(dir int, entries []plan.Entry) error {
 	return nil
 }
 
-func (t *Tree) entry(dir int, e plan.Entry) error {
+func (t *Tree) entry(dir int, e plan.Entry, chown bool) error {
 	var err error
 	switch e.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
@@ -556,10 +556,19 @@ func (t *Tree) entry(dir int, e plan.Entry) error {
 	if err == nil && e.Data != "" && e.Mode&unix.S_IFMT == unix.S_IFREG {
 		err = sys.WriteFile(dir, e.Path, e.Data)
 	}
-	if err == nil && t.UID != 0 {
+	if err == nil && chown && t.UID != 0 {
 		err = sys.Fchownat(dir, e.Path, t.UID, t.GID)
 	}
 	return err
+}
+
+// owned makes something in the machine's tree, which outlives the launcher, so
+// that it belongs to the machine's root user from its first moment.
+func (t *Tree) owned(make func() error) error {
+	if t.UID == 0 {
+		return make()
+	}
+	return sys.MakeAs(t.l, t.UID, t.GID, make)
 }
 
 // bind clones the source and attaches the clone.
@@ -914,7 +923,7 @@ func (t *Tree) base(s plan.Step) error {
 	if _, err := sys.Statx(t.root, name, unix.STATX_TYPE); err != unix.ENOENT {
 		return err
 	}
-	err := t.entry(t.root, e)
+	err := t.owned(func() error { return t.entry(t.root, e, false) })
 	if err == unix.EROFS || err == unix.EEXIST {
 		return nil
 	}

@@ -38,14 +38,47 @@ func (t *Tree) copy(s plan.Step) error {
 	if err != nil {
 		return err
 	}
-	return t.put(s, func(dir int, name string) error {
-		n, err := sys.Openat(dir, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o644)
-		if err != nil {
+	return t.put(s, func(dir int, name string, clear func() error) error {
+		// Without a name until it is whole: whoever is killed here leaves nothing.
+		n, err := t.create(dir, ".", unix.O_TMPFILE)
+		switch err {
+		case unix.EOPNOTSUPP, unix.EISDIR, unix.EINVAL:
+		default:
+			return err
+		case nil:
+			defer sys.Close(n)
+			if err = sys.WriteString(n, string(data)); err != nil {
+				return err
+			}
+			if err = clear(); err != nil {
+				return err
+			}
+			if err = sys.LinkFile(n, dir, name); err != unix.ENOENT && err != unix.EPERM {
+				return err
+			}
+		}
+		// A file system that has no such files (NFS), or a launcher that may not
+		// name them. What is killed here is made anew by the next start.
+		if err = clear(); err != nil {
+			return err
+		}
+		if n, err = t.create(dir, name, unix.O_CREAT|unix.O_EXCL); err != nil {
 			return err
 		}
 		defer sys.Close(n)
-		return sys.WriteString(n, string(data))
+		if err = sys.WriteString(n, string(data)); err != nil {
+			_ = clear()
+		}
+		return err
 	})
+}
+
+func (t *Tree) create(dir int, name string, how int) (n int, err error) {
+	err = t.owned(func() (err error) {
+		n, err = sys.Openat(dir, name, unix.O_WRONLY|unix.O_NOFOLLOW|how, 0o644)
+		return err
+	})
+	return n, err
 }
 
 // zone makes the tree's /etc/localtime a link to a time zone that the tree
@@ -56,13 +89,18 @@ func (t *Tree) zone(s plan.Step) error {
 		return fmt.Errorf("find the time zone in the tree: %w", err)
 	}
 	sys.Close(n)
-	return t.put(s, func(dir int, name string) error { return sys.Symlinkat(s.Source.Path, dir, name) })
+	return t.put(s, func(dir int, name string, clear func() error) error {
+		if err := clear(); err != nil {
+			return err
+		}
+		return t.owned(func() error { return sys.Symlinkat(s.Source.Path, dir, name) })
+	})
 }
 
-// put makes something under a name that nobody knows, and moves it over the
-// target. The target's directory is looked up in the machine; below it, names
-// are taken as they are.
-func (t *Tree) put(s plan.Step, make func(dir int, name string) error) error {
+// put looks up the target's directory in the machine, for make to put something
+// there; the target's own name is taken as it is. clear takes away what has
+// that name, which is never written through.
+func (t *Tree) put(s plan.Step, make func(dir int, name string, clear func() error) error) error {
 	dir, err := sys.Openat2(t.root, path.Dir(s.Target), unix.O_PATH|unix.O_DIRECTORY, 0, inRoot)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path.Dir(s.Target), err)
@@ -74,23 +112,12 @@ func (t *Tree) put(s plan.Step, make func(dir int, name string) error) error {
 			return nil
 		}
 	}
-	var random [8]byte
-	if err := sys.Random(random[:]); err != nil {
-		return err
-	}
-	temp := fmt.Sprintf(".#%s%x", name, random)
-	err = make(dir, temp)
-	if err == nil && t.UID != 0 {
-		err = sys.Fchownat(dir, temp, t.UID, t.GID)
-	}
-	if err == nil {
-		err = sys.Renameat2(dir, temp, dir, name, 0)
-	}
-	if err != nil {
-		// It may not have been made.
-		_ = sys.Unlinkat(dir, temp, 0)
-	}
-	return err
+	return make(dir, name, func() error {
+		if err := sys.Unlinkat(dir, name, 0); err != nil && err != unix.ENOENT {
+			return err
+		}
+		return nil
+	})
 }
 
 // remove takes a name of the tree away. It may be gone already.

@@ -113,14 +113,12 @@ func (t *Tree) make(target string, kind, mode uint32) error {
 			done = ""
 			continue
 		}
-		if e.Mode&unix.S_IFMT == unix.S_IFDIR {
-			err = sys.Mkdirat(parent, name, e.Mode&0o7777)
-		} else {
-			err = sys.Mknodat(parent, name, e.Mode, 0)
-		}
-		if err == nil && t.UID != 0 {
-			err = sys.Fchownat(parent, name, t.UID, t.GID)
-		}
+		err = t.owned(func() error {
+			if e.Mode&unix.S_IFMT == unix.S_IFDIR {
+				return sys.Mkdirat(parent, name, e.Mode&0o7777)
+			}
+			return sys.Mknodat(parent, name, e.Mode, 0)
+		})
 		sys.Close(parent)
 		if err != nil {
 			return fmt.Errorf("make %s: %w", here, err)

@@ -152,8 +152,10 @@ func CleanAt(dir string) (int, error) {
 		if err != nil {
 			continue
 		}
-		if err := sys.LockFile(fd); err == nil && linked(fd) && sys.Unlinkat(dirfd, name, 0) == nil {
-			n++
+		if err := sys.LockFile(fd); err == nil {
+			if ok, err := linked(fd); err == nil && ok && sys.Unlinkat(dirfd, name, 0) == nil {
+				n++
+			}
 		}
 		sys.Close(fd)
 	}
@@ -209,9 +211,9 @@ func openDir(dir string) (int, error) {
 func busy(err error) bool { return err == unix.EAGAIN || err == unix.EACCES }
 
 // linked tells whether an open file still has a name.
-func linked(fd int) bool {
+func linked(fd int) (bool, error) {
 	st, err := sys.Statx(fd, "", unix.STATX_NLINK)
-	return err == nil && st.Nlink > 0
+	return err == nil && st.Nlink > 0, err
 }
 
 // lock makes the file if need be and locks it.
@@ -225,10 +227,17 @@ func lock(dirfd int, file string) (int, error) {
 			sys.Close(fd)
 			return -1, err
 		}
-		if linked(fd) {
+		ok, err := linked(fd)
+		if ok {
 			return fd, nil
 		}
-		sys.Close(fd) // its owner removed it between our open and our lock
+		sys.Close(fd)
+		if err != nil {
+			// Not knowing is no reason to try again, perhaps for ever. The file
+			// may be another's by now: it stays until a clean-up.
+			return -1, err
+		}
+		// Its owner removed it between our open and our lock.
 	}
 }
 

@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -20,42 +21,6 @@ func ptr(p *byte) uintptr { return uintptr(unsafe.Pointer(p)) }
 
 // longest is how long a run may take before it counts as one that hangs.
 const longest = 10 * time.Second
-
-// A machine is what is started again and again. It is made of nothing but the
-// directories below desk/m: a fresh tree each time.
-type machine struct {
-	name string
-	args []string
-	// dirs are made beside the tree.
-	dirs []string
-	// grows are names (of things) that a start may leave, beside base
-	// directories: mount points in the tree, what an overlay puts into its
-	// upper directory.
-	grows []string
-	// drifts: the calls after the payload's exec are not the same each time.
-	drifts bool
-}
-
-const (
-	place = desk + "/m"
-	root  = place + "/tree"
-)
-
-// fresh makes the machine's directories anew.
-func (w *world) fresh(m machine) error {
-	// The directory for the locks of ranges is made each time, too.
-	for _, dir := range []string{place, "/run/systemd"} {
-		if err := os.RemoveAll(dir); err != nil {
-			return err
-		}
-	}
-	for _, d := range append([]string{"tree/usr/bin", "tree/usr/lib"}, m.dirs...) {
-		if err := os.MkdirAll(filepath.Join(place, d), 0o755); err != nil {
-			return err
-		}
-	}
-	return os.Link(w.probe, root+"/usr/bin/true")
-}
 
 // result is what came of one run.
 type result struct {
@@ -111,7 +76,16 @@ func (w *world) run(env []string, program string, args ...string) (result, error
 
 // start runs the machine under the fault build.
 func (w *world) start(m machine, env ...string) (result, error) {
-	return w.run(env, w.fault, append(m.args, "/bin/true")...)
+	return w.startWith(w.fault, m, env...)
+}
+
+// startWith runs the machine under a launcher.
+func (w *world) startWith(program string, m machine, env ...string) (result, error) {
+	args := slices.Clone(m.args)
+	if m.program != "" {
+		args = append(args, m.program)
+	}
+	return w.run(append(slices.Clone(m.env), env...), program, args...)
 }
 
 // quiet waits until nothing that a launcher started is alive, and names what
@@ -175,15 +149,12 @@ func (w *world) things(m machine) (list []string, err error) {
 		list = append(list, "mount "+line)
 	}
 	// The work of other tests is in this table, too; theirs have other names.
-	for _, h := range []string{"/sys/fs/cgroup", w.cgroup} {
-		if h == "" {
-			continue
-		}
+	if h := w.cgroups; h != "" {
 		filepath.WalkDir(h, func(p string, d fs.DirEntry, err error) error {
 			if err == nil && p != h && strings.HasPrefix(d.Name(), "faults-") && !strings.HasPrefix(w.cgroup, p) {
 				return fs.SkipDir // another run of these tests
 			}
-			if err == nil && d.IsDir() && (strings.HasPrefix(p, w.cgroup) && w.cgroup != "" || strings.Contains(d.Name(), m.name)) {
+			if err == nil && d.IsDir() && (strings.HasPrefix(p, w.cgroup) && w.cgroup != "" || strings.HasPrefix(d.Name(), "launch-"+m.name)) {
 				list = append(list, "cgroup "+p)
 			}
 			return nil
@@ -199,6 +170,9 @@ func (w *world) things(m machine) (list []string, err error) {
 				return err
 			}
 			line := fmt.Sprintf("file %s %o %d:%d", p, st.Mode, st.Uid, st.Gid)
+			if m.shifts && strings.HasPrefix(p, root) {
+				line = fmt.Sprintf("file %s %o", p, st.Mode) // who owns it is looked at elsewhere
+			}
 			if !d.IsDir() {
 				line += fmt.Sprintf(" inode %d size %d", st.Ino, st.Size)
 			}
@@ -213,6 +187,9 @@ func (w *world) things(m machine) (list []string, err error) {
 	return slices.Compact(list), nil
 }
 
+// octal undoes what the kernel does to names in mountinfo.
+var octal = strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+
 // baseDirs may appear in any tree.
 var baseDirs = strings.Fields("bin lib lib64 sbin usr root var etc proc sys dev run tmp")
 
@@ -225,15 +202,23 @@ func changed(m machine, before, after []string) (diff []string) {
 	// systemd's directory is made where there is none, and stays.
 	may = append(may, "/run/systemd", "/run/systemd/nspawn-uid", "/run/systemd/nspawn", "/run/systemd/nspawn/locks")
 	for _, line := range before {
-		if !slices.Contains(after, line) {
-			diff = append(diff, "gone: "+line)
+		if slices.Contains(after, line) {
+			continue
 		}
+		if f := strings.Fields(line); f[0] == "mount" {
+			// A mount of the host's goes when somebody out there removes the
+			// directory that it is on. No launcher does that.
+			if _, err := os.Lstat(octal.Replace(f[5])); errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+		}
+		diff = append(diff, "gone: "+line)
 	}
 	for _, line := range after {
 		if slices.Contains(before, line) {
 			continue
 		}
-		if f := strings.Fields(line); f[0] == "file" && slices.Contains(may, f[1]) {
+		if f := strings.Fields(line); f[0] == "file" && (slices.Contains(may, f[1]) || m.makes && strings.HasPrefix(f[1], root)) {
 			continue
 		}
 		diff = append(diff, "new: "+line)

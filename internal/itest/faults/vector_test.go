@@ -14,7 +14,8 @@ type vector map[string]string
 
 var (
 	uuid  = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
-	token = regexp.MustCompile(`[0-9a-f]{16}\b`) // in names of temporary directories
+	token = regexp.MustCompile(`[0-9a-f]{16}\b`)        // in names of temporary directories
+	named = regexp.MustCompile(`\btree-[0-9a-f]{16}\b`) // a machine on a copy
 	peers = regexp.MustCompile(`(shared|master|propagate_from):[0-9]+`)
 )
 
@@ -33,7 +34,7 @@ func (w *world) read(out string) (vector, error) {
 			if s == w.outer["boot_id"] {
 				s = "the host's"
 			}
-			v[group+"."+k] = uuid.ReplaceAllString(s, "UUID")
+			v[group+"."+k] = named.ReplaceAllString(uuid.ReplaceAllString(s, "UUID"), "tree-TOKEN")
 		}
 	}
 	for k, s := range raw["ns"] {

@@ -93,12 +93,20 @@ var rows = func() (list []*row) {
 // tolerated finds the row of a call; line 0 if there is none.
 func tolerated(c call) (line int, r *row) {
 	for i, r := range rows {
-		if r != nil && r.call == c.name && (r.site == "*" || r.site == strings.ReplaceAll(c.site, " ", "_")) {
+		if r != nil && r.call == c.name && r.at(strings.ReplaceAll(c.site, " ", "_")) {
 			r.used = true
 			return i + 1, r
 		}
 	}
 	return 0, nil
+}
+
+// at tells whether the row speaks of the site.
+func (r *row) at(site string) bool {
+	if head, ok := strings.CutSuffix(r.site, "*"); ok {
+		return strings.HasPrefix(site, head)
+	}
+	return r.site == site
 }
 
 // covers tells whether the row allows all these differences.

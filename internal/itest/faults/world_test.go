@@ -145,14 +145,19 @@ func killAll(dir string) {
 
 // world is where launchers are tried.
 type world struct {
-	cgroup string // where launchers are started, "" without cgroup2
-	cgfd   *os.File
-	fault  string            // the launcher of the fault build
-	launch string            // the launcher as it is installed
-	probe  string            // the payload: prints what it sees
-	outer  map[string]string // the host's namespaces and boot id
-	out    *os.File          // standard output and error of what runs
-	err    *os.File
+	cgroup  string // where launchers are started, "" without cgroup2
+	cgroups string // the root of the hierarchy
+	cgfd    *os.File
+	fault   string            // the launcher of the fault build
+	launch  string            // the launcher as it is installed
+	probe   string            // the payload: prints what it sees
+	init    string            // what boots: see testdata/init.c
+	left    map[string]bool   // what was left by now, see was
+	tried   map[any]bool      // faults of all machines, see unlike
+	owned   []string          // the tree of the machine that gives it away, see owners
+	outer   map[string]string // the host's namespaces and boot id
+	out     *os.File          // standard output and error of what runs
+	err     *os.File
 }
 
 // whole reports whether all is to be tried, however long it takes.
@@ -180,7 +185,7 @@ func makeWorld(t *testing.T) *world {
 			t.Fatalf("%s: %v", what, err)
 		}
 	}
-	w := &world{outer: map[string]string{}}
+	w := &world{outer: map[string]string{}, left: map[string]bool{}, tried: map[any]bool{}}
 	w.probe = tree.Probe(t)
 	// Built before the mounts below: the checkout may lie under one of them.
 	build, err := os.MkdirTemp("", "launch-faults-")
@@ -202,6 +207,12 @@ func makeWorld(t *testing.T) *world {
 		b.text, err = os.ReadFile(fresh)
 		must("read the launcher", err)
 	}
+	c := exec.Command("gcc", "-static", "-O1", "-Wall", "-Wextra", "-Werror", "-o", filepath.Join(build, "init"), "testdata/init.c")
+	if out, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("gcc: %v\n%s", err, out)
+	}
+	boots, err := os.ReadFile(filepath.Join(build, "init"))
+	must("read the init", err)
 	os.RemoveAll(build)
 	text, err := os.ReadFile(w.probe)
 	must("read the probe", err)
@@ -217,10 +228,17 @@ func makeWorld(t *testing.T) *world {
 	}
 	w.probe = filepath.Join(desk, "probe")
 	must("install the probe", os.WriteFile(w.probe, text, 0o755))
+	w.init = filepath.Join(desk, "init")
+	must("install the init", os.WriteFile(w.init, boots, 0o755))
+	must("be a service manager", manager(desk+"/notify"))
 
 	if dir := os.Getenv(inner); dir != "none" {
 		w.cgroup = filepath.Join(dir, "run")
 		must("make a cgroup", os.Mkdir(w.cgroup, 0o755))
+		var st unix.Statfs_t
+		for w.cgroups = dir; unix.Statfs(filepath.Dir(w.cgroups), &st) == nil && st.Type == unix.CGROUP2_SUPER_MAGIC; {
+			w.cgroups = filepath.Dir(w.cgroups)
+		}
 		w.cgfd, err = os.Open(w.cgroup)
 		must("open the cgroup", err)
 	}
@@ -241,4 +259,23 @@ func makeWorld(t *testing.T) *world {
 	w.err, err = os.OpenFile(desk+"/stderr", os.O_RDWR|os.O_CREATE|os.O_APPEND, 0o600)
 	must("make a file", err)
 	return w
+}
+
+// manager takes what launchers tell a service manager, and forgets it.
+func manager(path string) error {
+	n, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	if err := unix.Bind(n, &unix.SockaddrUnix{Name: path}); err != nil {
+		return err
+	}
+	go func() {
+		for b := make([]byte, 4096); ; {
+			if _, _, err := unix.Recvfrom(n, b, 0); err != nil && err != unix.EINTR {
+				return
+			}
+		}
+	}()
+	return nil
 }

@@ -1,0 +1,223 @@
+package faults
+
+import (
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// A machine is what is started again and again. It is made of nothing but the
+// directories below desk/m: a fresh tree each time.
+type machine struct {
+	name string
+	args []string
+	// program is the payload; "" lets the launcher find an init.
+	program string
+	env     []string
+	// dirs are made beside the tree.
+	dirs []string
+	// grows are names (of things) that a start may leave, beside base
+	// directories: mount points in the tree, what an overlay puts into its
+	// upper directory.
+	grows []string
+	// drifts: the calls after the payload's exec are not the same each time.
+	drifts bool
+	// shifts: a start may give the tree to other users.
+	shifts bool
+	// makes: the tree is made by the start, and may stay.
+	makes bool
+}
+
+const (
+	place = desk + "/m"
+	root  = place + "/tree"
+)
+
+// of gives a machine of that name with the options beside those that all have.
+func of(name string, more ...string) machine {
+	return machine{
+		name:    name,
+		program: "/bin/true",
+		args: append([]string{"--directory=" + root, "--machine=" + name, "--quiet", "--resolv-conf=off", "--timezone=off",
+			"--pipe"}, more...),
+	}
+}
+
+// plain is the machine that everything is tried with.
+var plain = of("faulty")
+
+// others have what plain has not.
+var others = func() []machine {
+	boot := of("booted", "--boot", "--notify-ready=yes")
+	boot.program, boot.drifts = "", true
+	boot.env = []string{"NOTIFY_SOCKET=" + desk + "/notify"}
+
+	service := of("service", "--boot", "--keep-unit", "-U", "--private-network")
+	service.program, service.drifts = "", true
+
+	chown := of("chown", "--private-users=pick", "--private-users-ownership=chown")
+	chown.shifts = true
+
+	mounts := of("mounts", "--private-network", "--bind=:/var/scratch", "--overlay="+place+"/lower:"+place+"/upper:/data")
+	mounts.dirs = []string{"lower", "upper"}
+	mounts.grows = []string{root + "/var/scratch", root + "/data"}
+
+	// The upper layer is in memory, and goes with the machine.
+	overlay := of("overlay", "--private-users=pick", "--overlay="+place+"/lower::/data")
+	overlay.dirs = []string{"lower"}
+	overlay.grows = []string{root + "/data"}
+
+	// Without a name, so that it gets one like no other.
+	ephemeral := of("tree", "--ephemeral")
+	ephemeral.args = slices.DeleteFunc(ephemeral.args, func(a string) bool { return a == "--machine=tree" })
+
+	template := of("template", "--template="+place+"/from")
+	template.dirs = []string{"from"}
+	template.makes = true
+
+	again := of("again", "--private-users=pick")
+	again.program, again.grows = "/bin/again", []string{root + "/rebooted"}
+
+	// What the host has is put into the tree. Its /etc is part of a name only here.
+	files := of("files", "--private-users=pick", "--resolv-conf=copy-host", "--timezone=copy")
+	files.grows = []string{root + "/etc/resolv.conf", root + "/etc/localtime"}
+
+	terminal := of("terminal", "--console=read-only")
+	terminal.args = slices.DeleteFunc(terminal.args, func(a string) bool { return a == "--pipe" })
+	terminal.drifts = true
+
+	return []machine{
+		boot, service,
+		of("picked", "--private-users=pick"),
+		chown,
+		of("volatile", "--volatile=overlay"),
+		mounts, overlay, ephemeral, template, again,
+		of("second", "--as-pid2"), files,
+		of("limits", "--rlimit=NOFILE=100", "--oom-score-adjust=300", "--cpu-affinity=0", "--ambient-capability=CAP_CHOWN",
+			"--restrict-address-families=AF_UNIX"),
+		terminal,
+	}
+}()
+
+// every are all machines.
+func every() []machine { return append([]machine{plain}, others...) }
+
+// fresh makes the machine's directories anew.
+func (w *world) fresh(m machine) error {
+	// The directory for the locks of ranges is made each time, too.
+	for _, dir := range []string{place, "/run/systemd"} {
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	os.Remove("/run/launch") // the last start's, if nothing is in it
+	for _, d := range append([]string{"."}, m.dirs...) {
+		if err := os.MkdirAll(filepath.Join(place, d), 0o755); err != nil {
+			return err
+		}
+	}
+	if m.makes {
+		return w.tree(m, place+"/from")
+	}
+	return w.tree(m, root)
+}
+
+// tree makes a tree in which the probe and the init are all there is.
+func (w *world) tree(m machine, root string) error {
+	for _, d := range []string{"usr/bin", "usr/lib", "usr/sbin", "etc"} {
+		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
+			return err
+		}
+	}
+	place := os.Link
+	if m.shifts {
+		// Names outside of the tree would keep a file from being given away.
+		place = copyFile
+	}
+	for _, f := range [...]struct{ name, from string }{{"usr/bin/true", w.probe}, {"usr/bin/again", w.init}, {"usr/sbin/init", w.init}} {
+		if err := place(f.from, filepath.Join(root, f.name)); err != nil {
+			return err
+		}
+	}
+	if err := os.WriteFile(root+"/usr/lib/os-release", []byte("ID=tiny\n"), 0o644); err != nil {
+		return err
+	}
+	if m.shifts {
+		return variety(root+"/srv", 2)
+	}
+	return nil
+}
+
+func copyFile(from, to string) error {
+	b, err := os.ReadFile(from)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(to, b, 0o755)
+}
+
+// variety makes n directories in each other, each with all that has an owner.
+func variety(dir string, n int) error {
+	if n == 0 {
+		return nil
+	}
+	at := func(name string) string { return filepath.Join(dir, name) }
+	// CAP_NET_RAW, permitted and effective, of any user namespace's root.
+	capability := []byte{1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	// user::rw- user:1000:rw- group::r-- mask::rw- other::---
+	acl := "\x02\x00\x00\x00" + "\x01\x00\x06\x00\xff\xff\xff\xff" + "\x02\x00\x06\x00\xe8\x03\x00\x00" +
+		"\x04\x00\x04\x00\xff\xff\xff\xff" + "\x10\x00\x06\x00\xff\xff\xff\xff" + "\x20\x00\x00\x00\xff\xff\xff\xff"
+	for _, err := range []error{
+		os.MkdirAll(dir, 0o755),
+		os.WriteFile(at("setuid"), []byte("x"), 0o600),
+		os.Chown(at("setuid"), 10, 20),
+		os.Chmod(at("setuid"), 0o755|fs.ModeSetuid|fs.ModeSetgid),
+		os.WriteFile(at("capable"), []byte("x"), 0o755),
+		unix.Lsetxattr(at("capable"), "security.capability", capability, 0),
+		os.WriteFile(at("shared"), []byte("x"), 0o640),
+		unix.Lsetxattr(at("shared"), "system.posix_acl_access", []byte(acl), 0),
+		os.Link(at("shared"), at("second-name")),
+		os.Symlink("/nowhere", at("link")),
+		os.Lchown(at("link"), 1000, 1000),
+		unix.Mkfifo(at("fifo"), 0o600),
+		unix.Mknod(at("null"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3))),
+		os.Mkdir(at("sticky"), 0o700),
+		os.Chmod(at("sticky"), 0o777|fs.ModeSticky),
+		os.Chown(at("sticky"), 65534, 65534),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	return variety(at("deeper"), n-1)
+}
+
+// owners tells of every file of a tree whose it is, and all that goes with it:
+// one line each.
+func owners(root string) (list []string, err error) {
+	err = filepath.WalkDir(root, func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		var st syscall.Stat_t
+		if err := syscall.Lstat(p, &st); err != nil {
+			return err
+		}
+		line := fmt.Sprintf("%s %o %d:%d device %d names %d", strings.TrimPrefix(p, root), st.Mode, st.Uid, st.Gid, st.Rdev, st.Nlink)
+		for _, x := range []string{"security.capability", "system.posix_acl_access", "system.posix_acl_default"} {
+			b := make([]byte, 1000)
+			if n, err := unix.Lgetxattr(p, x, b); err == nil {
+				line += fmt.Sprintf(" %s %x", x, b[:n])
+			}
+		}
+		list = append(list, line)
+		return nil
+	})
+	return list, err
+}
