@@ -94,7 +94,7 @@ faults: go ## let each system call fail once, and kill the launcher after each
 
 hostile: go ## trees and files that mean harm
 	@mkdir -p $(OUT)
-	@LAUNCH_TEST=hostile $(TEST) -- $(GOTEST) -timeout=30m -run 'Hostile' ./...
+	@LAUNCH_TEST=hostile $(TEST) -- $(GOTEST) -timeout=90m -run 'Hostile' ./...
 
 peers: go ## all that is held to systemd-nspawn, by running both
 	@.ci/deps || true

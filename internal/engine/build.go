@@ -44,7 +44,7 @@ type builder struct {
 	filters [][]unix.SockFilter
 	idmaps  int // the user namespace for id-mapped mounts, -1 before it is needed
 	user    user
-	stub    *stubFile // where the payload is process 2
+	stub    *stubFile // what executes the payload; nil in a container
 
 	// What only containers have, see container.go.
 	create0 *CreateOptions
@@ -218,10 +218,8 @@ func (b *builder) birth() (err error) {
 	if b.statR, b.statW, err = sys.Pipe(); err != nil {
 		return fmt.Errorf("make the status pipe: %w", err)
 	}
-	if len(b.plan.Second) > 0 {
-		if b.stub, err = newStub(); err != nil {
-			return fmt.Errorf("make a file for process 1: %w", err)
-		}
+	if b.stub, err = newStub(); err != nil {
+		return fmt.Errorf("make a file for the stub: %w", err)
 	}
 	b.prog = child.New(programMax)
 	var flags uint64
@@ -309,6 +307,7 @@ func (b *builder) rebirth() error {
 	for _, n := range []int{b.proc.Pidfd, b.goW, b.statR} {
 		sys.Close(n)
 	}
+	b.stub.close()
 	b.proc = nil
 	if err := sys.WriteFile(b.cgroup, "cgroup.kill", "1"); err != nil {
 		return fmt.Errorf("write cgroup.kill of the machine's cgroup: %w", err)
@@ -522,10 +521,8 @@ func (b *builder) release() error {
 		}
 		after = after || op.Call == plan.Go
 	}
-	if b.stub != nil {
-		if err := b.stub.write(b.image()); err != nil {
-			return fmt.Errorf("write the file of process 1: %w", err)
-		}
+	if err := b.stub.write(b.image()); err != nil {
+		return fmt.Errorf("write the stub: %w", err)
 	}
 	if err := b.oom.set(b); err != nil {
 		return err
@@ -536,7 +533,7 @@ func (b *builder) release() error {
 	}
 	b.pty.CloseSlave()
 	// The pipe closes when the payload is executed, or when the process ends
-	// before. What is said on it is the stub's, about process 2.
+	// before. What is said on it is the stub's.
 	report := make([]byte, stub.ReportSize)
 	n, err := sys.Read(b.statR, report)
 	if err != nil {
@@ -545,7 +542,7 @@ func (b *builder) release() error {
 	sys.Close(b.statR)
 	sys.Close(b.goW)
 	if n == len(report) {
-		return b.secondFailure(report)
+		return b.stubFailure(report)
 	}
 	if f := b.proc.Failure(); f != nil {
 		return b.failure()

@@ -14,7 +14,7 @@ import (
 )
 
 // statusFd is where the status pipe is once all other descriptors are closed,
-// stubFd where the stub's file is, if there is one.
+// stubFd where the stub's file is.
 const (
 	statusFd = stub.Status
 	stubFd   = statusFd + 1
@@ -78,20 +78,13 @@ func (b *builder) lower(op plan.Op) error {
 			}
 		}
 		// Out of the way of the fixed number below: dup3 onto itself fails.
-		if b.stub == nil {
-			add(unix.SYS_DUP3, uintptr(b.statW), statusFd, unix.O_CLOEXEC)
-		} else {
-			// The stub tells on it whether process 2 could run the payload.
-			add(unix.SYS_DUP3, uintptr(b.statW), statusFd, 0)
-			add(unix.SYS_DUP3, uintptr(b.stub.run), stubFd, unix.O_CLOEXEC)
-		}
+		// The stub tells on it whether the payload could be executed.
+		add(unix.SYS_DUP3, uintptr(b.statW), statusFd, 0)
+		add(unix.SYS_DUP3, uintptr(b.stub.run), stubFd, unix.O_CLOEXEC)
 	case plan.CtlTTY:
 		add(unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
 	case plan.CloseRest:
-		first := uintptr(statusFd + 1)
-		if b.stub != nil {
-			first = stubFd + 1
-		}
+		first := uintptr(stubFd + 1)
 		if b.create0 != nil {
 			first = uintptr(b.status() + 3)
 		}
@@ -160,9 +153,14 @@ func (b *builder) lower(op plan.Op) error {
 	case plan.Unblock:
 		add(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, child.Keep(p, new(uint64)), 0, 8)
 	case plan.Exec:
-		u := b.user
-		add(unix.SYS_EXECVE, p.String(u.program), p.Strings(u.args...), p.Strings(u.env...))
+		if b.stub == nil {
+			u := b.user
+			add(unix.SYS_EXECVE, p.String(u.program), p.Strings(u.args...), p.Strings(u.env...))
+		}
+		// Else it is done by the stub.
 	case plan.ExecStub:
+		// Here, /proc/self/exe is still the launcher: no path of the machine's
+		// is followed.
 		add(unix.SYS_EXECVEAT, stubFd, p.String(""), p.Strings(stub.Name), p.Strings(b.plan.Payload.StubEnv...), unix.AT_EMPTY_PATH)
 	default:
 		return b.lowerExact(op)

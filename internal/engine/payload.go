@@ -122,21 +122,96 @@ func (b *builder) find(candidates []string, search string) (string, error) {
 			if err != nil {
 				return "", fmt.Errorf("look at %s of the tree: %w", at, err)
 			}
-			if st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o111 != 0 {
-				return file, nil
+			if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0 {
+				denied = at + " is no executable file"
+				continue
 			}
-			denied = at
+			if why := b.interpreters(at); why != "" {
+				denied = why
+				continue
+			}
+			return file, nil
 		}
 	}
 	word := strings.Join(candidates, ", ")
 	if denied != "" {
-		return "", &settings.Error{What: fmt.Sprintf("cannot run %s: %s is no executable file", word, denied)}
+		return "", &settings.Error{What: fmt.Sprintf("cannot run %s: %s", word, denied)}
 	}
 	hint := "give the command's path inside the tree, or set PATH with --setenv="
 	if strings.Contains(word, "/") {
 		hint = "no such file in the tree"
 	}
 	return "", &settings.Error{What: fmt.Sprintf("cannot run %s: executable file not found in the tree", word), Hint: hint}
+}
+
+// interpreters tells why a script can't run, where its interpreter, or the
+// interpreter's own, is at fault: the kernel would only say that something
+// was not found. A link of /proc is at fault, too: what it leads to is no file
+// of the tree. That nothing outside can be reached by one does not depend on
+// this look, which may be out of date when the kernel has its own, but on the
+// stub.
+func (b *builder) interpreters(file string) (why string) {
+	for range 5 { // as many as the kernel follows
+		line := b.firstLine(file)
+		if line == "" {
+			return ""
+		}
+		name := line
+		if !strings.HasPrefix(name, "/") {
+			name = path.Join(b.dir(), name)
+		}
+		fault := func(format string, args ...any) string {
+			return fmt.Sprintf("%s, the interpreter of %s, ", line, file) + fmt.Sprintf(format, args...)
+		}
+		n, err := sys.Openat2(b.tree.Root(), name, unix.O_PATH, 0, inTree)
+		switch err {
+		case nil:
+		case unix.ENOENT, unix.ENOTDIR:
+			return fault("is not in the tree")
+		case unix.ELOOP:
+			return fault("is a link in a circle, or one of /proc")
+		default:
+			return "" // the kernel will know
+		}
+		st, err := sys.Statx(n, "", unix.STATX_TYPE|unix.STATX_MODE)
+		sys.Close(n)
+		if err != nil {
+			return ""
+		}
+		if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0 {
+			return fault("is no executable file")
+		}
+		file = name
+	}
+	return ""
+}
+
+// firstLine gives the interpreter that a script names, as the kernel reads it;
+// "" for what is no script.
+func (b *builder) firstLine(file string) string {
+	n, err := sys.Openat2(b.tree.Root(), file, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0, inTree)
+	if err != nil {
+		return ""
+	}
+	defer sys.Close(n)
+	var buf [256]byte
+	m, err := sys.Read(n, buf[:])
+	if err != nil {
+		return ""
+	}
+	line, ok := strings.CutPrefix(string(buf[:m]), "#!")
+	if !ok {
+		return ""
+	}
+	line, _, _ = strings.Cut(line, "\n")
+	line = strings.TrimLeft(line, " \t")
+	if i := strings.IndexAny(line, " \t\x00"); i >= 0 {
+		return line[:i]
+	}
+	if m == len(buf) && !strings.Contains(string(buf[:]), "\n") {
+		return "" // longer than the kernel takes
+	}
+	return line
 }
 
 // dir is the payload's working directory.

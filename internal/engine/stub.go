@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -15,9 +16,9 @@ import (
 // power off or to reboot.
 const grace = 90 * time.Second
 
-// stubFile is the file that process 1 is executed from. It is made before the
+// stubFile is the file that the stub is executed from. It is made before the
 // first process is born, which inherits it, and written when the tree has told
-// what process 2 is. Nothing of the machine's can write to it: through
+// what the payload is. Nothing of the machine's can write to it: through
 // /proc/1/exe that would be a way to change what runs outside, if the file
 // were the launcher's own.
 type stubFile struct {
@@ -96,23 +97,24 @@ func (s *stubFile) close() {
 	}
 }
 
-// image is process 1 of this machine.
+// image is the stub of this machine.
 func (b *builder) image() []byte {
-	o := stub.Options{Program: b.user.program, Args: b.user.args, Env: b.user.env, Grace: grace}
+	o := stub.Options{Only: len(b.plan.Second) == 0, Program: b.user.program, Args: b.user.args, Env: b.user.env, Grace: grace}
 	for _, op := range b.plan.Second {
 		o.Terminal = o.Terminal || op.Call == plan.CtlTTY
 	}
 	return stub.Image(o)
 }
 
-// secondFailure is what the stub said before it ended.
-func (b *builder) secondFailure(report []byte) error {
+// stubFailure is what the stub said before it ended.
+func (b *builder) stubFailure(report []byte) error {
 	step, errno := stub.Report(report)
 	call := map[stub.Step]plan.Call{stub.Fork: plan.Fork, stub.Setsid: plan.Setsid, stub.CtlTTY: plan.CtlTTY, stub.Exec: plan.Exec}[step]
-	for i, op := range b.plan.Second {
-		if op.Call == call {
-			return &StepError{len(b.plan.Steps) + len(b.plan.Program) + i + 1, op.Origin, fmt.Errorf("%s: %w", op.Text, errno)}
+	for i, op := range slices.Concat(b.plan.Program, b.plan.Second) {
+		// The first process began a session of its own, too.
+		if op.Call == call && (i >= len(b.plan.Program) || call == plan.Exec) {
+			return &StepError{len(b.plan.Steps) + i + 1, op.Origin, fmt.Errorf("%s: %w", op.Text, errno)}
 		}
 	}
-	return fmt.Errorf("process 2 failed: %w", errno)
+	return fmt.Errorf("the stub failed: %w", errno)
 }

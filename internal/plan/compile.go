@@ -643,6 +643,9 @@ func dashed(id string) string {
 // custom plans one of the user's mounts.
 func (c *compiler) custom(m mount.Mount, w settings.World) error {
 	s := Step{World: w, Target: m.Target, Origin: m.Origin}
+	if w == settings.Outer {
+		s.Avoid = "/proc" // what is meant for the machine's is mounted after it
+	}
 	refuse := func(what, hint string) error {
 		return &settings.Error{What: what, Origin: m.Origin, Value: m.Target, Hint: hint}
 	}

@@ -43,8 +43,8 @@ type Plan struct {
 	Steps    []Step   `json:"steps"`
 	Effects  []Effect `json:"effects"`
 	Program  []Op     `json:"program"`
-	// Second is what process 2 does where the payload isn't process 1: the
-	// stub does it, Program ends with it.
+	// Second is what process 2 does where the payload isn't process 1. As all
+	// that follows ExecStub, it is the stub that does it.
 	Second  []Op     `json:"second,omitempty"`
 	Filters []Filter `json:"filters,omitempty"`
 	// CPUs are what the payload may run on; none means all.
@@ -224,6 +224,10 @@ type Step struct {
 	// Mode is what a directory that is missing is made with; 0: it must be
 	// there. A bind mount makes what its source is.
 	Mode uint32 `json:"mode,omitempty"`
+	// Avoid is a directory that a file system of the machine's covers later. A
+	// target that lies there, because a link of the tree's leads there, is
+	// refused: what was asked for would not be seen.
+	Avoid string `json:"avoid,omitempty"`
 	// Lenient: a target that is missing is left alone.
 	Lenient bool `json:"lenient,omitempty"`
 	// Keep: a Target that is a link stays.

@@ -210,6 +210,10 @@ func (c *compiler) program() {
 	// find a descriptor of the launcher's.
 	op(CloseRest, none, 0, 0, 0, "close all other descriptors")
 	op(Chdir, c.from("chdir"), 0, 0, 0, "change to %s", dirWord(c.Plan.Payload.Dir))
+	if c.Facts.Host.Ignored != 0 {
+		// The kernel lets what is ignored pass to a child, and through exec.
+		op(Signals, none, c.Facts.Host.Ignored, 0, 0, "stop ignoring signals")
+	}
 	if two {
 		// Both processes have the same rights: the payload's. Process 1 has no
 		// terminal, so that process 2 can take it.
@@ -221,11 +225,12 @@ func (c *compiler) program() {
 			op(CtlTTY, c.from("console"), 0, 0, 0, "take the terminal as process 2")
 		}
 	}
-	if c.Facts.Host.Ignored != 0 {
-		// The kernel lets what is ignored pass to a child, and through exec.
-		op(Signals, none, c.Facts.Host.Ignored, 0, 0, "stop ignoring signals")
-	}
 	op(Unblock, none, 0, 0, 0, "unblock signals")
+	if !two {
+		// Only then is a file of the tree executed: it may name /proc/self/exe
+		// as its interpreter, and that must not be the launcher.
+		op(ExecStub, none, 0, 0, 0, "exec the stub")
+	}
 	op(Exec, none, 0, 0, 0, "exec %s", strings.Join(c.Plan.Payload.Candidates, " or "))
 }
 

@@ -1,9 +1,11 @@
-// Package stub has the program that is a machine's process 1 when the payload
-// is to be process 2 (--as-pid2): some 500 bytes of machine code, wrapped in an
-// ELF file of two pages that the launcher makes anew for each machine.
+// Package stub has the program that executes the payload: some 500 bytes of
+// machine code, wrapped in an ELF file of two pages that the launcher makes anew
+// for each machine. Whatever the payload's file names when it is executed, it
+// finds this program as /proc/self/exe, and not the launcher.
 //
-// The program starts process 2, reaps whatever dies, and ends the machine when
-// it is told to:
+// When the payload is to be process 2 (--as-pid2), the program is process 1. It
+// starts process 2, reaps whatever dies, and ends the machine when it is told
+// to:
 //
 //   - SIGRTMIN+3, +4, +13 and +14 power it off, SIGINT, SIGRTMIN+5, +6, +15 and
 //     +16 reboot it: process 2 gets SIGTERM, SIGCONT and SIGHUP, and some time;
@@ -12,12 +14,13 @@
 //   - When process 2 ends by itself, process 1 ends with the same status, or
 //     with 255 if it was a signal.
 //
-// What process 2 runs stands in the ELF file's second segment, as data with
+// What it runs stands in the ELF file's second segment, as data with
 // the addresses that it will have in memory, so that the program parses
 // nothing and shows nothing in its own arguments and environment. It is
 // position-dependent for the same reason.
 //
-// What it guarantees: nothing of the launcher's memory is in the image. It
+// What it guarantees: nothing of the launcher's memory is in the image, and it
+// runs once; as the interpreter of its own payload it ends with status 127. It
 // refuses to know what a machine is, and how the file gets into memory that
 // nobody can write to.
 //
@@ -32,8 +35,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Options say what process 2 is.
+// Options say what is run.
 type Options struct {
+	// Only: there is no process 2, the program itself becomes the payload.
+	// Terminal and Grace mean nothing then.
+	Only bool
 	// Program is a path as process 1 sees it.
 	Program   string
 	Args, Env []string
@@ -47,7 +53,7 @@ type Options struct {
 const Name = "(sd-stubinit)"
 
 // Status is the descriptor on which the program tells a failure. It is closed
-// when process 2 runs the payload. All descriptors above must be closed before.
+// when the payload runs. All descriptors above must be closed before.
 const Status = 3
 
 // Step is something that can fail before the payload runs.
@@ -82,7 +88,7 @@ const (
 // block is what the program knows; the assembly refers to its fields by name.
 type block struct {
 	program, argv, envp uint64 // addresses
-	terminal            uint64
+	terminal, only      uint64
 	all, none           uint64 // sets of signals
 	poweroff, reboot    uint64 // numbers of signals, as bits
 	poweroffCmd         uint64
@@ -122,6 +128,9 @@ func Image(o Options) []byte {
 	}
 	if o.Terminal {
 		b.terminal = 1
+	}
+	if o.Only {
+		b.only = 1
 	}
 	copy(b.name[:], Name)
 

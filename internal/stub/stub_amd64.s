@@ -32,6 +32,20 @@ TEXT program<>(SB), NOSPLIT|NOFRAME, $0
 	MOVQ SP, R15
 	SUBQ $64, R15
 
+	// It must not reach the payload. Where it isn't there, this is a second
+	// run: the payload names /proc/self/exe as its interpreter, or is it.
+	MOVQ $const_Status, DI
+	MOVQ $2, SI // F_SETFD
+	MOVQ $1, DX // FD_CLOEXEC
+	MOVQ $SYS_fcntl, AX
+	SYSCALL
+	MOVQ $127, DI
+	TESTQ AX, AX
+	JLT  leave
+
+	CMPQ block_only(BX), $0
+	JNE  payload
+
 	// Signals are never delivered, but fetched below.
 	MOVQ $2, DI // SIG_SETMASK
 	LEAQ block_all(BX), SI
@@ -43,13 +57,6 @@ TEXT program<>(SB), NOSPLIT|NOFRAME, $0
 	MOVQ $15, DI // PR_SET_NAME
 	LEAQ block_name(BX), SI
 	MOVQ $SYS_prctl, AX
-	SYSCALL
-
-	// It must not reach the payload.
-	MOVQ $const_Status, DI
-	MOVQ $2, SI // F_SETFD
-	MOVQ $1, DX // FD_CLOEXEC
-	MOVQ $SYS_fcntl, AX
 	SYSCALL
 
 	MOVQ $const_Fork, R14
@@ -197,6 +204,7 @@ unblock:
 	MOVQ $SYS_rt_sigprocmask, AX
 	SYSCALL
 
+payload:
 	MOVQ $const_Exec, R14
 	MOVQ block_program(BX), DI
 	MOVQ block_argv(BX), SI

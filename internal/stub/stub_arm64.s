@@ -32,6 +32,20 @@ TEXT program<>(SB), NOSPLIT|NOFRAME, $0
 	MOVD RSP, R23
 	SUB  $64, R23
 
+	// It must not reach the payload. Where it isn't there, this is a second
+	// run: the payload names /proc/self/exe as its interpreter, or is it.
+	MOVD $const_Status, R0
+	MOVD $2, R1 // F_SETFD
+	MOVD $1, R2 // FD_CLOEXEC
+	MOVD $SYS_fcntl, R8
+	SVC
+	MOVD R0, R9
+	MOVD $127, R0
+	TBNZ $63, R9, leave
+
+	MOVD block_only(R19), R9
+	CBNZ R9, payload
+
 	// Signals are never delivered, but fetched below.
 	MOVD $2, R0 // SIG_SETMASK
 	ADD  $block_all, R19, R1
@@ -43,13 +57,6 @@ TEXT program<>(SB), NOSPLIT|NOFRAME, $0
 	MOVD $15, R0 // PR_SET_NAME
 	ADD  $block_name, R19, R1
 	MOVD $SYS_prctl, R8
-	SVC
-
-	// It must not reach the payload.
-	MOVD $const_Status, R0
-	MOVD $2, R1 // F_SETFD
-	MOVD $1, R2 // FD_CLOEXEC
-	MOVD $SYS_fcntl, R8
 	SVC
 
 	MOVD $const_Fork, R22
@@ -190,6 +197,7 @@ unblock:
 	MOVD $SYS_rt_sigprocmask, R8
 	SVC
 
+payload:
 	MOVD $const_Exec, R22
 	MOVD block_program(R19), R0
 	MOVD block_argv(R19), R1

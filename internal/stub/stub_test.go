@@ -224,6 +224,48 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// TestOnly: without process 2, the program becomes the payload, with all that
+// it was started with.
+func TestOnly(t *testing.T) {
+	o := sh("echo $$ \"$A\"; [ -e /proc/$$/fd/3 ] && echo has 3; exit 7")
+	o.Only = true
+	if os.Getenv(qemu) != "" { // has descriptors of its own
+		o.Args[2] = "echo 1 \"$A\"; exit 7"
+	}
+	if e := start(t, o)(); e.ExitStatus() != 7 || e.out != "1 b c\n" || len(e.report) > 0 {
+		t.Errorf("%v, output %q", e, e.out)
+	}
+	o.Program = "/does/not/exist"
+	e := start(t, o)()
+	if len(e.report) != ReportSize || e.ExitStatus() != 1 {
+		t.Fatalf("%v", e)
+	}
+	if step, errno := Report(e.report); step != Exec || errno != unix.ENOENT {
+		t.Errorf("%v", e)
+	}
+}
+
+// TestOnce: a payload whose interpreter is /proc/self/exe gets the program
+// again, and that ends at once, instead of starting it over and over.
+func TestOnce(t *testing.T) {
+	if os.Getenv(qemu) != "" {
+		t.Skip("/proc/self/exe would be the emulator")
+	}
+	script := filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(script, []byte("#!/proc/self/exe\n"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, only := range []bool{true, false} {
+		for _, program := range []string{script, "/proc/self/exe"} {
+			o := sh("")
+			o.Only, o.Program = only, program
+			if e := start(t, o)(); e.ExitStatus() != 127 || len(e.report) > 0 || e.took > 5*time.Second {
+				t.Errorf("only %v, %s: %v after %v", only, program, e, e.took)
+			}
+		}
+	}
+}
+
 // TestSmall: process 1 is a few pages of a file of two.
 func TestSmall(t *testing.T) {
 	if os.Getenv(qemu) != "" {

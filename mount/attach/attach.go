@@ -144,7 +144,9 @@ func (t *Tree) Root() int { return t.root }
 func (t *Tree) Host() int { return t.host }
 
 // MakeDir makes a directory of the machine's, and those on the way.
-func (t *Tree) MakeDir(target string) error { return t.make(target, unix.S_IFDIR, 0o755) }
+func (t *Tree) MakeDir(target string) error {
+	return t.make(plan.Step{Target: target, Mode: 0o755}, unix.S_IFDIR)
+}
 
 // Do performs a step.
 func (t *Tree) Do(s plan.Step) error {
@@ -798,6 +800,9 @@ func (t *Tree) mask(s plan.Step) error {
 		return err
 	}
 	defer sys.Close(to)
+	if err := t.avoid(to, s); err != nil {
+		return err
+	}
 	st, err := sys.Statx(to, "", unix.STATX_TYPE)
 	if err != nil {
 		return err

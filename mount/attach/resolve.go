@@ -9,6 +9,7 @@ import (
 
 	"launch/internal/plan"
 	"launch/internal/sys"
+	"launch/mount"
 )
 
 // inRoot is how names inside the machine are looked up: links, absolute ones
@@ -38,7 +39,7 @@ func (t *Tree) target(s plan.Step, kind uint32) (int, error) {
 	if isAPI(s.Target) && !t.Exact || s.NoFollow || t.Exact && (s.Target == "/proc" || s.Target == "/sys") {
 		n, err := sys.Openat2(t.root, s.Target, unix.O_PATH|unix.O_NOFOLLOW, 0, inRoot)
 		if err == unix.ENOENT && t.Exact {
-			if err = t.make(s.Target, kind, s.Mode); err == nil {
+			if err = t.make(s, kind); err == nil {
 				n, err = sys.Openat2(t.root, s.Target, unix.O_PATH|unix.O_NOFOLLOW, 0, inRoot)
 			}
 		}
@@ -56,13 +57,16 @@ func (t *Tree) target(s plan.Step, kind uint32) (int, error) {
 		return n, nil
 	}
 	n, err := t.resolve(s.Target)
-	if err == nil || err != unix.ENOENT || s.Mode == 0 {
-		if err != nil {
-			err = fmt.Errorf("open %s: %w", s.Target, err)
+	if err == nil {
+		if err = t.avoid(n, s); err != nil {
+			sys.Close(n)
 		}
 		return n, err
 	}
-	if err := t.make(s.Target, kind, s.Mode); err != nil {
+	if err != unix.ENOENT || s.Mode == 0 {
+		return -1, fmt.Errorf("open %s: %w", s.Target, err)
+	}
+	if err := t.make(s, kind); err != nil {
 		return -1, err
 	}
 	if n, err = t.resolve(s.Target); err != nil {
@@ -71,12 +75,33 @@ func (t *Tree) target(s plan.Step, kind uint32) (int, error) {
 	return n, nil
 }
 
+// avoid refuses a target, or the directory to make one in, where the step says
+// that it would be covered later.
+func (t *Tree) avoid(n int, s plan.Step) error {
+	if s.Avoid == "" {
+		return nil
+	}
+	root, err := sys.Readlinkat(unix.AT_FDCWD, threadFd(t.root))
+	if err != nil {
+		return fmt.Errorf("find the machine's root: %w", err)
+	}
+	at, err := sys.Readlinkat(unix.AT_FDCWD, threadFd(n))
+	if err != nil {
+		return fmt.Errorf("find out what %s is: %w", s.Target, err)
+	}
+	at = strings.TrimPrefix(at, root)
+	if mount.Below(at, s.Avoid) {
+		return fmt.Errorf("a link leads to the tree's %s, which the machine's own file system on %s covers", at, s.Avoid)
+	}
+	return nil
+}
+
 // make makes a missing target, and the directories on the way. It goes name by
 // name: each is looked up from the root again, so that links mean what they
 // mean inside, and made in the directory that the lookup of its parent gave.
 // The last one is a directory or an empty file, as kind says.
-func (t *Tree) make(target string, kind, mode uint32) error {
-	rest := strings.Split(strings.Trim(path.Clean(target), "/"), "/")
+func (t *Tree) make(s plan.Step, kind uint32) error {
+	rest := strings.Split(strings.Trim(path.Clean(s.Target), "/"), "/")
 	done := ""
 	for links := 0; len(rest) > 0; {
 		name := rest[0]
@@ -92,9 +117,13 @@ func (t *Tree) make(target string, kind, mode uint32) error {
 		if err != nil {
 			return fmt.Errorf("open %s: %w", done+"/", err)
 		}
+		if err := t.avoid(parent, s); err != nil {
+			sys.Close(parent)
+			return err
+		}
 		e := plan.Entry{Path: name, Mode: unix.S_IFDIR | 0o755}
 		if len(rest) == 1 {
-			e.Mode = unix.S_IFDIR | mode
+			e.Mode = unix.S_IFDIR | s.Mode
 			if kind != unix.S_IFDIR {
 				e.Mode = unix.S_IFREG | 0o644
 			}

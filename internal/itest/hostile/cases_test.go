@@ -1,11 +1,15 @@
 package hostile
 
 import (
+	"bytes"
+	"debug/elf"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,8 +34,11 @@ type kase struct {
 	ctty    bool // only as the session's, not as standard input and output
 	ambient bool // the caller has ambient capabilities and groups
 	leak    int  // descriptors that the caller leaks
+	keys    bool // the caller's keys are looked for
 	env     []string
 	during  func(p *os.Process)
+	// after takes back what the trap did beside the tree.
+	after func(w *world)
 	// alone replaces the start of one launcher and the look at what came of it.
 	alone func(w *world, bin string) string
 	slow  bool   // only in the hostile run
@@ -41,6 +48,9 @@ type kase struct {
 	refused string
 	// status is the exit status of one that is refused; 0 means 1.
 	status int
+	// ends is the exit status of what is executed, but is not the payload, and
+	// says nothing.
+	ends int
 	// mounted are targets that must be mounts inside.
 	mounted []string
 	// shows are directories inside which the canary may be seen.
@@ -98,6 +108,12 @@ func (c *kase) judge(w *world, r result) string {
 		return ""
 	}
 	v := r.view
+	if c.ends != 0 {
+		if v != nil || r.status != c.ends || r.out != "" || r.errs != "" {
+			return say("want status %d and no word, it says %q", c.ends, r.out)
+		}
+		return ""
+	}
 	if v == nil || r.status != 0 {
 		return say("the payload did not run: %q", r.out)
 	}
@@ -170,6 +186,10 @@ func (c *kase) vector(v *View) string {
 	if c.users() == (v.UIDMap == "0 0 4294967295") {
 		return "the uid map is " + v.UIDMap
 	}
+	pid := "1"
+	if slices.Contains(c.args, "--as-pid2") {
+		pid = "2"
+	}
 	cwd := c.cwd
 	if cwd == "" {
 		cwd = "/"
@@ -181,8 +201,10 @@ func (c *kase) vector(v *View) string {
 		return "/.. is not /"
 	case !v.OneIsUs:
 		return "/proc/1/root is not /"
-	case v.Key:
+	case c.keys && v.Key:
 		return "the caller's key can be found"
+	case v.Status["Pid"] != pid:
+		return "the payload is process " + v.Status["Pid"]
 	}
 	const quiet = "nosuid,nodev,noexec"
 	for _, want := range [][3]string{
@@ -274,9 +296,18 @@ func cases() []*kase {
 				add(kase{name: "network, api" + name + " " + b.name, row: "A1", trap: put(name, b), args: []string{"--private-network"}, refused: why, slow: b.name != "absolute link"})
 			}
 		}
-		c := kase{name: "api/tmp " + b.name, row: "A1", trap: put("/tmp", b), refused: "/tmp", slow: !few(b)}
+		onto := func(target string) string {
+			switch {
+			case b.leads != "":
+				return "open " + target + ": no such file or directory"
+			case b.name == "loop":
+				return "open " + target + ": too many levels of symbolic links"
+			}
+			return target + " is no directory, what goes there is a directory"
+		}
+		c := kase{name: "api/tmp " + b.name, row: "A1", trap: put("/tmp", b), refused: onto("/tmp"), slow: !few(b)}
 		add(c)
-		c = kase{name: "state/var " + b.name, row: "A1", trap: put("/var", b), args: []string{"--volatile=state"}, refused: "/var", slow: !few(b)}
+		c = kase{name: "state/var " + b.name, row: "A1", trap: put("/var", b), args: []string{"--volatile=state"}, refused: onto("/var"), slow: !few(b)}
 		add(c)
 		for _, v := range []string{"no", "yes", "state", "overlay"} {
 			add(kase{name: "usr " + b.name + " volatile " + v, row: "A1", trap: put("/usr", b), args: []string{"--volatile=" + v}, refused: map[bool]string{false: "it has no /usr directory", true: "open /usr/bin of the tree: too many levels"}[b.name == "loop"],
@@ -287,24 +318,53 @@ func cases() []*kase {
 		for _, name := range []string{"/run/host", "/dev/pts", "/dev/shm", "/dev/console", "/dev/null", "/dev/ptmx", "/dev/mqueue", "/sys/fs", "/proc/sys", "/proc/kallsyms", "/run/host/inaccessible", "/dev/pts/0"} {
 			c := kase{name: "covered " + name + " " + b.name, row: "A2", trap: put(name, b)}
 			c.tty = strings.HasPrefix(name, "/dev/") && b.name != "magic link cwd"
+			if name == "/sys/fs" && b.name != "relative link" {
+				c.args = []string{"--private-network"}
+			}
 			c.slow = b.name != "absolute link" && !(name == "/dev/console" && few(b))
 			add(c)
 		}
 		// The files that the launcher reads.
 		c = kase{name: "machine-id " + b.name, row: "A10", trap: put("/etc/machine-id", b), check: randomID, slow: !few(b)}
-		if b.name == "socket" {
+		switch b.name {
+		case "absolute link", "relative link": // lead to an id, below
+		case "fifo":
+			c.trap = fifoWith("/etc/machine-id", "c0ffeec0ffeec0ffeec0ffeec0ffee00\n")
+			add(c)
+		case "socket":
 			c.refused, c.check = "read /etc/machine-id of the tree", nil
+			add(c)
+		default:
+			add(c)
+		}
+		etc := b
+		switch b.name {
+		case "absolute link":
+			etc.make = linkTo("/box/canary/etc")
+		case "relative link":
+			etc.make = linkTo("../../../../box/canary/etc")
+		}
+		add(kase{name: "etc " + b.name, row: "A10", trap: put("/etc", etc), check: randomID, slow: !few(b)})
+		why := "invalid argument"
+		switch {
+		case b.leads != "":
+			why = "no such file or directory"
+		case b.name == "loop":
+			why = "too many levels of symbolic links"
+		case b.name == "socket":
+			why = "no such device or address"
+		}
+		c = kase{name: "passwd " + b.name, row: "A9", trap: put("/etc/passwd", b), args: []string{"--user=bob"}, refused: "read /etc/passwd of the tree: " + why, slow: !few(b)}
+		if b.name == "file" {
+			c.refused = "no such user"
 		}
 		add(c)
-		add(kase{name: "etc " + b.name, row: "A10", trap: put("/etc", b), check: randomID, slow: !few(b)})
-		add(kase{name: "passwd " + b.name, row: "A9", trap: put("/etc/passwd", b), args: []string{"--user=bob"}, refused: `the user "bob"`, slow: !few(b)})
-		add(kase{name: "group " + b.name, row: "A9", trap: put("/etc/group", b), args: []string{"--user=bob"}, refused: `the groups of "bob"`, slow: !few(b)})
-	}
-	// A missing group file is none: a link that leads nowhere is the same.
-	for _, c := range all {
-		if _, what, ok := strings.Cut(c.name, "group "); ok && (what == "file" || strings.Contains(what, "link") && what != "magic link pid 1") {
+		c = kase{name: "group " + b.name, row: "A9", trap: put("/etc/group", b), args: []string{"--user=bob"}, refused: "read /etc/group of the tree: " + why, slow: !few(b)}
+		// A missing group file is none: a link that leads nowhere is the same.
+		if b.name == "file" || b.leads != "" {
 			c.refused, c.user = "", "1000 1000 1000"
 		}
+		add(c)
 	}
 
 	// Targets of custom mounts, with the trap in the last and in the last but
@@ -344,8 +404,7 @@ func cases() []*kase {
 					case k.name == "inaccessible":
 						c.refused = "no such file or directory"
 					case strings.HasPrefix(at, "/proc"):
-						// It goes below the tree's own /proc, and the
-						// machine's covers it: nothing is seen of it.
+						c.refused = "which the machine's own file system on /proc covers"
 					default:
 						c.mounted = []string{at}
 					}
@@ -384,7 +443,7 @@ func cases() []*kase {
 		for _, m := range [][]string{nil, {"--private-users=655360:65536", "--private-users-ownership=map"}} {
 			want := map[string]string{"yes": "no such file or directory", "state": "read-only file system", "overlay": "written"}[v]
 			add(kase{name: "twin volatile " + v + " " + strings.Join(m, " "), row: "A1", args: append([]string{"--volatile=" + v}, m...),
-				words: []string{"write:/srv", "write:/var"}, check: all2(did("write:/srv", want), did("write:/var", "written"))})
+				words: []string{"write:/srv", "write:/var"}, check: all2(all2(did("write:/srv", want), did("write:/var", "written")), untouched("/srv", "/var"))})
 		}
 	}
 	add(kase{name: "twin read-only", row: "A8", args: []string{"--read-only"}, words: []string{"write:/etc"}, check: did("write:/etc", "read-only file system")})
@@ -453,7 +512,7 @@ func cases() []*kase {
 
 	// A9: users.
 	for _, u := range []string{"4294967296", "4294967295", "-1", "+0", "0x0", " 0", "1:", "00", "99999999999999999999"} {
-		add(kase{name: fmt.Sprintf("user %q", u), row: "A9", args: []string{"--user=" + u}, refused: "user", trap: func(w *world) error {
+		add(kase{name: fmt.Sprintf("user %q", u), row: "A9", args: []string{"--user=" + u}, refused: map[bool]string{true: "is not the name of a user", false: "user"}[u == "1:"], trap: func(w *world) error {
 			return os.WriteFile(w.tree+"/etc/passwd", []byte(u+":x:0:0::/:/bin/sh\nroot:x:0:0::/:/\n"), 0o644)
 		}})
 	}
@@ -470,28 +529,8 @@ func cases() []*kase {
 		return errors.Join(os.WriteFile(w.tree+"/etc/passwd", nil, 0o644), os.Truncate(w.tree+"/etc/passwd", 1<<30))
 	}, refused: "file too large"})
 	add(kase{name: "passwd of 2 MiB of lines", row: "A9", args: []string{"--user=bob"}, trap: passwd(strings.Repeat("x:x:1:1::/:/bin/sh\n", 110000) + "bob:x:1000:1000::/:/\n"), refused: "file too large"})
-	var ends [2]int
-	add(kase{name: "passwd fifo with text in it", row: "A9", args: []string{"--user=bob"}, trap: func(w *world) error {
-		p := w.tree + "/etc/passwd"
-		if err := errors.Join(os.Remove(p), unix.Mkfifo(p, 0o644)); err != nil {
-			return err
-		}
-		// The reading end stays open, so that the text stays; the writing
-		// end doesn't, so that a reader would come to its end.
-		var err error
-		if ends[0] > 0 {
-			unix.Close(ends[0])
-		}
-		if ends[0], err = unix.Open(p, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err != nil {
-			return err
-		}
-		if ends[1], err = unix.Open(p, unix.O_WRONLY|unix.O_CLOEXEC, 0); err != nil {
-			return err
-		}
-		_, err = unix.Write(ends[1], []byte("bob:x:0:0::/:/bin/sh\n"))
-		unix.Close(ends[1])
-		return err
-	}, refused: "read /etc/passwd of the tree: invalid argument"})
+	add(kase{name: "passwd fifo with text in it", row: "A9", args: []string{"--user=bob"}, trap: fifoWith("/etc/passwd", "bob:x:0:0::/:/bin/sh\n"),
+		refused: "read /etc/passwd of the tree: invalid argument"})
 	add(kase{name: "passwd with NUL", row: "A9", args: []string{"--user=bob"}, trap: passwd("a\x00b:x:0:0::/:/\nbob:x:1000:1000::/:/\n"), refused: "NUL"})
 	add(kase{name: "passwd link to the canary's", row: "A9", args: []string{"--user=bob"}, trap: put("/etc/passwd", bad{make: linkTo("/box/canary/passwd")}), refused: "no such file"})
 	add(kase{name: "passwd link above the root", row: "A9", args: []string{"--user=bob"}, trap: put("/etc/passwd", bad{make: linkTo("../../../../box/canary/passwd")}), refused: "no such file"})
@@ -501,12 +540,6 @@ func cases() []*kase {
 	add(kase{name: "machine-id too long", row: "A10", trap: func(w *world) error {
 		return os.WriteFile(w.tree+"/etc/machine-id", []byte(strings.Repeat("a", 1<<20)), 0o644)
 	}, check: randomID})
-	add(kase{name: "os-release link to the canary's", row: "A10", trap: put("/etc/os-release", bad{make: linkTo("/box/canary/os-release")}), check: func(w *world, r result) string {
-		if s := strings.Join(r.view.Env, " "); strings.Contains(s, "=CANARY") && !strings.Contains(s, "MARKER=") {
-			return "the environment has the canary's os-release"
-		}
-		return ""
-	}})
 	add(kase{name: "boot with os-release link to the canary's", row: "A10", trap: put("/etc/os-release", bad{make: linkTo("/box/canary/os-release")}), args: []string{"--boot"}, program: "x", refused: "holds no operating system"})
 
 	// The program.
@@ -520,17 +553,44 @@ func cases() []*kase {
 	}
 	add(kase{name: "program is the launcher: /proc/self/exe", row: "B1", program: "/proc/self/exe", refused: "cannot run"})
 	add(kase{name: "program is a link to /proc/self/exe", row: "B1", trap: put("/usr/bin/payload2", bad{make: linkTo("/proc/self/exe")}), program: "/usr/bin/payload2", refused: "cannot run"})
+	add(kase{name: "program is the program of process 1", row: "B1", program: "/proc/1/exe", refused: "cannot run /proc/1/exe"})
+	add(kase{name: "program is a link to the program of process 1", row: "B1", trap: put("/usr/bin/payload2", bad{make: linkTo("/proc/1/exe")}), program: "/usr/bin/payload2", refused: "cannot run /usr/bin/payload2"})
+	// --version is for the launcher, should it run in the machine.
+	version := []string{"--version"}
+	users := []string{"--private-users=655360:65536", "--private-users-ownership=map"}
+	for _, mode := range [][]string{nil, users, {"--as-pid2"}} {
+		on := strings.TrimSuffix(", "+strings.Join(mode, " "), ", ")
+		refused := "the interpreter of /usr/bin/payload2, is "
+		add(kase{name: "interpreter is /proc/self/exe" + on, row: "B1", trap: script("/usr/bin/payload2", "/proc/self/exe"), args: mode, program: "/usr/bin/payload2", words: version, refused: refused + "not in the tree"})
+		add(kase{name: "interpreter is the program of process 1" + on, row: "B1", trap: script("/usr/bin/payload2", " /proc/1/exe -D/"), args: mode, program: "/usr/bin/payload2", words: version, refused: refused + "a link in a circle, or one of /proc"})
+		if len(mode) < 2 {
+			add(kase{name: "twin interpreter" + on, row: "B1", trap: func(w *world) error {
+				return errors.Join(os.Symlink("payload", w.tree+"/usr/bin/sh"), script("/usr/bin/payload2", "/bin/sh -x")(w))
+			}, args: mode, program: "payload2", words: []string{"read:/etc/os-release"}, check: did("read:/etc/os-release", "=ID=hostile\n")})
+		}
+	}
+	add(kase{name: "interpreter is a link to /proc/self/exe", row: "B1", trap: func(w *world) error {
+		return errors.Join(os.Symlink("/proc/self/exe", w.tree+"/usr/bin/sh"), script("/usr/bin/payload2", "/bin/sh")(w))
+	}, program: "/usr/bin/payload2", words: version, refused: "/bin/sh, the interpreter of /usr/bin/payload2, is not in the tree"})
+	add(kase{name: "interpreter's interpreter is /proc/self/exe", row: "B1", trap: func(w *world) error {
+		return errors.Join(script("/usr/bin/sh", "/proc/self/exe")(w), script("/usr/bin/payload2", "/bin/sh")(w))
+	}, program: "/usr/bin/payload2", words: version, refused: "/proc/self/exe, the interpreter of /bin/sh, is not in the tree"})
+	for _, mode := range [][]string{nil, users} {
+		add(kase{name: strings.TrimSpace("loader is /proc/self/exe " + strings.Join(mode, " ")), row: "B1", trap: loaded("/usr/bin/payload2", "/proc/self/exe"), args: mode, program: "/usr/bin/payload2", words: version, ends: 127})
+	}
+	add(kase{name: "the program is swapped while it is looked at", row: "B1", alone: swapProgram})
 	add(kase{name: "program is a directory of the host's", row: "A12", program: "$C/program", refused: "cannot run"})
 	add(kase{name: "twin program is a link", row: "A12", trap: put("/usr/bin/payload2", bad{make: linkTo("/bin/payload")}), program: "payload2"})
-	add(kase{name: "open the programs of all processes for writing", row: "B1", words: []string{"exe"}, check: did("exe", "")})
 
 	// A12, B2: descriptors.
 	for n := 3; n <= 64; n++ {
 		slow := n > 5 && n != 64
 		add(kase{name: fmt.Sprintf("chdir to descriptor %d", n), row: "A12", leak: 61, slow: slow, args: []string{fmt.Sprintf("--chdir=/proc/self/fd/%d", n)}, refused: "lies in /proc"})
+		if n <= 4 {
+			continue // the status pipe and the stub have these numbers
+		}
 		add(kase{name: fmt.Sprintf("chdir to a link to descriptor %d", n), row: "A12", leak: 61, slow: slow && n != 7, args: []string{"--chdir=/srv/dir"}, trap: put("/srv/dir", bad{make: linkTo(fmt.Sprintf("/proc/self/fd/%d", n))}), refused: "change to /srv/dir"})
 	}
-	add(kase{name: "chdir to a link to the canary", row: "A12", args: []string{"--chdir=/srv/dir"}, trap: put("/srv/dir", bads[0]), refused: "change to /srv/dir"})
 	add(kase{name: "chdir to the canary", row: "A12", args: []string{"--chdir=/box/canary"}, refused: "change to /box/canary"})
 	add(kase{name: "chdir to where the launcher is", row: "A12", args: []string{"--chdir=/proc/self/cwd"}, refused: "lies in /proc"})
 	add(kase{name: "twin chdir by link", row: "A12", args: []string{"--chdir=/srv/dir"}, trap: put("/srv/dir", bad{make: linkTo("/mnt")}), cwd: "/mnt"})
@@ -544,6 +604,7 @@ func cases() []*kase {
 		{name: "twin", row: "A1"},
 		{name: "leaked descriptors", row: "B2", leak: 198},
 		{name: "leaked descriptors and terminal", row: "B2", leak: 198, tty: true},
+		{name: "caller's keys", row: "B9", keys: true},
 		{name: "open all programs for writing", row: "B1", words: []string{"exe"}, check: did("exe", "")},
 		{name: "push input to the session's terminal", row: "C1", ctty: true, words: []string{"inject"}, check: did("inject", "")},
 		{name: "undo masks with users", row: "C6", words: []string{"undo"}, check: did("undo", ""), args: []string{"--private-users=655360:65536", "--private-users-ownership=map"}},
@@ -559,8 +620,11 @@ func cases() []*kase {
 	add(kase{name: "push input to the session's terminal, users", row: "C1", ctty: true, words: []string{"inject"}, args: []string{"--private-users=655360:65536", "--private-users-ownership=map"}, check: did("inject", "")})
 
 	// C5: whatever is unmounted inside stays inside.
-	add(kase{name: "undo everything inside", row: "C5", words: []string{"undo"}})
-	add(kase{name: "undo everything inside, bind", row: "C5", args: []string{"--bind=$C/dir:/mnt"}, words: []string{"undo"}, shows: []string{"/mnt"}})
+	sub := func(w *world) error { return unix.Mount("sub", w.canary+"/dir/sub", "tmpfs", 0, "size=64k") }
+	noSub := func(w *world) { unix.Unmount(w.canary+"/dir/sub", unix.MNT_DETACH) }
+	add(kase{name: "undo everything inside", row: "C5", trap: sub, after: noSub, args: []string{"--bind=$C/dir:/mnt"}, words: []string{"undo"}, shows: []string{"/mnt"}, mounted: []string{"/mnt/sub"}})
+	add(kase{name: "a mount made inside a bind", row: "C5", args: []string{"--bind=$C/dir:/mnt"}, words: []string{"mount:/mnt/sub", "mounted:/mnt/sub"}, shows: []string{"/mnt"}, check: did("mounted:/mnt/sub", "yes")})
+	add(kase{name: "a mount made on the host, in the tree", row: "C5", alone: mountedLater})
 	// C6: with users of its own a machine can't undo its masks.
 	for _, more := range [][]string{nil, {"--private-network"}, {"--volatile=overlay"}, {"--volatile=yes"}, {"--bind-ro=$C/dir:/mnt"}} {
 		c := kase{name: "undo masks with users " + strings.Join(more, " "), row: "C6", words: []string{"undo"}, check: did("undo", ""),
@@ -570,7 +634,9 @@ func cases() []*kase {
 		}
 		add(c)
 	}
-	add(kase{name: "caller's keys", row: "B9", env: []string{"SYSTEMD_SECCOMP=0"}})
+	add(kase{name: "caller's keys", row: "B9", keys: true})
+	add(kase{name: "caller's keys, unfiltered", row: "B9", keys: true, env: []string{"SYSTEMD_SECCOMP=0"}})
+	add(kase{name: "caller's keys, users", row: "B9", keys: true, args: users})
 	add(kase{name: "the tree is swapped while it is looked at", row: "A1", alone: swapTree})
 	add(kase{name: "/usr is swapped while it is looked at", row: "A1", alone: swapUsr})
 	add(kase{name: "a launcher that is killed writes no core", row: "B3", alone: noCore})
@@ -589,6 +655,71 @@ func all2(a, b func(*world, result) string) func(*world, result) string {
 			return f
 		}
 		return b(w, r)
+	}
+}
+
+// untouched: what was written inside is not in the tree.
+func untouched(dirs ...string) func(*world, result) string {
+	return func(w *world, _ result) string {
+		for _, dir := range dirs {
+			if _, err := os.Lstat(w.tree + dir + "/written-inside"); err == nil {
+				return "it was written to the tree's " + dir
+			}
+		}
+		return ""
+	}
+}
+
+// fifoWith puts a FIFO with text in it in the place of a name.
+func fifoWith(name, text string) func(*world) error {
+	var reader int
+	return func(w *world) error {
+		p := w.tree + name
+		if err := errors.Join(os.RemoveAll(p), unix.Mkfifo(p, 0o644)); err != nil {
+			return err
+		}
+		// The reading end stays open, so that the text stays; the writing
+		// end doesn't, so that a reader would come to its end.
+		var err error
+		if reader > 0 {
+			unix.Close(reader)
+		}
+		if reader, err = unix.Open(p, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0); err != nil {
+			return err
+		}
+		writer, err := unix.Open(p, unix.O_WRONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		_, err = unix.Write(writer, []byte(text))
+		unix.Close(writer)
+		return err
+	}
+}
+
+// script puts a program into the tree whose first line is given.
+func script(name, line string) func(*world) error {
+	return func(w *world) error { return os.WriteFile(w.tree+name, []byte("#!"+line+"\n"), 0o755) }
+}
+
+// loaded puts a program into the tree that wants to be loaded by another.
+func loaded(name, loader string) func(*world) error {
+	return func(w *world) error {
+		var b bytes.Buffer
+		text := loader + "\x00"
+		head := elf.Header64{Ident: [16]byte{0x7f, 'E', 'L', 'F', 2, 1, 1}, Type: uint16(elf.ET_DYN), Machine: uint16(elf.EM_X86_64),
+			Version: 1, Entry: 64, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 2}
+		if runtime.GOARCH == "arm64" {
+			head.Machine = uint16(elf.EM_AARCH64)
+		}
+		size := uint64(64 + 2*56 + len(text))
+		binary.Write(&b, binary.LittleEndian, head)
+		binary.Write(&b, binary.LittleEndian, []elf.Prog64{
+			{Type: uint32(elf.PT_INTERP), Flags: uint32(elf.PF_R), Off: 64 + 2*56, Vaddr: 64 + 2*56, Filesz: uint64(len(text)), Memsz: uint64(len(text))},
+			{Type: uint32(elf.PT_LOAD), Flags: uint32(elf.PF_R | elf.PF_X), Filesz: size, Memsz: size, Align: 0x10000},
+		})
+		b.WriteString(text)
+		return os.WriteFile(w.tree+name, b.Bytes(), 0o755)
 	}
 }
 
@@ -713,6 +844,71 @@ func swapUsr(w *world, bin string) string {
 	}
 	if ran == 0 || refused == 0 {
 		return fmt.Sprintf("%d ran and %d were refused: the swap was never met", ran, refused)
+	}
+	return ""
+}
+
+// swapProgram starts machines whose program is by turns a program and a link
+// to the launcher's: what the launcher looks at is not what the kernel
+// executes.
+func swapProgram(w *world, bin string) string {
+	err := errors.Join(os.Symlink("/proc/self/exe", w.tree+"/usr/bin/link"), os.Link("/box/bin/payload", w.tree+"/usr/bin/payload2"))
+	if err != nil {
+		return err.Error()
+	}
+	dir, err := unix.Open(w.tree+"/usr/bin", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err.Error()
+	}
+	stop := swapAt(dir, "payload2", "link", 0)
+	defer stop()
+	c := &kase{program: "/usr/bin/payload2", words: []string{"--version"}}
+	ran, refused := 0, 0
+	for range 60 {
+		r, err := w.start(bin, c)
+		switch {
+		case err != nil:
+			return err.Error()
+		case r.view != nil:
+			ran++
+		case r.status == 1 && strings.HasPrefix(r.errs, "launch: cannot run"):
+			refused++
+		case r.status == 127 && r.out == "" && r.errs == "":
+			// The stub was executed again.
+		default:
+			return fmt.Sprintf("neither ran nor was refused: status %d, it says %q and %q", r.status, r.out, r.errs)
+		}
+	}
+	if ran == 0 || refused == 0 {
+		return fmt.Sprintf("%d ran and %d were refused: the swap was never met", ran, refused)
+	}
+	return ""
+}
+
+// mountedLater mounts something on the tree while the machine runs.
+func mountedLater(w *world, bin string) string {
+	defer unix.Unmount(w.tree+"/mnt", unix.MNT_DETACH)
+	var fault error
+	c := &kase{words: []string{"tell:/srv/ready", "wait:/srv/go", "mounted:/mnt"}, during: func(*os.Process) {
+		for range 1000 {
+			if _, fault = os.Lstat(w.tree + "/srv/ready"); fault == nil {
+				break
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if fault == nil {
+			fault = unix.Mount("later", w.tree+"/mnt", "tmpfs", 0, "size=64k")
+		}
+		fault = errors.Join(fault, os.WriteFile(w.tree+"/srv/go", nil, 0o644))
+	}}
+	r, err := w.start(bin, c)
+	switch {
+	case err != nil || fault != nil:
+		return fmt.Sprintf("%v, %v", err, fault)
+	case r.view == nil || r.view.Did["wait:/srv/go"] != "there":
+		return fmt.Sprintf("the machine did not wait: status %d, %q, %s", r.status, r.out, r.errs)
+	case r.view.Did["mounted:/mnt"] != "no":
+		return "what the host mounts in the tree appears in the machine"
 	}
 	return ""
 }

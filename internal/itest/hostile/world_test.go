@@ -180,6 +180,7 @@ func (w *world) plant() error {
 	do(os.WriteFile(c+"/os-release", []byte("ID="+bait+"\n"), 0o644))
 	do(os.WriteFile(c+"/passwd", []byte("bob:x:0:0:"+bait+":/:/bin/sh\n"), 0o644))
 	do(os.WriteFile(c+"/group", []byte("wheel:x:0:bob\n"), 0o644))
+	do(os.WriteFile(c+"/etc/machine-id", []byte("c0ffeec0ffeec0ffeec0ffeec0ffee00\n"), 0o644))
 	do(os.WriteFile(c+"/program", []byte("#!/bin/payload\n"), 0o755))
 	do(unix.Mkfifo(c+"/fifo", 0o644))
 	do(unix.Mknod(c+"/sock", unix.S_IFSOCK|0o644, 0))
@@ -504,6 +505,9 @@ func (w *world) try(bin string, c *kase) string {
 		if err := c.trap(w); err != nil {
 			return "cannot set the trap: " + err.Error()
 		}
+	}
+	if c.after != nil {
+		defer c.after(w)
 	}
 	if c.alone != nil {
 		fault := c.alone(w, bin)

@@ -359,7 +359,7 @@ func TestExecFails(t *testing.T) {
 	}
 	for _, c := range []struct{ program, want string }{
 		{"garbage", "exec garbage: exec format error"},
-		{"lost", "exec lost: no such file or directory"},
+		{"lost", "/no/such/shell, the interpreter of /bin/lost, is not in the tree"},
 		{"/no/such/program", "cannot run /no/such/program"},
 	} {
 		t.Run(c.program, func(t *testing.T) {

@@ -3,7 +3,8 @@
 // nothing of the tree but itself, and never to block on what the tree holds.
 // It refuses to judge.
 //
-//	payload [read:FILE] [write:DIR] [stat:FILE] [undo] [exe] [inject] …
+//	payload [read:FILE] [write:DIR] [stat:FILE] [tell:FILE] [wait:FILE]
+//	        [mount:DIR] [mounted:DIR] [undo] [exe] [inject] …
 //
 // Room: test.
 package main
@@ -67,6 +68,19 @@ func main() {
 			v.Did[a] = readAny(arg)
 		case "write":
 			v.Did[a] = write(arg)
+		case "tell":
+			v.Did[a] = fmt.Sprint(os.WriteFile(arg, nil, 0o644))
+		case "wait":
+			v.Did[a] = wait(arg)
+		case "mount":
+			v.Did[a] = fmt.Sprint(unix.Mount("inside", arg, "tmpfs", 0, "size=64k"))
+		case "mounted":
+			v.Did[a] = "no"
+			for _, m := range mounts() {
+				if m.Target == arg {
+					v.Did[a] = "yes"
+				}
+			}
 		case "undo":
 			v.Did[a] = undo()
 		case "stat":
@@ -228,7 +242,19 @@ func undo() string {
 	return strings.Join(did, ", ")
 }
 
-// exe tries to open the program of every process for writing.
+// wait waits until a file is there.
+func wait(path string) string {
+	for range 1000 {
+		if unix.Access(path, unix.F_OK) == nil {
+			return "there"
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return "never came"
+}
+
+// exe tries to open the program of every process for writing, and tells of
+// those in memory that others could change.
 func exe() string {
 	var did []string
 	until := time.Now().Add(100 * time.Millisecond)
@@ -244,6 +270,14 @@ func exe() string {
 					unix.Close(n)
 					did = append(did, d.Name())
 				}
+			}
+			program := "/proc/" + d.Name() + "/exe"
+			if n, err := unix.Open(program, unix.O_RDONLY|unix.O_CLOEXEC, 0); err == nil {
+				const sealed = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
+				if seals, err := unix.FcntlInt(uintptr(n), unix.F_GET_SEALS, 0); strings.HasPrefix(link(program), "/memfd:") && (err != nil || seals&sealed != sealed) {
+					did = append(did, d.Name()+" is not sealed")
+				}
+				unix.Close(n)
 			}
 		}
 	}
