@@ -651,7 +651,8 @@ func TestStopped(t *testing.T) {
 	tt := sit(t, 101, 37)
 	tt.before.Oflag &^= unix.OLCUC
 	unix.IoctlSetTermios(int(tt.slave.Fd()), unix.TCSETS, &tt.before)
-	r := s.StartAs(tt.as("012", nil), append(l.Env, "PS1=> "), "bash", "--norc", "--noediting", "-i")
+	// A shell that itself never changes the terminal's modes, as bash does.
+	r := s.StartAs(tt.as("012", nil), append(l.Env, "PS1=> "), "sh", "-i")
 	tt.shows("> ")
 	tt.write("sh -c 'echo pid $$ end; exec \"$@\"' sh " + strings.Join(argv, " ") + "\n")
 	tt.soon("it is raw", tt.raw)
