@@ -229,7 +229,7 @@ func TestExamples(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
-		if len(all) < 3 {
+		if len(all) < 3 && name != "launch-oci.8" { // which is about a table
 			t.Errorf("%s: found only %d examples", name, len(all))
 		}
 		for _, e := range all {

@@ -3,7 +3,8 @@
 //
 // The pages are written by hand, but for the blocks between `.\" begin` and
 // `.\" end`. Such a block lists options or keys, each with its prose, which
-// lies in options/NAME.man, once for both pages. It guarantees that every row
+// lies in options/NAME.man, once for both pages; or the fields of config.json,
+// from the table in oci/bundle. It guarantees that every row
 // of the table is in the pages, and that they say about spelling, repetition
 // and trust what the table says. It refuses to know what an option does.
 //
@@ -18,13 +19,14 @@ import (
 	"strings"
 
 	"launch/internal/cli"
+	"launch/oci/bundle"
 	"launch/settings"
 )
 
 //go:generate go run . ..
 
 // pages are those with generated blocks.
-var pages = []string{"launch.1", "launch.nspawn.5"}
+var pages = []string{"launch.1", "launch.nspawn.5", "launch-oci.8"}
 
 func main() {
 	root := ".."
@@ -174,6 +176,14 @@ func fill(page string, prose map[string]string) (string, error) {
 // wanted are the blocks that a page of the kind must have.
 func wanted(kind string) []string {
 	var blocks []string
+	if kind == "fields" {
+		for i := range bundle.Fields {
+			if block := "fields " + partOf(bundle.Fields[i].Pointer); !slices.Contains(blocks, block) {
+				blocks = append(blocks, block)
+			}
+		}
+		return blocks
+	}
 	for i := range settings.Options {
 		o := &settings.Options[i]
 		block := "options " + string(topic(o))
@@ -204,12 +214,16 @@ func topic(o *settings.Option) settings.Topic {
 func list(block string, prose map[string]string) (string, error) {
 	kind, what, _ := strings.Cut(block, " ")
 	var out strings.Builder
+	if kind == "fields" {
+		out.WriteString(fields(what))
+	}
 	for i := range settings.Options {
 		o := &settings.Options[i]
 		if !documented(o) {
 			continue
 		}
 		switch kind {
+		case "fields":
 		case "options":
 			if (o.Flag != "" || o.Short != 0) && string(topic(o)) == what {
 				out.WriteString(".TP\n" + flagHeading(o) + "\n" + part(prose[o.Name], "flag"))
@@ -229,6 +243,38 @@ func list(block string, prose map[string]string) (string, error) {
 		return "", fmt.Errorf("the block %q would be empty", block)
 	}
 	return out.String(), nil
+}
+
+// partOf gives the part of config.json that a field is listed under.
+func partOf(pointer string) string {
+	for _, part := range [...]string{"process", "mounts", "hooks", "linux/seccomp", "linux/resources", "linux"} {
+		if pointer == "/"+part || strings.HasPrefix(pointer, "/"+part+"/") {
+			return part
+		}
+	}
+	return "container"
+}
+
+// fields lists the fields of a part: those that there is more to say of than
+// that they are honoured, and then the others.
+func fields(part string) string {
+	var noted, plain strings.Builder
+	for i := range bundle.Fields {
+		f := &bundle.Fields[i]
+		switch {
+		case partOf(f.Pointer) != part:
+		case f.Why != "":
+			fmt.Fprintf(&noted, ".TP\n.B %s\n%s: %s.\n", escape(f.Pointer), f.Disposition, escape(f.Why))
+		case plain.Len() > 0:
+			fmt.Fprintf(&plain, ".br\n.B %s\n", escape(f.Pointer))
+		default:
+			fmt.Fprintf(&plain, ".PP\nHonoured as the specification has it:\n.PP\n.RS\n.nh\n.B %s\n", escape(f.Pointer))
+		}
+	}
+	if plain.Len() > 0 {
+		plain.WriteString(".hy\n.RE\n")
+	}
+	return noted.String() + plain.String()
 }
 
 // escape writes text so that it comes out as it is.
