@@ -19,6 +19,10 @@ import (
 // this host. After an error some limits are set and others not.
 func (g Group) Apply(r *specs.LinuxResources) (warnings []string, err error) {
 	writes, warnings, err := resource.Writes(r, g.hierarchies())
+	var absent *resource.Absent
+	if errors.As(err, &absent) && (slices.Contains(g.Denied, absent.Controller) || slices.Contains(g.Denied, resource.V2Name(absent.Controller))) {
+		return nil, fmt.Errorf("%s needs a cgroup of controller %s, which this user may not make: %w", absent.Field, absent.Controller, unix.EACCES)
+	}
 	if err != nil {
 		return nil, err
 	}

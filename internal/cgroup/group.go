@@ -50,6 +50,8 @@ type Group struct {
 	// Rootless: what the kernel doesn't permit is left out, unless a limit
 	// needs it.
 	Rootless bool `json:"rootless,omitempty"`
+	// Denied are the controllers that were left out of a rootless group.
+	Denied []string `json:"denied,omitempty"`
 }
 
 // dir gives the directory that has a controller (version 1's name).
@@ -172,6 +174,7 @@ func (g *Group) make(r *specs.LinuxResources, record func(path string) error) er
 		}
 		err := d.create(pass, record)
 		if err != nil && g.Rootless && denied(err) {
+			g.Denied = append(g.Denied, d.Controllers...)
 			continue
 		}
 		if err != nil {

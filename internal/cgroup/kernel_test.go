@@ -1,12 +1,14 @@
 package cgroup
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -205,14 +207,37 @@ func TestApply(t *testing.T) {
 		}
 	}
 	apply(r)
-	if d, _ := g.dir("memory"); d.Version != 1 {
-		t.Skip("the values of version 1 are looked at here")
-	}
 	want := func(controller, file, value string) {
 		t.Helper()
 		if got := read(t, g, controller, file); got != value {
 			t.Errorf("%s: %s, want %s", file, got, value)
 		}
+	}
+	if d, _ := g.dir("memory"); d.Version == 2 {
+		want("memory", "memory.max", "67108864")
+		want("memory", "memory.swap.max", "67108864")
+		want("memory", "memory.low", "33554432")
+		want("cpu", "cpu.weight", "59")
+		want("cpu", "cpu.max", "50000 100000")
+		want("cpu", "cpu.max.burst", "20000")
+		want("cpuset", "cpuset.cpus", "0")
+		want("pids", "pids.max", "77")
+		apply(&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(10000)), Burst: ptr(uint64(5000))}})
+		want("cpu", "cpu.max.burst", "5000")
+		apply(&specs.LinuxResources{CPU: &specs.LinuxCPU{Quota: ptr(int64(90000)), Burst: ptr(uint64(60000))}})
+		want("cpu", "cpu.max.burst", "60000")
+		apply(&specs.LinuxResources{CPU: &specs.LinuxCPU{Idle: ptr(int64(1)), Shares: ptr(uint64(512))}})
+		apply(&specs.LinuxResources{CPU: &specs.LinuxCPU{Idle: ptr(int64(0)), Shares: ptr(uint64(1024))}})
+		want("cpu", "cpu.weight", "100")
+		apply(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(-1))}, Unified: map[string]string{"memory.high": "1048576", "cgroup.max.depth": "3"}})
+		want("memory", "memory.max", "max")
+		want("memory", "memory.swap.max", "max")
+		want("memory", "memory.high", "1048576")
+		want("memory", "cgroup.max.depth", "3")
+		if _, err := g.Apply(&specs.LinuxResources{Unified: map[string]string{"memory.nothing": "1"}}); err == nil || !strings.Contains(err.Error(), "no such file") {
+			t.Error(err)
+		}
+		return
 	}
 	want("memory", "memory.limit_in_bytes", "67108864")
 	want("memory", "memory.memsw.limit_in_bytes", "134217728")
@@ -516,7 +541,22 @@ func TestSubgroups(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { o.Process.Kill(); o.Wait() })
-	if err := g.Join(o.Process.Pid); err != nil {
+	err = g.Join(o.Process.Pid)
+	if errors.Is(err, unix.EBUSY) {
+		// Version 2: a cgroup that passes controllers on takes no processes.
+		// There is room where another process of the container is.
+		l, err := Detect()
+		if err != nil {
+			t.Fatal(err)
+		}
+		beside, err := l.OfProcess(c.Process.Pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := beside.Join(o.Process.Pid); err != nil {
+			t.Fatal(err)
+		}
+	} else if err != nil {
 		t.Fatal(err)
 	}
 	if pids, err := g.Pids(); err != nil || len(pids) != 2 {
@@ -535,5 +575,73 @@ func TestSubgroups(t *testing.T) {
 	}
 	if err := g.Delete(); err != nil {
 		t.Errorf("once more: %v", err)
+	}
+}
+
+// TestRootless: an unprivileged user gets what the host lets him have, and a
+// limit that he can't have is an error that names it.
+func TestRootless(t *testing.T) {
+	if os.Getenv("LAUNCH_TEST_VIEW") != "rootless" {
+		if os.Getuid() != 0 {
+			t.Skip("needs root, to become somebody else")
+		}
+		// The way to the test binary is often closed to others.
+		b, err := os.ReadFile(os.Args[0])
+		if err != nil {
+			t.Fatal(err)
+		}
+		n, err := unix.MemfdCreate("test", 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(n)
+		if _, err := unix.Write(n, b); err != nil {
+			t.Fatal(err)
+		}
+		c := exec.Command("/proc/self/fd/"+strconv.Itoa(n), "-test.v", "-test.run=^TestRootless$")
+		c.Dir = "/"
+		c.Env = append(os.Environ(), "LAUNCH_TEST_VIEW=rootless")
+		c.SysProcAttr = &unix.SysProcAttr{Credential: &syscall.Credential{Uid: 65534, Gid: 65534}}
+		if out, err := c.CombinedOutput(); err != nil || !strings.Contains(string(out), "--- PASS") {
+			t.Errorf("%v\n%s", err, out)
+		}
+		return
+	}
+	l, err := Detect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, err := l.Group("/launch-cgroup-test-rootless", "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if root := g; root.Create(nil, nil) == nil {
+		t.Error("an unprivileged user made cgroups")
+	}
+	all := len(g.Dirs)
+	g.Rootless = true
+	if err := g.Create(nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if len(g.Dirs) != 0 || len(g.Denied) < all-1 {
+		t.Errorf("%+v", g)
+	}
+	if _, err := g.Apply(&specs.LinuxResources{Pids: &specs.LinuxPids{Limit: ptr(int64(-1))}}); err != nil {
+		t.Error(err)
+	}
+	if err := g.SetDevices(resource.Devices{}); err != nil {
+		t.Error(err)
+	}
+	if _, err := g.Apply(&specs.LinuxResources{Memory: &specs.LinuxMemory{Limit: ptr(int64(1 << 30))}}); err == nil || !strings.Contains(err.Error(), "linux.resources.memory.limit needs") {
+		t.Error(err)
+	}
+	place, err := g.Open()
+	if err != nil || place.FD != -1 {
+		t.Error(place, err)
+	}
+	for _, f := range []func() error{g.Kill, g.Delete} {
+		if err := f(); err != nil {
+			t.Error(err)
+		}
 	}
 }

@@ -246,7 +246,9 @@ func (h Hierarchy) below(p string) (string, error) {
 	return path.Clean("/" + rest), nil
 }
 
-// OfProcess gives the cgroups that a process is in.
+// OfProcess gives the cgroups that a process is in. One more process of a
+// container goes beside its first one where it can't go into the container's
+// own cgroup: in version 2 that is EBUSY once the container divided it.
 func (l Layout) OfProcess(pid int) (Group, error) {
 	text, err := sys.ReadFile(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/cgroup", 1<<20)
 	if err != nil {

@@ -289,7 +289,8 @@ const killTime = 10 * time.Second
 
 // Kill kills all processes of the group, frozen or not, also those that others
 // fork meanwhile, and waits until no living one is left. (Dead ones that
-// nobody reaped don't count.)
+// nobody reaped don't count.) A group without directories, as a rootless one
+// may be, has no processes that could be found.
 func (g Group) Kill() error {
 	deadline := time.Now().Add(killTime)
 	for wait := 200 * time.Microsecond; ; wait = min(2*wait, 50*time.Millisecond) {
@@ -338,6 +339,8 @@ func (g Group) killEach(pids []int) ([]int, error) {
 			}
 		}
 	}
+	// One of our threads may be in there, making a process (see Place).
+	pids = slices.DeleteFunc(pids, func(pid int) bool { return pid == unix.Getpid() })
 	var failed error
 	for _, pid := range pids {
 		if err := sys.Kill(pid, int(unix.SIGKILL)); err != nil && err != unix.ESRCH && failed == nil {
