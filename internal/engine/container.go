@@ -157,8 +157,12 @@ func (b *builder) begin() (err error) {
 		if *n < 0 {
 			continue
 		}
+		old := *n
 		if err := b.aside(n); err != nil {
 			return fmt.Errorf("move a descriptor: %w", err)
+		}
+		if n == &b.goR || n == &b.statW { // the others are the caller's
+			sys.Close(old)
 		}
 	}
 	if b.create0.Enter != nil {
