@@ -31,9 +31,10 @@ type CreateOptions struct {
 	Gate int
 	// Cgroup is a descriptor of the cgroup (v2) that the first process is born
 	// into; -1: none. Enter puts the calling thread into cgroups (v1) that its
-	// children are to be in; it may be nil.
+	// children are to be in, and Leave puts it back; both may be nil.
 	Cgroup int
 	Enter  func(sys.Locked) error
+	Leave  func(sys.Locked) error
 	// Placed is called when the first process exists, waits, and has all its
 	// namespaces; nothing of the container is there yet. It may be nil.
 	Placed func(pid int) error
@@ -75,10 +76,11 @@ type JoinOptions struct {
 	// Pidfd is the container's first process, and PID its number.
 	Pidfd, PID int
 	Warn       func(string)
-	// Cgroup, Enter, Console, Keep, Listener: as in CreateOptions. Placed is
-	// called when the process exists and waits.
+	// Cgroup, Enter, Leave, Console, Keep, Listener: as in CreateOptions.
+	// Placed is called when the process exists and waits.
 	Cgroup   int
 	Enter    func(sys.Locked) error
+	Leave    func(sys.Locked) error
 	Placed   func(pid int) error
 	Console  func(master int) error
 	Keep     int
@@ -88,7 +90,7 @@ type JoinOptions struct {
 // Join starts a process of the plan made by plan.CompileJoin in a running
 // container.
 func Join(p *plan.Plan, o JoinOptions) (*Container, error) {
-	b := newContainerBuilder(p, CreateOptions{Pin: -1, Warn: o.Warn, Gate: -1, Cgroup: o.Cgroup, Enter: o.Enter, Placed: o.Placed,
+	b := newContainerBuilder(p, CreateOptions{Pin: -1, Warn: o.Warn, Gate: -1, Cgroup: o.Cgroup, Enter: o.Enter, Leave: o.Leave, Placed: o.Placed,
 		Console: o.Console, Keep: o.Keep, Listener: o.Listener})
 	b.into, b.intoPID = o.Pidfd, o.PID
 	return b.contain(func() error { return b.join2() })
@@ -165,11 +167,6 @@ func (b *builder) begin() (err error) {
 			sys.Close(old)
 		}
 	}
-	if b.create0.Enter != nil {
-		if err := b.create0.Enter(b.l); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 
@@ -184,12 +181,21 @@ func (b *builder) start(flags uint64) (err error) {
 			break
 		}
 	}
-	if b.proc, err = child.Start(b.l, b.prog, child.Options{Namespaces: flags, Cgroup: b.cgroup}); err != nil {
-		return fmt.Errorf("clone the first process: %w", err)
+	if b.create0.Enter != nil {
+		if err := b.create0.Enter(b.l); err != nil {
+			return err
+		}
+	}
+	b.proc, err = child.Start(b.l, b.prog, child.Options{Namespaces: flags, Cgroup: b.cgroup})
+	if err != nil {
+		err = fmt.Errorf("clone the first process: %w", err)
+	}
+	if b.create0.Leave != nil {
+		err = errors.Join(err, b.create0.Leave(b.l))
 	}
 	sys.Close(b.goR)
 	sys.Close(b.statW)
-	return nil
+	return err
 }
 
 // create does the work of Create.

@@ -435,8 +435,8 @@ func (c *compiler) bundleProgram(join bool) {
 	if e.NoNewPrivileges {
 		op(NoNewPrivs, c.bundle("/process/noNewPrivileges"), 0, 0, 0, "renounce new privileges")
 	}
+	op(Outlive, none, 0, 0, 0, "outlive the runtime")
 	if !join {
-		op(Outlive, none, 0, 0, 0, "outlive the runtime")
 		op(Gate, none, 0, 0, 0, "wait to be started")
 	}
 	if e.NoNewPrivileges {

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/sys"
+	"launch/oci/container"
+)
+
+// log writes what engines read: a line of text or a JSON object each.
+type log struct {
+	fd    int // -1: standard error only
+	json  bool
+	debug bool
+}
+
+func (l *log) open(file string) error {
+	l.fd = -1
+	if file == "" {
+		return nil
+	}
+	n, err := sys.Openat(unix.AT_FDCWD, file, unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND, 0o644)
+	if err != nil {
+		return fmt.Errorf("open the log file %s: %w", file, err)
+	}
+	l.fd = n
+	return nil
+}
+
+func (l *log) line(level, text string) {
+	now := time.Now().Format(time.RFC3339)
+	var s string
+	if l.json {
+		s = `{"level":"` + level + `","msg":` + container.Quote(text) + `,"time":"` + now + `"}` + "\n"
+	} else {
+		s = `time="` + now + `" level=` + level + ` msg=` + container.Quote(text) + "\n"
+	}
+	if l.fd >= 0 {
+		_ = sys.WriteString(l.fd, s)
+		return
+	}
+	os.Stderr.WriteString(s)
+}
+
+func (l *log) warn(text string) { l.line("warning", text) }
+
+// fail tells an error, in the log and to who looks at standard error.
+func (l *log) fail(err error) {
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	l.line("error", text)
+	if l.fd >= 0 {
+		fmt.Fprintln(os.Stderr, text)
+	}
+}

@@ -1,0 +1,203 @@
+// Command launch-oci makes and runs containers from OCI bundles, with runc's
+// command line.
+//
+// Room: desk.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strings"
+
+	"launch/oci/container"
+)
+
+var globals = []option{
+	{names: "root", arg: "DIR", help: "where containers are kept"},
+	{names: "log", arg: "FILE", help: "where messages go"},
+	{names: "log-format", arg: "text|json", help: "how messages are written"},
+	{names: "debug", help: "tell more"},
+	{names: "systemd-cgroup", help: "let systemd make the cgroups"},
+	{names: "rootless", arg: "true|false|auto", help: "do without what only root may do"},
+	{names: "criu", arg: "PATH", help: "ignored"},
+	{names: "help h", help: "show this"},
+	{names: "version v", help: "show the version"},
+}
+
+var helpOption = option{names: "help h", help: "show this"}
+
+func verbs() []*verb {
+	return []*verb{
+		createVerb, startVerb, runVerb, execVerb, stateVerb, listVerb, killVerb, deleteVerb, pauseVerb, resumeVerb,
+		psVerb, updateVerb, eventsVerb, specVerb, featuresVerb, checkpointVerb, restoreVerb,
+	}
+}
+
+// out is where messages go.
+var out = &log{fd: -1}
+
+func main() { os.Exit(launchOCI(os.Args)) }
+
+func launchOCI(args []string) int {
+	name := path.Base(args[0])
+	values, rest, err := parse(globals, args[1:])
+	g := &call{values: values}
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "Incorrect Usage: %v\n\n", err)
+		usage(os.Stdout, name)
+		out.fail(err)
+		return 1
+	}
+	switch {
+	case g.on("version"):
+		printVersion(name)
+		return 0
+	case g.on("help") || len(rest) == 0:
+		usage(os.Stdout, name)
+		return 0
+	}
+	switch f := g.text("log-format"); f {
+	case "", "text":
+	case "json":
+		out.json = true
+	default:
+		out.fail(fmt.Errorf("invalid log-format: %s", f))
+		return 1
+	}
+	out.debug = g.on("debug")
+	if err := out.open(g.text("log")); err != nil {
+		out.fail(err)
+		return 1
+	}
+	if rest[0] == "help" {
+		usage(os.Stdout, name)
+		return 0
+	}
+	for _, v := range verbs() {
+		if v.name == rest[0] {
+			return v.call(name, g, rest[1:])
+		}
+	}
+	fmt.Printf("No help topic for '%s'\n", rest[0])
+	return 3
+}
+
+func (v *verb) call(name string, g *call, args []string) int {
+	values, words, err := parse(append(v.options[:len(v.options):len(v.options)], helpOption), args)
+	c := &call{global: g, verb: v, values: values, words: words}
+	switch {
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "Incorrect Usage: %v\n\n", err)
+		v.usage(os.Stdout, name)
+		return c.fail(err)
+	case c.on("help"):
+		v.usage(os.Stdout, name)
+		return 0
+	case len(words) < v.least || v.most >= 0 && len(words) > v.most && !v.rest:
+		var err error
+		switch {
+		case len(words) < v.least && v.least == v.most:
+			err = fmt.Errorf("%q requires exactly %d argument(s)", v.name, v.least)
+		case len(words) < v.least:
+			err = fmt.Errorf("%q requires a minimum of %d argument(s)", v.name, v.least)
+		default:
+			err = fmt.Errorf("%q requires exactly %d argument(s)", v.name, v.most)
+		}
+		fmt.Fprintf(os.Stderr, "Incorrect Usage.\n\n")
+		v.usage(os.Stdout, name)
+		return c.fail(err)
+	}
+	return v.run(c)
+}
+
+// fail tells an error and gives the exit status for it.
+func (c *call) fail(err error) int {
+	if errors.Is(err, container.ErrNotExist) {
+		err = container.ErrNotExist
+	}
+	out.fail(err)
+	return 1
+}
+
+// root is where containers are kept.
+func (c *call) root() string {
+	if r := c.global.text("root"); r != "" {
+		if !path.IsAbs(r) {
+			if wd, err := os.Getwd(); err == nil {
+				r = path.Join(wd, r)
+			}
+		}
+		return path.Clean(r)
+	}
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
+		return path.Join(dir, "launch-oci")
+	}
+	return "/run/launch-oci"
+}
+
+// open opens the container that the first word names.
+func (c *call) open() (*container.Dir, error) { return container.Open(c.root(), c.words[0]) }
+
+func (c *call) rootless() bool {
+	switch c.global.text("rootless") {
+	case "true":
+		return true
+	case "false":
+		return false
+	}
+	return os.Geteuid() != 0
+}
+
+// asRunc: under the name runc, callers look at the first words of some answers.
+func asRunc(name string) string {
+	if name == "runc" {
+		return name
+	}
+	return "launch-oci"
+}
+
+func printVersion(name string) {
+	fmt.Printf("%s version %s\ncommit: %s\nspec: %s\n", asRunc(name), version, commit, specVersion)
+}
+
+func usage(w *os.File, name string) {
+	name = asRunc(name)
+	var b strings.Builder
+	fmt.Fprintf(&b, "NAME:\n   %s - Open Container Initiative runtime\n\nUSAGE:\n   %s [global options] command [command options] [arguments...]\n\nCOMMANDS:\n", name, name)
+	for _, v := range verbs() {
+		fmt.Fprintf(&b, "   %-12s %s\n", v.name, v.help)
+	}
+	b.WriteString("\nGLOBAL OPTIONS:\n")
+	list(&b, globals)
+	w.WriteString(b.String())
+}
+
+func (v *verb) usage(w *os.File, name string) {
+	name = asRunc(name)
+	var b strings.Builder
+	fmt.Fprintf(&b, "NAME:\n   %s %s - %s\n\nUSAGE:\n   %s %s [command options] %s\n\nOPTIONS:\n", name, v.name, v.help, name, v.name, v.args)
+	list(&b, append(v.options[:len(v.options):len(v.options)], helpOption))
+	w.WriteString(b.String())
+}
+
+func list(b *strings.Builder, options []option) {
+	for _, o := range options {
+		words := ""
+		for n := range strings.SplitSeq(o.names, " ") {
+			if words != "" {
+				words += ", "
+			}
+			if len(n) == 1 {
+				words += "-" + n
+			} else {
+				words += "--" + n
+			}
+			if o.arg != "" {
+				words += " " + o.arg
+			}
+		}
+		fmt.Fprintf(b, "   %-40s %s\n", words, o.help)
+	}
+}

@@ -1,0 +1,316 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/cgroup"
+	"launch/internal/cgroup/resource"
+	"launch/internal/engine"
+	"launch/internal/facts"
+	"launch/internal/plan"
+	"launch/internal/sys"
+	"launch/oci/bundle"
+	"launch/settings"
+	"launch/userns"
+)
+
+// CreateOptions are what create is told.
+type CreateOptions struct {
+	Root   string // where containers are kept
+	ID     string
+	Bundle string // absolute
+	Host   facts.Host
+	// Systemd: the cgroup is a scope of systemd's.
+	Systemd  bool
+	Rootless bool
+	// ConsoleSocket and PidfdSocket are sockets that the terminal's master
+	// side and a descriptor of the first process are sent to; PidFile is
+	// written with its number. All may be empty.
+	ConsoleSocket, PidfdSocket, PidFile string
+	// Master takes the terminal instead of the socket.
+	Master      func(master int) error
+	Keep        int
+	KeepKeyring bool
+	Env         []string // come on top of the process's
+	Warn        func(string)
+}
+
+// Live is a container that this process created.
+type Live struct {
+	*Dir
+	Settings settings.Settings
+	Process  *engine.Container
+	gate     int
+	warn     func(string)
+}
+
+// Create makes a container and leaves its first process waiting to be started.
+// The lock of its directory is held until Close. After an error nothing of it
+// is left.
+func Create(o CreateOptions) (l *Live, err error) {
+	text, err := sys.ReadFile(unix.AT_FDCWD, path.Join(o.Bundle, bundle.File), bundle.Limit)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path.Join(o.Bundle, bundle.File), err)
+	}
+	s, warnings, err := bundle.Read(o.Bundle, string(text))
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range warnings {
+		o.Warn(w.Error())
+	}
+	s.Machine = o.ID
+	s.Exec.Env = append(s.Exec.Env, o.Env...)
+	if err := checkTerminal(s.Exec.Process, o.ConsoleSocket != "" || o.Master != nil); err != nil {
+		return nil, err
+	}
+	p, err := plan.Compile(plan.Input{Settings: s, Facts: facts.Facts{Host: o.Host}, Profile: settings.OCI})
+	if err != nil {
+		return nil, err
+	}
+	pin, err := sys.Openat(unix.AT_FDCWD, s.Image.Directory, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open the root filesystem %s: %w", s.Image.Directory, err)
+	}
+	defer sys.Close(pin)
+
+	d, err := claim(o.Root, o.ID)
+	if err != nil {
+		return nil, err
+	}
+	l = &Live{Dir: d, Settings: s, gate: -1, warn: o.Warn}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, l.undo())
+			l.Close()
+		}
+	}()
+	b := s.Bundle
+	d.Version, d.Bundle, d.Rootfs, d.Owner, d.Created = b.Version, o.Bundle, s.Image.Directory, os.Getuid(), time.Now()
+	for k, v := range b.Annotations {
+		d.Annotations = append(d.Annotations, [2]string{k, v})
+	}
+	slices.SortFunc(d.Annotations, func(a, b [2]string) int { return strings.Compare(a[0], b[0]) })
+	if err := d.group(o, b); err != nil {
+		return nil, err
+	}
+	if err := d.write(configName, string(text)); err != nil {
+		return nil, fmt.Errorf("keep config.json: %w", err)
+	}
+	if err := d.save(); err != nil {
+		return nil, err
+	}
+	place, err := d.place(b, p, o.Warn)
+	if err != nil {
+		return nil, err
+	}
+	defer place.Close()
+	if err := sys.Mkfifo(d.fd, gateName, 0o622); err != nil {
+		return nil, fmt.Errorf("make the exec fifo: %w", err)
+	}
+	if l.gate, err = sys.Openat(d.fd, gateName, unix.O_RDWR|unix.O_NOFOLLOW, 0); err != nil {
+		return nil, fmt.Errorf("open the exec fifo: %w", err)
+	}
+	l.Process, err = engine.Create(p, engine.CreateOptions{
+		Pin: pin, Warn: o.Warn, Gate: l.gate, Cgroup: place.FD, Enter: place.Enter, Leave: place.Leave,
+		Placed: func(pid int) error {
+			if err := place.Finish(pid); err != nil {
+				return err
+			}
+			d.PID = pid
+			var ok bool
+			if d.Began, ok = began(pid); !ok {
+				return errors.New("the first process is gone")
+			}
+			return d.save()
+		},
+		Console: terminalTo(o.ConsoleSocket, o.Master), Keep: o.Keep, KeepKeyring: o.KeepKeyring,
+		State: func(status string, pid int) []byte { return d.StateJSON(Status(status), pid) },
+		Listener: func(listener, pid int) error {
+			return d.sendListener(p, listener, pid)
+		},
+	})
+	if err != nil {
+		return nil, err
+	}
+	return l, announce(o.PidfdSocket, o.PidFile, l.Process)
+}
+
+// checkTerminal refuses a terminal that nobody would have the other side of,
+// and somebody who waits for one that isn't made.
+func checkTerminal(p *settings.Process, taken bool) error {
+	switch wanted := p != nil && p.Terminal; {
+	case wanted && !taken:
+		return errors.New("cannot allocate tty if runc will detach without setting console socket")
+	case !wanted && taken:
+		return errors.New("cannot use console socket if runc will not detach or allocate tty")
+	}
+	return nil
+}
+
+// group finds out which cgroups the container will be in.
+func (d *Dir) group(o CreateOptions, b *settings.Bundle) error {
+	layout, err := cgroup.Detect()
+	if err != nil {
+		return err
+	}
+	if o.Systemd {
+		return errors.New("the systemd cgroup driver is not there yet")
+	}
+	if d.Group, err = layout.Group(b.CgroupsPath, o.ID); err != nil {
+		return err
+	}
+	d.Group.Rootless = o.Rootless
+	return nil
+}
+
+// place makes the cgroups, sets their limits, and opens them.
+func (d *Dir) place(b *settings.Bundle, p *plan.Plan, warn func(string)) (*cgroup.Place, error) {
+	if err := d.Group.Create(b.Resources, d.record); err != nil {
+		return nil, err
+	}
+	if b.Resources != nil {
+		warnings, err := d.Group.Apply(b.Resources)
+		if err != nil {
+			return nil, err
+		}
+		for _, w := range warnings {
+			warn(w)
+		}
+		devices, err := resource.ContainerDevices(b.Resources.Devices)
+		if err != nil {
+			return nil, err
+		}
+		if err := d.Group.SetDevices(devices); err != nil {
+			return nil, err
+		}
+	}
+	if p.Users.Mode == userns.Exact {
+		uid, ok := p.Users.UIDs.Host(0)
+		gid, gok := p.Users.GIDs.Host(0)
+		if own := slices.ContainsFunc(b.Namespaces, func(n settings.Namespace) bool { return n.Kind == "cgroup" }); ok && gok && own {
+			if err := d.Group.Give(uid, gid); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if r := b.IntelRdt; r != nil {
+		return nil, &settings.Error{What: "cannot set linux.intelRdt: this launch-oci does not do that yet"}
+	}
+	return d.Group.Open()
+}
+
+// undo removes what a failed create made.
+func (l *Live) undo() error {
+	if l.Process != nil {
+		_ = sys.PidfdSignal(l.Process.Pidfd, int(unix.SIGKILL))
+		_, _, _ = sys.Wait(l.Process.Pidfd)
+	}
+	if l.gate >= 0 {
+		sys.Close(l.gate)
+	}
+	return l.destroy()
+}
+
+// destroy removes the cgroups with all processes in them, and the directory.
+func (d *Dir) destroy() error {
+	if err := d.Group.Kill(); err != nil {
+		return err
+	}
+	if err := d.Group.Delete(); err != nil {
+		return err
+	}
+	if err := cgroup.Undo(d.Made); err != nil {
+		return err
+	}
+	return d.remove()
+}
+
+// terminalTo gives what takes the master side of a terminal.
+func terminalTo(socket string, master func(int) error) func(int) error {
+	if socket == "" {
+		return master
+	}
+	return func(n int) error {
+		if err := sendTo(socket, []byte("/dev/ptmx"), n); err != nil {
+			return fmt.Errorf("send the terminal to the console socket %s: %w", socket, err)
+		}
+		return nil
+	}
+}
+
+// sendTo sends descriptors to a socket in the file system, whatever the length
+// of its name.
+func sendTo(socket string, text []byte, fds ...int) error {
+	dir, err := sys.Openat(unix.AT_FDCWD, path.Dir(socket), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(dir)
+	n, err := sys.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(n)
+	if err := sys.ConnectUnix(n, fmt.Sprintf("/proc/self/fd/%d/%s", dir, path.Base(socket))); err != nil {
+		return err
+	}
+	return sys.SendRights(n, text, fds...)
+}
+
+// announce tells callers of the process.
+func announce(pidfdSocket, pidFile string, c *engine.Container) error {
+	if pidfdSocket != "" {
+		if err := sendTo(pidfdSocket, []byte("pidfd"), c.Pidfd); err != nil {
+			return fmt.Errorf("send the pidfd to %s: %w", pidfdSocket, err)
+		}
+	}
+	if pidFile == "" {
+		return nil
+	}
+	half := path.Join(path.Dir(pidFile), "."+path.Base(pidFile))
+	n, err := sys.Openat(unix.AT_FDCWD, half, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC, 0o666)
+	if err != nil {
+		return fmt.Errorf("write the pid file: %w", err)
+	}
+	err = sys.WriteString(n, fmt.Sprint(c.PID))
+	sys.Close(n)
+	if err == nil {
+		err = sys.Renameat2(unix.AT_FDCWD, half, unix.AT_FDCWD, pidFile, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("write the pid file %s: %w", pidFile, err)
+	}
+	return nil
+}
+
+// sendListener hands the listener of the filter to who decides about calls.
+func (d *Dir) sendListener(p *plan.Plan, listener, pid int) error {
+	b := append([]byte(nil), `{"ociVersion":`...)
+	b = quote(b, d.Version)
+	b = append(b, `,"fds":["seccompFd"],"pid":`...)
+	b = append(b, fmt.Sprint(pid)...)
+	if p.Metadata != "" {
+		b = append(b, `,"metadata":`...)
+		b = quote(b, p.Metadata)
+	}
+	b = append(b, `,"state":`...)
+	status := Created
+	if d.PID != pid {
+		status = Running
+	}
+	b = append(b, d.StateJSON(status, d.PID)...)
+	b = append(b, '}')
+	if err := sendTo(p.Listener, b, listener); err != nil {
+		return fmt.Errorf("send the listener of the system-call filter to %s: %w", p.Listener, err)
+	}
+	return nil
+}

@@ -1,0 +1,255 @@
+package container
+
+import (
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/engine"
+	"launch/internal/facts"
+	"launch/internal/plan"
+	"launch/internal/sys"
+	"launch/oci/bundle"
+	"launch/settings"
+)
+
+// Start lets the first process of a created container become its payload. The
+// container must be locked.
+func (d *Dir) Start(warn func(string)) error {
+	switch status, err := d.Status(); {
+	case err != nil:
+		return err
+	case status == Stopped:
+		return errors.New("cannot start a container that has stopped")
+	case status != Created:
+		return errors.New("cannot start an already running container")
+	}
+	text, err := d.Config()
+	if err != nil {
+		return err
+	}
+	s, _, err := bundle.Read(d.Bundle, text)
+	if err != nil {
+		return err
+	}
+	return d.start(s.Bundle.Hooks, warn)
+}
+
+// Start lets the first process become its payload.
+func (l *Live) Start() error {
+	if err := l.start(l.Settings.Bundle.Hooks, l.warn); err != nil {
+		return err
+	}
+	return l.Process.Started()
+}
+
+func (d *Dir) start(hooks settings.Hooks, warn func(string)) error {
+	if len(hooks.StartContainer) > 0 {
+		pidfd, err := d.pidfd()
+		if err != nil {
+			return err
+		}
+		for _, h := range hooks.StartContainer {
+			if err = engine.RunHookIn(h, d.StateJSON(Created, d.PID), pidfd, d.PID); err != nil {
+				break
+			}
+		}
+		sys.Close(pidfd)
+		if err != nil {
+			// A container whose hook failed must not run.
+			return errors.Join(err, d.kill())
+		}
+	}
+	gate, err := sys.Openat(d.fd, gateName, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
+	if err == unix.ENXIO || err == unix.ENOENT {
+		return errors.New("cannot start a container that has stopped")
+	}
+	if err != nil {
+		return fmt.Errorf("open the exec fifo: %w", err)
+	}
+	// The name goes first: who sees it may take the container for a created
+	// one.
+	err = sys.Unlinkat(d.fd, gateName, 0)
+	if err == nil {
+		err = sys.WriteString(gate, "s")
+	}
+	sys.Close(gate)
+	if err != nil {
+		return fmt.Errorf("let the first process go: %w", err)
+	}
+	for _, h := range hooks.Poststart {
+		if err := engine.RunHook(h, d.StateJSON(Running, d.PID)); err != nil {
+			return errors.Join(err, d.kill())
+		}
+	}
+	return nil
+}
+
+// kill ends the container at once.
+func (d *Dir) kill() error {
+	if err := d.Group.Kill(); err != nil {
+		return err
+	}
+	return d.Kill(int(unix.SIGKILL), false)
+}
+
+// pidfd opens the first process, and makes sure that it is the container's.
+func (d *Dir) pidfd() (int, error) {
+	if d.PID == 0 {
+		return -1, ErrNotRunning
+	}
+	n, err := sys.PidfdOpen(d.PID)
+	if err == unix.ESRCH {
+		return -1, ErrNotRunning
+	}
+	if err != nil {
+		return -1, fmt.Errorf("open process %d: %w", d.PID, err)
+	}
+	if !d.Alive() {
+		sys.Close(n)
+		return -1, ErrNotRunning
+	}
+	return n, nil
+}
+
+// ErrNotRunning is the error for what takes a first process.
+var ErrNotRunning = errors.New("container not running")
+
+// Kill sends a signal to the first process, or to all.
+func (d *Dir) Kill(sig int, all bool) error {
+	shared := false
+	if !all && sig == int(unix.SIGKILL) {
+		// Without a pid namespace of its own, killing the first process would
+		// leave the others.
+		shared = d.sharesPIDs()
+	}
+	if all || shared {
+		if sig == int(unix.SIGKILL) {
+			return d.Group.Kill()
+		}
+		return d.Group.Signal(sig)
+	}
+	n, err := d.pidfd()
+	if err != nil {
+		return err
+	}
+	defer sys.Close(n)
+	if err := sys.PidfdSignal(n, sig); err != nil {
+		if err == unix.ESRCH {
+			return ErrNotRunning
+		}
+		return fmt.Errorf("signal the first process: %w", err)
+	}
+	if sig == int(unix.SIGKILL) {
+		// In a frozen version 1 cgroup it would never arrive.
+		if frozen, err := d.Group.Frozen(); err == nil && frozen {
+			return d.Group.Thaw()
+		}
+	}
+	return nil
+}
+
+func (d *Dir) sharesPIDs() bool {
+	text, err := d.Config()
+	if err != nil {
+		return false
+	}
+	s, _, err := bundle.Read(d.Bundle, text)
+	if err != nil {
+		return false
+	}
+	for _, n := range s.Bundle.Namespaces {
+		if n.Kind == "pid" {
+			return n.Path != ""
+		}
+	}
+	return true
+}
+
+// Delete removes a container that has stopped, or, with force, any. It must be
+// locked.
+func (d *Dir) Delete(force bool, warn func(string)) error {
+	status, err := d.Status()
+	if err != nil && !force {
+		return err
+	}
+	if status != Stopped && !force {
+		return fmt.Errorf("cannot delete container %s that is not stopped: %s", d.ID, status)
+	}
+	if status != Stopped {
+		_ = d.Kill(int(unix.SIGKILL), false)
+	}
+	text, cerr := d.Config()
+	if err := d.destroy(); err != nil {
+		return err
+	}
+	if cerr != nil {
+		return nil // cut off before there was one
+	}
+	s, _, err := bundle.Read(d.Bundle, text)
+	if err != nil {
+		return nil
+	}
+	for _, h := range s.Bundle.Hooks.Poststop {
+		// The container is gone: what a hook says is told, and no more.
+		if err := engine.RunHook(h, d.StateJSON(Stopped, 0)); err != nil {
+			warn(err.Error())
+		}
+	}
+	return nil
+}
+
+// ExecOptions are what exec is told.
+type ExecOptions struct {
+	Host facts.Host
+	Exec settings.Exec
+	// Console, as in CreateOptions.
+	ConsoleSocket, PidfdSocket, PidFile string
+	Master                              func(master int) error
+	Keep                                int
+	IgnorePaused                        bool
+	Warn                                func(string)
+}
+
+// Exec starts one more process in a running container.
+func (d *Dir) Exec(o ExecOptions, s settings.Settings) (*engine.Container, error) {
+	switch status, err := d.Status(); {
+	case err != nil:
+		return nil, err
+	case status == Stopped:
+		return nil, errors.New("cannot exec in a stopped container")
+	case status == Paused && !o.IgnorePaused:
+		return nil, errors.New("cannot exec in a paused container (use --ignore-paused to override)")
+	}
+	s.Exec = o.Exec
+	if err := checkTerminal(s.Exec.Process, o.ConsoleSocket != "" || o.Master != nil); err != nil {
+		return nil, err
+	}
+	p, err := plan.CompileJoin(plan.Input{Settings: s, Facts: facts.Facts{Host: o.Host}, Profile: settings.OCI})
+	if err != nil {
+		return nil, err
+	}
+	pidfd, err := d.pidfd()
+	if err != nil {
+		return nil, err
+	}
+	defer sys.Close(pidfd)
+	place, err := d.Group.Open()
+	if err != nil {
+		return nil, err
+	}
+	defer place.Close()
+	c, err := engine.Join(p, engine.JoinOptions{
+		Pidfd: pidfd, PID: d.PID, Warn: o.Warn, Cgroup: place.FD, Enter: place.Enter, Leave: place.Leave, Placed: place.Finish,
+		Console: terminalTo(o.ConsoleSocket, o.Master), Keep: o.Keep,
+		Listener: func(listener, pid int) error { return d.sendListener(p, listener, pid) },
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Started(); err != nil {
+		return nil, err
+	}
+	return c, announce(o.PidfdSocket, o.PidFile, c)
+}
