@@ -9,7 +9,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"launch/internal/sys"
-	"launch/oci/container"
 )
 
 // log writes what engines read: a line of text or a JSON object each.
@@ -36,9 +35,9 @@ func (l *log) line(level, text string) {
 	now := time.Now().Format(time.RFC3339)
 	var s string
 	if l.json {
-		s = `{"level":"` + level + `","msg":` + container.Quote(text) + `,"time":"` + now + `"}` + "\n"
+		s = `{"level":"` + level + `","msg":` + quote(text) + `,"time":"` + now + `"}` + "\n"
 	} else {
-		s = `time="` + now + `" level=` + level + ` msg=` + container.Quote(text) + "\n"
+		s = `time="` + now + `" level=` + level + ` msg=` + quote(text) + "\n"
 	}
 	if l.fd >= 0 {
 		_ = sys.WriteString(l.fd, s)
@@ -56,4 +55,27 @@ func (l *log) fail(err error) {
 	if l.fd >= 0 {
 		fmt.Fprintln(os.Stderr, text)
 	}
+}
+
+const hex = "0123456789abcdef"
+
+// quote gives a JSON string, which a line of text can have as well. Bytes that
+// are no UTF-8 become U+FFFD.
+func quote(s string) string {
+	b := []byte{'"'}
+	for _, r := range s {
+		switch {
+		case r == '"' || r == '\\':
+			b = append(b, '\\', byte(r))
+		case r == '\n':
+			b = append(b, '\\', 'n')
+		case r == '\t':
+			b = append(b, '\\', 't')
+		case r < 0x20:
+			b = append(b, '\\', 'u', '0', '0', hex[r>>4], hex[r&15])
+		default:
+			b = append(b, string(r)...)
+		}
+	}
+	return string(append(b, '"'))
 }

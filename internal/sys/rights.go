@@ -6,16 +6,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// ConnectUnix connects a socket to a name in the file system.
-func ConnectUnix(n int, path string) error {
-	a, size, err := sockaddr(path)
-	if err != nil {
-		return err
-	}
-	_, err = call("connect", unix.SYS_CONNECT, fd(n), uintptr(unsafe.Pointer(a)), size, 0, 0, 0)
-	return err
-}
-
 // SendRights sends bytes and descriptors over a connected socket.
 func SendRights(n int, b []byte, fds ...int) error {
 	var control []byte

@@ -69,7 +69,7 @@ func Create(o CreateOptions) (l *Live, err error) {
 	}
 	s.Machine = o.ID
 	s.Exec.Env = append(s.Exec.Env, o.Env...)
-	if err := checkTerminal(s.Exec.Process, o.ConsoleSocket != "" || o.Master != nil); err != nil {
+	if err := checkTerminal(s.Exec.Process, o.ConsoleSocket, o.Master); err != nil {
 		return nil, err
 	}
 	p, err := plan.Compile(plan.Input{Settings: s, Facts: facts.Facts{Host: o.Host}, Profile: settings.OCI})
@@ -146,11 +146,11 @@ func Create(o CreateOptions) (l *Live, err error) {
 
 // checkTerminal refuses a terminal that nobody would have the other side of,
 // and somebody who waits for one that isn't made.
-func checkTerminal(p *settings.Process, taken bool) error {
+func checkTerminal(p *settings.Process, socket string, master func(int) error) error {
 	switch wanted := p != nil && p.Terminal; {
-	case wanted && !taken:
+	case wanted && socket == "" && master == nil:
 		return errors.New("cannot allocate tty if runc will detach without setting console socket")
-	case !wanted && taken:
+	case !wanted && socket != "":
 		return errors.New("cannot use console socket if runc will not detach or allocate tty")
 	}
 	return nil
@@ -294,21 +294,12 @@ func announce(pidfdSocket, pidFile string, c *engine.Container) error {
 
 // sendListener hands the listener of the filter to who decides about calls.
 func (d *Dir) sendListener(p *plan.Plan, listener, pid int) error {
-	b := append([]byte(nil), `{"ociVersion":`...)
-	b = quote(b, d.Version)
-	b = append(b, `,"fds":["seccompFd"],"pid":`...)
-	b = append(b, fmt.Sprint(pid)...)
-	if p.Metadata != "" {
-		b = append(b, `,"metadata":`...)
-		b = quote(b, p.Metadata)
-	}
-	b = append(b, `,"state":`...)
 	status := Created
 	if d.PID != pid {
 		status = Running
 	}
-	b = append(b, d.StateJSON(status, d.PID)...)
-	b = append(b, '}')
+	t := d.told(status, d.PID)
+	b := t.AppendListener(nil, p.Metadata)
 	if err := sendTo(p.Listener, b, listener); err != nil {
 		return fmt.Errorf("send the listener of the system-call filter to %s: %w", p.Listener, err)
 	}

@@ -1,63 +1,50 @@
 package container
 
-import "strconv"
+import (
+	"os/user"
+	"strconv"
+	"time"
+
+	"launch/oci/bundle"
+)
+
+// told is what others are told of the container.
+func (s *State) told(status Status, pid int) bundle.State {
+	b := bundle.State{Version: s.Version, ID: s.ID, PID: pid, Status: string(status), Bundle: s.Bundle, Rootfs: s.Rootfs,
+		Created: s.Created.UTC().Format(time.RFC3339Nano)}
+	for _, a := range s.Annotations {
+		if b.Annotations == nil {
+			b.Annotations = make(map[string]string, len(s.Annotations))
+		}
+		b.Annotations[a[0]] = a[1]
+	}
+	return b
+}
 
 // StateJSON is the container's state as the runtime specification has it,
-// which hooks get and the verb state prints.
+// which hooks get.
 func (s *State) StateJSON(status Status, pid int) []byte {
-	b := append([]byte(nil), `{"ociVersion":`...)
-	b = quote(b, s.Version)
-	b = append(b, `,"id":`...)
-	b = quote(b, s.ID)
-	b = append(b, `,"status":`...)
-	b = quote(b, string(status))
-	if pid != 0 {
-		b = append(b, `,"pid":`...)
-		b = strconv.AppendInt(b, int64(pid), 10)
-	}
-	b = append(b, `,"bundle":`...)
-	b = quote(b, s.Bundle)
-	b = s.annotations(b)
-	return append(b, '}')
+	b := s.told(status, pid)
+	return b.AppendSpec(nil)
 }
 
-func (s *State) annotations(b []byte) []byte {
-	if len(s.Annotations) == 0 {
-		return b
+// Told looks at the container, for listings. With owner, the name of who
+// created it is looked up.
+func (d *Dir) Told(owner bool) (bundle.State, error) {
+	status, err := d.Status()
+	if err != nil {
+		return bundle.State{}, err
 	}
-	b = append(b, `,"annotations":{`...)
-	for i, a := range s.Annotations {
-		if i > 0 {
-			b = append(b, ',')
-		}
-		b = quote(b, a[0])
-		b = append(b, ':')
-		b = quote(b, a[1])
+	pid := d.PID
+	if status == Stopped {
+		pid = 0
 	}
-	return append(b, '}')
-}
-
-const hex = "0123456789abcdef"
-
-// quote appends a JSON string. Bytes that are no UTF-8 become U+FFFD.
-func quote(b []byte, s string) []byte {
-	b = append(b, '"')
-	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			b = append(b, '\\', byte(r))
-		case r == '\n':
-			b = append(b, '\\', 'n')
-		case r == '\t':
-			b = append(b, '\\', 't')
-		case r < 0x20:
-			b = append(b, '\\', 'u', '0', '0', hex[r>>4], hex[r&15])
-		default:
-			b = append(b, string(r)...)
+	b := d.told(status, pid)
+	if owner {
+		b.Owner = "#" + strconv.Itoa(d.Owner)
+		if u, err := user.LookupId(strconv.Itoa(d.Owner)); err == nil {
+			b.Owner = u.Username
 		}
 	}
-	return append(b, '"')
+	return b, nil
 }
-
-// Quote gives a JSON string.
-func Quote(s string) string { return string(quote(nil, s)) }

@@ -209,6 +209,7 @@ type ExecOptions struct {
 	Master                              func(master int) error
 	Keep                                int
 	IgnorePaused                        bool
+	Cgroups                             []string // [CONTROLLER,...:]PATH each
 	Warn                                func(string)
 }
 
@@ -223,7 +224,7 @@ func (d *Dir) Exec(o ExecOptions, s settings.Settings) (*engine.Container, error
 		return nil, errors.New("cannot exec in a paused container (use --ignore-paused to override)")
 	}
 	s.Exec = o.Exec
-	if err := checkTerminal(s.Exec.Process, o.ConsoleSocket != "" || o.Master != nil); err != nil {
+	if err := checkTerminal(s.Exec.Process, o.ConsoleSocket, o.Master); err != nil {
 		return nil, err
 	}
 	p, err := plan.CompileJoin(plan.Input{Settings: s, Facts: facts.Facts{Host: o.Host}, Profile: settings.OCI})
@@ -252,4 +253,26 @@ func (d *Dir) Exec(o ExecOptions, s settings.Settings) (*engine.Container, error
 		return nil, err
 	}
 	return c, announce(o.PidfdSocket, o.PidFile, c)
+}
+
+// Pause freezes the container.
+func (d *Dir) Pause(func(string)) error {
+	switch status, err := d.Status(); {
+	case err != nil:
+		return err
+	case status != Running && status != Created:
+		return fmt.Errorf("container not running or created: %s", status)
+	}
+	return d.Group.Freeze()
+}
+
+// Resume lets a paused container go on.
+func (d *Dir) Resume(func(string)) error {
+	switch status, err := d.Status(); {
+	case err != nil:
+		return err
+	case status != Paused:
+		return errors.New("container not paused")
+	}
+	return d.Group.Thaw()
 }

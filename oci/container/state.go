@@ -330,6 +330,12 @@ func (d *Dir) Lock() error {
 	return nil
 }
 
+// Unlock lets others change the container.
+func (d *Dir) Unlock() {
+	_ = sys.Flock(d.fd, unix.LOCK_UN)
+	d.locked = false
+}
+
 // Reload locks the container and reads its state again.
 func (d *Dir) Reload() error {
 	if err := d.Lock(); err != nil {

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/probe"
+	"launch/internal/sys"
+	"launch/oci/container"
+)
+
+var createOptions = []option{
+	{names: "bundle b", arg: "DIR", help: "the bundle's directory, by default the current one"},
+	{names: "console-socket", arg: "SOCKET", help: "where the master side of the terminal is sent"},
+	{names: "pidfd-socket", arg: "SOCKET", help: "where a pidfd of the first process is sent"},
+	{names: "pid-file", arg: "FILE", help: "gets the number of the first process"},
+	{names: "no-pivot", help: "don't use pivot_root"},
+	{names: "no-new-keyring", help: "stay in the caller's session keyring"},
+	{names: "preserve-fds", arg: "N", help: "hand on N descriptors more than standard input and output"},
+}
+
+var createVerb = &verb{
+	name: "create", args: "CONTAINER", help: "create a container", least: 1, most: 1,
+	options: createOptions, run: create,
+}
+
+var runVerb = &verb{
+	name: "run", args: "CONTAINER", help: "create and start a container", least: 1, most: 1,
+	options: append(createOptions[:len(createOptions):len(createOptions)],
+		option{names: "detach d", help: "don't wait for its end"},
+		option{names: "keep", help: "don't delete it at its end"},
+		option{names: "no-subreaper", help: "don't adopt orphans"},
+	),
+}
+
+func init() { runVerb.run = run }
+
+// makeOptions reads what create and run are told.
+func (c *call) makeOptions() (container.CreateOptions, error) {
+	o := container.CreateOptions{
+		Root: c.root(), ID: c.words[0], Systemd: c.global.on("systemd-cgroup"), Rootless: c.rootless(),
+		ConsoleSocket: c.text("console-socket"), PidfdSocket: c.text("pidfd-socket"), PidFile: c.text("pid-file"),
+		KeepKeyring: c.on("no-new-keyring"), Warn: out.warn,
+	}
+	cwd, err := os.Getwd()
+	if err != nil {
+		return o, err
+	}
+	if o.Bundle = c.text("bundle"); !path.IsAbs(o.Bundle) {
+		o.Bundle = path.Join(cwd, o.Bundle)
+	}
+	if o.Host, err = probe.Caller(); err != nil {
+		return o, err
+	}
+	if o.Keep, o.Env, err = c.keep(); err != nil {
+		return o, err
+	}
+	return o, nil
+}
+
+// keep is how many descriptors the payload inherits: those of socket
+// activation, and those that were asked for.
+func (c *call) keep() (n int, env []string, err error) {
+	if c.has("preserve-fds") {
+		v, err := c.number("preserve-fds")
+		if err != nil {
+			return 0, nil, err
+		}
+		if v < 0 || v > 1<<16 {
+			return 0, nil, fmt.Errorf("invalid value %d for --preserve-fds", v)
+		}
+		n = int(v)
+	}
+	if pid := os.Getenv("LISTEN_PID"); pid != "" && pid != strconv.Itoa(os.Getpid()) {
+		return n, nil, c.there(n)
+	}
+	if listen, _ := strconv.Atoi(os.Getenv("LISTEN_FDS")); listen > 0 {
+		env = append(env, "LISTEN_FDS="+strconv.Itoa(listen), "LISTEN_PID=1")
+		if names := os.Getenv("LISTEN_FDNAMES"); names != "" {
+			env = append(env, "LISTEN_FDNAMES="+names)
+		}
+		n += listen
+	}
+	return n, env, c.there(n)
+}
+
+// there makes sure that the descriptors to be handed on are open.
+func (c *call) there(n int) error {
+	for i := range n {
+		if _, err := sys.Statx(3+i, "", unix.STATX_TYPE); err != nil {
+			return fmt.Errorf("please check that preserved-fd %d (of %d) is present: %w", i, n, err)
+		}
+	}
+	return nil
+}
+
+func create(c *call) int {
+	o, err := c.makeOptions()
+	if err != nil {
+		return c.fail(err)
+	}
+	if _, err := container.Create(o); err != nil {
+		return c.fail(fmt.Errorf("runc create failed: %w", err))
+	}
+	return 0
+}
+
+func run(c *call) int {
+	o, err := c.makeOptions()
+	if err != nil {
+		return c.fail(err)
+	}
+	detach := c.on("detach")
+	if !c.on("no-subreaper") && !detach {
+		if err := sys.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0); err != nil {
+			return c.fail(fmt.Errorf("become a subreaper: %w", err))
+		}
+	}
+	f, err := newFront(detach, o.ConsoleSocket)
+	if err != nil {
+		return c.fail(err)
+	}
+	o.Master = f.takes()
+	l, err := container.Create(o)
+	if err != nil {
+		return c.fail(fmt.Errorf("runc run failed: %w", err))
+	}
+	if err := l.Start(); err != nil {
+		return c.fail(fmt.Errorf("runc run failed: %w", errors.Join(err, l.Delete(true, out.warn))))
+	}
+	if detach {
+		return 0
+	}
+	// Others may look at it, and kill it, while it runs.
+	l.Unlock()
+	status, err := f.wait(l.Process)
+	if err != nil {
+		out.fail(err)
+	}
+	if !c.on("keep") {
+		err := l.Reload()
+		if err == nil {
+			err = l.Delete(true, out.warn)
+		}
+		if err != nil && !errors.Is(err, container.ErrNotExist) {
+			out.fail(err)
+		}
+	}
+	return status
+}

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/probe"
+	"launch/internal/sys"
+	"launch/oci/bundle"
+	"launch/oci/container"
+)
+
+var execVerb = &verb{
+	name: "exec", args: "CONTAINER COMMAND [ARGUMENTS...] || --process FILE CONTAINER", help: "run one more process in a container",
+	least: 1, most: -1, rest: true,
+	options: []option{
+		{names: "console-socket", arg: "SOCKET", help: "where the master side of the terminal is sent"},
+		{names: "pidfd-socket", arg: "SOCKET", help: "where a pidfd of the process is sent"},
+		{names: "cwd", arg: "DIR", help: "working directory"},
+		{names: "env e", arg: "NAME=VALUE", help: "set a variable", many: true},
+		{names: "tty t", help: "give it a terminal"},
+		{names: "user u", arg: "UID[:GID]", help: "become this user"},
+		{names: "additional-gids g", arg: "GID", help: "be in this group, too", many: true},
+		{names: "process p", arg: "FILE", help: "take all this from a file"},
+		{names: "detach d", help: "don't wait for its end"},
+		{names: "pid-file", arg: "FILE", help: "gets its number"},
+		{names: "process-label", arg: "LABEL", help: "SELinux label"},
+		{names: "apparmor", arg: "PROFILE", help: "AppArmor profile"},
+		{names: "no-new-privs", help: "renounce new privileges"},
+		{names: "cap c", arg: "CAPABILITY", help: "have this capability, too", many: true},
+		{names: "preserve-fds", arg: "N", help: "hand on N descriptors more than standard input and output"},
+		{names: "cgroup", arg: "[CONTROLLER,...:]PATH", help: "a cgroup below the container's", many: true},
+		{names: "ignore-paused", help: "also in a paused container, where it waits"},
+	},
+	run: execute,
+}
+
+// execFailed is the exit status when there was no process at all.
+const execFailed = 255
+
+func execute(c *call) int {
+	status, err := c.exec()
+	if err != nil {
+		c.fail(fmt.Errorf("exec failed: %w", err))
+		return execFailed
+	}
+	return status
+}
+
+func (c *call) exec() (int, error) {
+	file := c.text("process")
+	if file == "" && len(c.words) < 2 {
+		return 0, fmt.Errorf("process args cannot be empty")
+	}
+	d, err := c.open()
+	if err != nil {
+		return 0, err
+	}
+	defer d.Close()
+	text, err := d.Config()
+	if err != nil {
+		return 0, err
+	}
+	spec, _, err := bundle.Decode(bundle.File, text)
+	if err != nil {
+		return 0, err
+	}
+	s, _, err := bundle.Settings(spec, d.Bundle)
+	if err != nil {
+		return 0, err
+	}
+	process, name := spec.Process, bundle.File
+	if file != "" {
+		b, err := sys.ReadFile(unix.AT_FDCWD, file, bundle.Limit)
+		if err != nil {
+			return 0, fmt.Errorf("read %s: %w", file, err)
+		}
+		if process, _, err = bundle.DecodeProcess(file, string(b)); err != nil {
+			return 0, err
+		}
+		name = file
+	} else {
+		o := bundle.Override{
+			Args: c.words[1:], Cwd: c.text("cwd"), Env: c.values["env"], Terminal: c.on("tty"), User: c.text("user"),
+			NoNewPrivs: c.on("no-new-privs"), Caps: c.values["cap"], AppArmor: c.text("apparmor"), SELinux: c.text("process-label"),
+		}
+		for _, g := range c.values["additional-gids"] {
+			n, err := strconv.ParseUint(g, 10, 32)
+			if err != nil {
+				return 0, fmt.Errorf("invalid value %q for --additional-gids: it is not a number", g)
+			}
+			o.Groups = append(o.Groups, uint32(n))
+		}
+		if process, err = bundle.Overridden(process, o); err != nil {
+			return 0, err
+		}
+	}
+	e, warnings, err := bundle.ExecOf(name, process, spec)
+	if err != nil {
+		return 0, err
+	}
+	for _, w := range warnings {
+		out.warn(w.Error())
+	}
+	detach := c.on("detach")
+	f, err := newFront(detach, c.text("console-socket"))
+	if err != nil {
+		return 0, err
+	}
+	o := container.ExecOptions{Exec: e, ConsoleSocket: c.text("console-socket"), PidfdSocket: c.text("pidfd-socket"), PidFile: c.text("pid-file"),
+		Master: f.takes(), IgnorePaused: c.on("ignore-paused"), Warn: out.warn, Cgroups: c.values["cgroup"]}
+	if o.Host, err = probe.Caller(); err != nil {
+		return 0, err
+	}
+	var env []string
+	if o.Keep, env, err = c.keep(); err != nil {
+		return 0, err
+	}
+	o.Exec.Env = append(o.Exec.Env, env...)
+	p, err := d.Exec(o, s)
+	if err != nil {
+		return 0, err
+	}
+	if detach {
+		return 0, nil
+	}
+	return f.wait(p)
+}
+
+var stateVerb = &verb{name: "state", args: "CONTAINER", help: "show the state of a container as JSON", least: 1, most: 1, run: state}
+
+func state(c *call) int {
+	d, err := c.open()
+	if err != nil {
+		return c.fail(err)
+	}
+	defer d.Close()
+	t, err := d.Told(true)
+	if err != nil {
+		return c.fail(err)
+	}
+	os.Stdout.Write(append(t.Append(nil), '\n'))
+	return 0
+}
+
+var listVerb = &verb{
+	name: "list", help: "list containers", most: 0,
+	options: []option{
+		{names: "format f", arg: "table|json", help: "how they are listed"},
+		{names: "quiet q", help: "ids only"},
+	},
+	run: listAll,
+}
+
+func listAll(c *call) int {
+	ids, err := container.List(c.root())
+	if err != nil {
+		return c.fail(err)
+	}
+	var rows []bundle.State
+	table := "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER\n"
+	for _, id := range ids {
+		d, err := container.Open(c.root(), id)
+		if err != nil {
+			continue // gone meanwhile
+		}
+		t, err := d.Told(true)
+		d.Close()
+		if err != nil {
+			out.warn(fmt.Sprintf("load container %s: %v", id, err))
+			continue
+		}
+		rows = append(rows, t)
+		table += fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%s\n", t.ID, t.PID, t.Status, t.Bundle, t.Created, t.Owner)
+		if c.on("quiet") {
+			fmt.Println(id)
+		}
+	}
+	switch format := c.text("format"); {
+	case c.on("quiet"):
+	case format == "json":
+		os.Stdout.Write(bundle.AppendList(nil, rows))
+	case format == "" || format == "table":
+		fmt.Print(columns(table))
+	default:
+		return c.fail(errors.New("invalid format option"))
+	}
+	return 0
+}
+
+// columns puts cells that are separated by tabs under each other.
+func columns(table string) string {
+	var width []int
+	lines := strings.Split(strings.TrimSuffix(table, "\n"), "\n")
+	for _, l := range lines {
+		for i, cell := range strings.Split(l, "\t") {
+			if i == len(width) {
+				width = append(width, 0)
+			}
+			width[i] = max(width[i], len(cell))
+		}
+	}
+	width[0] = max(width[0], 9)
+	var b strings.Builder
+	for _, l := range lines {
+		cells := strings.Split(l, "\t")
+		for i, cell := range cells {
+			b.WriteString(cell)
+			if i < len(cells)-1 {
+				b.WriteString(strings.Repeat(" ", width[i]-len(cell)+3))
+			}
+		}
+		b.WriteByte('\n')
+	}
+	return b.String()
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/signal"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/console"
+	"launch/internal/engine"
+	"launch/internal/sys"
+)
+
+// front is what stands before a process that is waited for: it passes signals
+// on, and what is typed and shown if it has a terminal.
+type front struct {
+	detach  bool
+	socket  bool
+	master  int
+	signals chan os.Signal
+	wakeR   int
+	wakeW   int
+}
+
+func newFront(detach bool, socket string) (*front, error) {
+	f := &front{detach: detach, socket: socket != "", master: -1}
+	if detach {
+		return f, nil
+	}
+	var err error
+	if f.wakeR, f.wakeW, err = sys.Pipe(); err != nil {
+		return nil, fmt.Errorf("make the wake pipe: %w", err)
+	}
+	f.signals = make(chan os.Signal, 64)
+	signal.Notify(f.signals)
+	signal.Reset(unix.SIGURG, unix.SIGCHLD)
+	return f, nil
+}
+
+// takes gives what takes the terminal, if nobody else does.
+func (f *front) takes() func(int) error {
+	if f.detach || f.socket {
+		return nil
+	}
+	return func(n int) (err error) {
+		f.master, err = sys.Dup(n)
+		return err
+	}
+}
+
+// wait stays with the process until its end, and gives its exit status as a
+// shell would.
+func (f *front) wait(c *engine.Container) (int, error) {
+	go func() {
+		for sig := range f.signals {
+			f.pass(c, sig.(unix.Signal))
+		}
+	}()
+	var fwd *console.Forwarder
+	if f.master >= 0 {
+		var err error
+		if fwd, err = console.New(console.Config{In: 0, Out: 1, Master: f.master, Mode: console.Interactive}); err != nil {
+			sys.PidfdSignal(c.Pidfd, int(unix.SIGKILL))
+			sys.Wait(c.Pidfd)
+			return 1, fmt.Errorf("set up the terminal: %w", err)
+		}
+		defer fwd.Restore()
+	}
+	var fds []unix.PollFd
+	for {
+		fds = append(fds[:0], unix.PollFd{Fd: int32(c.Pidfd), Events: unix.POLLIN}, unix.PollFd{Fd: int32(f.wakeR), Events: unix.POLLIN})
+		timeout := -1
+		if fwd != nil {
+			fds = fwd.Fds(fds)
+			timeout = fwd.Timeout()
+		}
+		if _, err := sys.Poll(fds, timeout); err != nil {
+			return 1, fmt.Errorf("wait for the process: %w", err)
+		}
+		if fds[1].Revents != 0 {
+			sys.Read(f.wakeR, make([]byte, 64))
+			if fwd != nil {
+				fwd.Resize()
+			}
+		}
+		if fwd != nil {
+			if _, err := fwd.Handle(fds[2:]); err != nil {
+				fwd.Restore()
+				fwd = nil
+			}
+		}
+		if fds[0].Revents != 0 {
+			break
+		}
+	}
+	code, status, err := sys.Wait(c.Pidfd)
+	if fwd != nil {
+		fwd.Drain(time.Second)
+	}
+	if err != nil {
+		return 1, fmt.Errorf("reap the process: %w", err)
+	}
+	if code != 1 { // CLD_EXITED
+		status += 128
+	}
+	return status, nil
+}
+
+// pass hands a signal on.
+func (f *front) pass(c *engine.Container, sig unix.Signal) {
+	switch {
+	case sig == unix.SIGWINCH && f.master >= 0:
+		sys.WriteString(f.wakeW, "w")
+	case sig == unix.SIGURG || sig == unix.SIGCHLD || sig == unix.SIGPIPE:
+	default:
+		sys.PidfdSignal(c.Pidfd, int(sig))
+	}
+}
