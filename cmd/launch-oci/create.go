@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"launch/internal/probe"
 	"launch/internal/sys"
 	"launch/oci/container"
 )
@@ -36,9 +35,8 @@ var runVerb = &verb{
 		option{names: "keep", help: "don't delete it at its end"},
 		option{names: "no-subreaper", help: "don't adopt orphans"},
 	),
+	run: run,
 }
-
-func init() { runVerb.run = run }
 
 // makeOptions reads what create and run are told.
 func (c *call) makeOptions() (container.CreateOptions, error) {
@@ -54,7 +52,7 @@ func (c *call) makeOptions() (container.CreateOptions, error) {
 	if o.Bundle = c.text("bundle"); !path.IsAbs(o.Bundle) {
 		o.Bundle = path.Join(cwd, o.Bundle)
 	}
-	if o.Host, err = probe.Caller(); err != nil {
+	if o.Host, err = container.Caller(); err != nil {
 		return o, err
 	}
 	if o.Keep, o.Env, err = c.keep(); err != nil {

@@ -9,7 +9,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"launch/internal/probe"
 	"launch/internal/sys"
 	"launch/oci/bundle"
 	"launch/oci/container"
@@ -114,7 +113,7 @@ func (c *call) exec() (int, error) {
 	}
 	o := container.ExecOptions{Exec: e, ConsoleSocket: c.text("console-socket"), PidfdSocket: c.text("pidfd-socket"), PidFile: c.text("pid-file"),
 		Master: f.takes(), IgnorePaused: c.on("ignore-paused"), Warn: out.warn, Cgroups: c.values["cgroup"]}
-	if o.Host, err = probe.Caller(); err != nil {
+	if o.Host, err = container.Caller(); err != nil {
 		return 0, err
 	}
 	var env []string
