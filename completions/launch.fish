@@ -18,7 +18,7 @@ function __launch_options
 		switch $word
 			case --
 				return 1
-			case --directory --template --pivot-root --machine --chdir --setenv --uid --kill-signal --hostname --uuid --personality --suppress-sync --private-users-ownership --capability --drop-capability --ambient-capability --no-new-privileges --system-call-filter --restrict-address-families --rlimit --oom-score-adjust --cpu-affinity --bind --bind-ro --tmpfs --overlay --overlay-ro --inaccessible --resolv-conf --timezone --link-journal --console --register --notify-ready --settings
+			case --directory --template --pivot-root --machine --chdir --setenv --uid --kill-signal --hostname --uuid --personality --suppress-sync --private-users-ownership --capability --drop-capability --ambient-capability --no-new-privileges --system-call-filter --restrict-address-families --rlimit --oom-score-adjust --cpu-affinity --bind --bind-ro --tmpfs --overlay --overlay-ro --inaccessible --resolv-conf --timezone --link-journal --set-credential --load-credential --console --register --notify-ready --settings
 				set value 1
 			case '--*'
 			case '-*D' '-*M' '-*E' '-*u'
@@ -50,7 +50,7 @@ complete -c launch -n __launch_options -l uuid -r -f -d 'Machine id, if the tree
 complete -c launch -n __launch_options -l personality -r -f -a 'x86-64 x86' -d 'What uname(2) tells: the host'\''s architecture, or its 32-bit one'
 complete -c launch -n __launch_options -l suppress-sync -r -f -a 'yes no' -d 'Don'\''t wait for the disk: sync calls do nothing'
 complete -c launch -n __launch_options -l private-users -f -a 'no yes pick identity' -d 'Run with users of its own: yes, pick, identity, or a range'
-complete -c launch -n __launch_options -l private-users-ownership -r -f -a 'off chown map auto' -d 'How the tree'\''s files get owners that the machine can see'
+complete -c launch -n __launch_options -l private-users-ownership -r -f -a 'off chown map foreign auto' -d 'How the tree'\''s files get owners that the machine can see'
 complete -c launch -n __launch_options -s U -f -d 'Same as --private-users=pick --private-users-ownership=auto'
 complete -c launch -n __launch_options -l private-network -f -d 'Run with a network of its own, loopback only'
 complete -c launch -n __launch_options -l capability -r -f -a '(__fish_append , CAP_AUDIT_CONTROL CAP_AUDIT_READ CAP_AUDIT_WRITE CAP_BLOCK_SUSPEND CAP_BPF CAP_CHECKPOINT_RESTORE CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_IPC_LOCK CAP_IPC_OWNER CAP_KILL CAP_LEASE CAP_LINUX_IMMUTABLE CAP_MAC_ADMIN CAP_MAC_OVERRIDE CAP_MKNOD CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_RAW CAP_PERFMON CAP_SETFCAP CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYSLOG CAP_SYS_ADMIN CAP_SYS_BOOT CAP_SYS_CHROOT CAP_SYS_MODULE CAP_SYS_NICE CAP_SYS_PACCT CAP_SYS_PTRACE CAP_SYS_RAWIO CAP_SYS_RESOURCE CAP_SYS_TIME CAP_SYS_TTY_CONFIG CAP_WAKE_ALARM all)' -d 'Capabilities to add to the default set'
@@ -70,7 +70,10 @@ complete -c launch -n __launch_options -l overlay-ro -r -d 'The same, read-only'
 complete -c launch -n __launch_options -l inaccessible -r -f -d 'Hide a file or directory of the tree'
 complete -c launch -n __launch_options -l resolv-conf -r -f -a 'auto off copy-host copy-static copy-uplink copy-stub replace-host replace-static replace-uplink replace-stub bind-host bind-static bind-uplink bind-stub delete' -d 'How the machine resolves names: the host'\''s way, or its own'
 complete -c launch -n __launch_options -l timezone -r -f -a 'auto off copy bind symlink delete' -d 'Where the machine'\''s time zone comes from'
-complete -c launch -n __launch_options -l link-journal -r -f -a 'no auto try-host try-guest' -d 'Whether the host shows the machine'\''s journal: not yet'
+complete -c launch -n __launch_options -l link-journal -r -f -a 'no auto host guest try-host try-guest' -d 'Where the machine'\''s journal is kept, so that the host sees it'
+complete -c launch -n __launch_options -s j -f -d 'Same as --link-journal=try-guest'
+complete -c launch -n __launch_options -l set-credential -r -f -d 'Give the machine a credential'
+complete -c launch -n __launch_options -l load-credential -r -f -d 'Give the machine a credential that is read from a file or socket'
 complete -c launch -n __launch_options -l console -r -f -a 'interactive read-only passive pipe autopipe' -d 'What the command has as input and output'
 complete -c launch -n __launch_options -s P -l pipe -f -d 'Same as --console=pipe'
 complete -c launch -n __launch_options -l register -r -f -a 'yes no auto' -d 'Tell systemd-machined about the machine'
@@ -82,5 +85,6 @@ complete -c launch -n __launch_options -l settings -r -f -a 'yes no override tru
 complete -c launch -n __launch_options -l plan -f -a 'text json' -d 'Print what would be done, and do nothing'
 complete -c launch -n __launch_options -l cleanup -f -d 'Remove what an earlier run has left'
 complete -c launch -n __launch_options -l no-pager -f -d 'Accepted; nothing is ever shown in a pager'
+complete -c launch -n __launch_options -l no-ask-password -f -d 'Accepted; nothing ever asks for a password'
 complete -c launch -n __launch_options -s h -l help -f -d 'Show this text'
 complete -c launch -n __launch_options -l version -f -d 'Show the version'

@@ -54,6 +54,10 @@ const (
 	FullIDMap  IDMap = "idmap"      // the machine's whole range
 	RootIDMap  IDMap = "rootidmap"  // the source's owner is the machine's root
 	OwnerIDMap IDMap = "owneridmap" // the source's owner is the target's owner
+
+	// ForeignIDMap is for trees alone: as FullIDMap, for files that belong to
+	// the range that no machine runs in.
+	ForeignIDMap IDMap = "foreign"
 )
 
 // Mount is one mount that the user asked for.

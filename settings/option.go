@@ -142,6 +142,7 @@ const (
 	GroupTimezone     Group = "timezone"
 	GroupLinkJournal  Group = "link-journal"
 	GroupNotifyReady  Group = "notify-ready"
+	GroupCredentials  Group = "credentials"
 	GroupPivot        Group = "pivot-root"
 	GroupMachineID    Group = "machine-id"
 	GroupPersonality  Group = "personality"

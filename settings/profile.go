@@ -38,6 +38,9 @@ const (
 	// Before is what comes first, in the host's own namespaces: it has to do
 	// with the tree itself.
 	Before World = "before"
+	// Beside is what the host has for the machine as long as it runs, made
+	// anew for each start, in the host's own namespaces, too.
+	Beside World = "beside"
 
 	Outer World = "outer"
 	Inner World = "inner"
@@ -48,7 +51,9 @@ type APIMount struct {
 	World  World
 	Target string
 	// Type is the file system; "" means that the target is bound onto itself
-	// with Attr, "mask" that the target is made unreadable.
+	// with Attr, "mask" that the target is made unreadable. Some are what only
+	// the launcher knows: "incoming" is the way in for mounts of the host's,
+	// "unix-export" a directory of sockets that the host sees.
 	Type string
 	// Attr are MOUNT_ATTR_ flags.
 	Attr uint64
@@ -73,6 +78,7 @@ const (
 	nd = unix.MOUNT_ATTR_NODEV
 	nx = unix.MOUNT_ATTR_NOEXEC
 	sa = unix.MOUNT_ATTR_STRICTATIME
+	nf = unix.MOUNT_ATTR_NOSYMFOLLOW
 )
 
 // NSpawn is the profile of option, file and unit: what systemd-nspawn's users
@@ -90,6 +96,9 @@ var NSpawn = Profile{
 		{World: Outer, Target: "/run", Type: "tmpfs", Attr: ns | nd | sa, Options: "mode=0755,size=20%,nr_inodes=800k", Owned: true, Content: "run"},
 		{World: Outer, Target: "/run/host", Attr: ro | ns | nd | nx},
 		{World: Outer, Target: "/run/host/os-release", Type: "os-release", Attr: ro | ns | nd | nx, Lenient: true},
+		{World: Outer, Target: "/run/host/incoming", Type: "incoming", Attr: ro | ns | nd | nx},
+		{World: Outer, Target: "/run/host/unix-export", Type: "unix-export", Attr: ns | nd | nx | nf, Clear: ro},
+		{World: Outer, Target: "/run/host/credentials", Type: "credentials", Attr: ro | ns | nd | nx},
 
 		{World: Inner, Target: "/proc", Type: "proc", Attr: ns | nd | nx},
 		{World: Inner, Target: "/proc/sys", Attr: ro | ns | nd | nx, When: Protected},

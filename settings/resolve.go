@@ -400,12 +400,19 @@ func (r *resolver) check(assignments []Assignment) error {
 		return r.blame("ambient-capability", "cannot give ambient capabilities to an init: it has all of the machine's already", "leave out --ambient-capability=, or --boot")
 	case s.Image.Ephemeral && s.Image.Template != "":
 		return r.blame("template", "cannot run on a copy and make a directory from a template at the same time", "leave out --ephemeral, or run on a copy of the template with --ephemeral --directory="+s.Image.Template)
+	case s.Image.Ephemeral && (s.Host.LinkJournal == "host" || s.Host.LinkJournal == "guest"):
+		return r.blame("link-journal", "cannot link the journal of a machine that runs on a throw-away copy", "use --link-journal=try-"+s.Host.LinkJournal+", or leave out --ephemeral")
+	case s.Host.LinkJournal == "guest" && volatile:
+		return r.blame("link-journal", "cannot link the host's journal to that of a machine with --volatile: it is gone with the machine", "use --link-journal=host, which keeps it on the host")
 	case s.Users.Ownership == userns.Chown && readOnly:
 		return r.blame("private-users-ownership", "cannot change the owners of a tree that is read-only", "use --private-users-ownership=map, or leave out --read-only")
 	case s.Users.Ownership == userns.Chown && volatile:
 		return r.blame("private-users-ownership", "cannot change the owners of a tree that is run with --volatile", "use --private-users-ownership=map, or leave out --volatile")
 	case s.Image.Directory == "/" && !s.Image.Ephemeral && s.Image.Volatile != VolatileYes && s.Image.Volatile != VolatileState:
 		return r.blame("directory", "cannot run a machine on the host's own root", "use --ephemeral, --volatile=yes or --volatile=state")
+	}
+	if err := r.sameCredential(); err != nil {
+		return err
 	}
 	for _, m := range s.Mounts {
 		if m.IDMap != mount.NoIDMap && s.Users.Mode == userns.No {

@@ -25,7 +25,9 @@ type Settings struct {
 	Mounts  []mount.Mount `json:"mounts,omitempty"`
 	Network Network       `json:"network"`
 	Host    Host          `json:"host,omitzero"`
-	Life    Life          `json:"life"`
+	// Credentials are told once each, and only by who starts the machine.
+	Credentials []Credential `json:"credentials,omitempty"`
+	Life        Life         `json:"life"`
 
 	Environment Environment `json:"environment,omitzero"`
 
@@ -132,8 +134,8 @@ type Host struct {
 	// Timezone is a mode of --timezone: "" (auto), off, copy, bind, symlink,
 	// delete.
 	Timezone string `json:"timezone,omitempty"`
-	// LinkJournal is a mode of --link-journal that may go without effect: ""
-	// (auto), no, try-host, try-guest.
+	// LinkJournal is a mode of --link-journal: "" (auto), no, or host or guest,
+	// which with try- may go without effect.
 	LinkJournal string `json:"link_journal,omitempty"`
 }
 

@@ -309,7 +309,7 @@ func parseUsersKey(_ Place, text string) (any, error) {
 	case "identity":
 		return Users{Mode: userns.Fixed, Range: userns.Range{Size: userns.DefaultSize}}, nil
 	case "managed":
-		return nil, errors.New("managed users are not supported yet")
+		return nil, errors.New("managed users need systemd-nsresourced to give out a range and systemd-mountfsd to mount the tree, which launch doesn't speak with (known: no, yes, pick, identity, START[:SIZE])")
 	}
 	if b, err := ParseBool(text); err == nil {
 		if b {
@@ -359,16 +359,13 @@ func parseU(Place, string) (any, error) {
 
 func parseOwnership(_ Place, text string) (any, error) {
 	switch o := userns.Ownership(text); o {
-	case userns.Auto, userns.Off, userns.MapIt, userns.Chown:
+	case userns.Auto, userns.Off, userns.MapIt, userns.Chown, userns.Foreign:
 		return o, nil
-	}
-	if text == "foreign" {
-		return nil, errors.New("ownership foreign is not supported yet")
 	}
 	b, err := ParseBool(text)
 	switch {
 	case err != nil:
-		return nil, oneOf(text, "off", "chown", "map", "auto")
+		return nil, oneOf(text, "off", "chown", "map", "foreign", "auto")
 	case b:
 		return userns.Auto, nil
 	}
@@ -516,9 +513,8 @@ func parseMode(text string, known ...string) (any, error) {
 	return text, nil
 }
 
-// journalModes are what --link-journal may be. Those that must have an effect
-// are refused until they have one.
-var journalModes = [...]string{"no", "auto", "try-host", "try-guest"}
+// journalModes are what --link-journal may be.
+var journalModes = [...]string{"no", "auto", "host", "guest", "try-host", "try-guest"}
 
 func parseLinkJournal(_ Place, text string) (any, error) {
 	if on, err := ParseBool(text); err == nil {
@@ -526,9 +522,6 @@ func parseLinkJournal(_ Place, text string) (any, error) {
 		if on {
 			text = "auto"
 		}
-	}
-	if text == "host" || text == "guest" {
-		return nil, fmt.Errorf("linking journals is not supported yet (try-%s goes without)", text)
 	}
 	if !slices.Contains(journalModes[:], text) {
 		return nil, oneOf(text, journalModes[:]...)

@@ -31,7 +31,14 @@ const (
 	Off   Ownership = "off"   // nothing is done
 	MapIt Ownership = "map"   // an id-mapped mount
 	Chown Ownership = "chown" // the tree is changed, once
+	// Foreign: an id-mapped mount of a tree whose files belong to ForeignBase…,
+	// the range in which nobody runs and trees of all machines are kept.
+	Foreign Ownership = "foreign"
 )
+
+// ForeignBase is the first id of the range for trees that are nobody's on the
+// host (systemd's "foreign UID range", DefaultSize ids).
+const ForeignBase = 0x7ffe0000
 
 // DefaultSize is how many ids a machine gets when nothing else is said.
 const DefaultSize = 65536

@@ -132,6 +132,11 @@ func start(req cli.Request, env []string, cwd string) int {
 	if err != nil {
 		return fail(err)
 	}
+	if s.Host.LinkJournal != "no" {
+		if f.Journal, err = probe.Journal(plan.MachineID(s, root, id), s.Host.LinkJournal != ""); err != nil && !planning {
+			return fail(err)
+		}
+	}
 	boot, err := probe.NewID()
 	if err != nil {
 		return fail(err)

@@ -44,6 +44,8 @@ func (s *supervisor) before() error {
 			brief = nil
 		case plan.Rename:
 			err = s.rename(step)
+		case plan.Read:
+			err = s.read(step)
 		default:
 			err = fmt.Errorf("%s: no such step", step.Do)
 		}

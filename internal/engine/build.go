@@ -28,6 +28,8 @@ type builder struct {
 	state  *state.Machine
 	alone  func(func() error) error
 	cgroup int
+	// secrets are the values of credentials.
+	secrets map[string]string
 
 	l       sys.Locked
 	tree    *attach.Tree
@@ -43,6 +45,7 @@ type builder struct {
 	statW   int
 	filters [][]unix.SockFilter
 	idmaps  int // the user namespace for id-mapped mounts, -1 before it is needed
+	foreign int // the one for a tree that belongs to the foreign range
 	user    user
 	stub    *stubFile // what executes the payload; nil in a container
 
@@ -69,14 +72,16 @@ const programMax = 200
 
 // build makes the machine and lets its payload go.
 func (b *builder) build(l sys.Locked) (err error) {
-	b.l, b.idmaps = l, -1
+	b.l, b.idmaps, b.foreign = l, -1, -1
 	if b.tree, err = attach.Begin(l); err != nil {
 		return err
 	}
 	defer b.tree.Close()
 	defer func() {
-		if b.idmaps >= 0 {
-			sys.Close(b.idmaps)
+		for _, n := range []int{b.idmaps, b.foreign} {
+			if n >= 0 {
+				sys.Close(n)
+			}
 		}
 		b.stub.close()
 		b.oom.close()
@@ -85,6 +90,7 @@ func (b *builder) build(l sys.Locked) (err error) {
 	t.Pin, t.UID, t.GID = b.opt.Pin, b.root(), b.root()
 	t.UserNS, t.Chown, t.Temp, t.Work = b.userNS, b.chown, b.temp, b.work
 	t.ProcFS = b.procFS
+	t.Secret = func(id string) string { return b.secrets[id] }
 
 	// Here: own mount namespace, all else the host's. The first process is
 	// born now, so that what it does for itself (a network namespace takes
@@ -401,6 +407,14 @@ func (b *builder) userNS(kind mount.IDMap, source, target unix.Statx_t) (int, er
 		if !r.Contains(0) {
 			m = append(m, userns.Extent{Inside: hostRoot, Outside: 0, Size: 1})
 		}
+	case mount.ForeignIDMap:
+		if b.foreign >= 0 {
+			return b.foreign, nil
+		}
+		m = userns.Map{{Inside: userns.ForeignBase, Outside: r.Start, Size: min(r.Size, userns.DefaultSize)}}
+		if !r.Contains(0) {
+			m = append(m, userns.Extent{Inside: hostRoot, Outside: 0, Size: 1})
+		}
 	case mount.RootIDMap:
 		m = userns.Map{{Inside: source.Uid, Outside: r.Start, Size: 1}}
 	case mount.OwnerIDMap:
@@ -416,8 +430,11 @@ func (b *builder) userNS(kind mount.IDMap, source, target unix.Statx_t) (int, er
 	if err != nil {
 		return -1, fmt.Errorf("make a user namespace for the id map: %w", err)
 	}
-	if kind == mount.FullIDMap {
+	switch kind {
+	case mount.FullIDMap:
 		b.idmaps = n
+	case mount.ForeignIDMap:
+		b.foreign = n
 	}
 	return n, nil
 }

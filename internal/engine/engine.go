@@ -96,7 +96,10 @@ func Run(p *plan.Plan, o Options) (status int, err error) {
 	if err := sys.Prctl(unix.PR_SET_DUMPABLE, 0, 0); err != nil {
 		return 1, fmt.Errorf("become undumpable: %w", err)
 	}
-	s := &supervisor{plan: p, opt: o}
+	s := &supervisor{plan: p, opt: o, secrets: map[string]string{}}
+	for _, c := range p.Credentials {
+		s.secrets[c.ID] = c.Value
+	}
 	if err := s.listen(); err != nil {
 		return 1, err
 	}
@@ -127,6 +130,7 @@ type supervisor struct {
 	opt     Options
 	state   *state.Machine
 	locks   []*tree.Lock // of the tree, until the end
+	secrets map[string]string
 	signals chan os.Signal
 	ping    time.Time // when the service manager is told next that we live
 	wakeR   int
@@ -187,7 +191,10 @@ func (s *supervisor) once() (status int, err error) {
 		defer held.Release()
 		p.SetRange(held.Range)
 	}
-	b := &builder{plan: p, opt: s.opt, state: s.state, alone: s.alone, cgroup: -1, notify: -1, kmsg: -1, pty: console.Pty{Master: -1, Slave: -1}}
+	if err := s.beside(); err != nil {
+		return 1, err
+	}
+	b := &builder{plan: p, opt: s.opt, state: s.state, alone: s.alone, secrets: s.secrets, cgroup: -1, notify: -1, kmsg: -1, pty: console.Pty{Master: -1, Slave: -1}}
 	if p.Cgroup != (plan.Cgroup{}) {
 		full := path.Join(p.Cgroup.Mount, p.Cgroup.Path)
 		if err := s.state.Record(state.Cgroup, full); err != nil {

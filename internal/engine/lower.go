@@ -54,6 +54,11 @@ func (b *builder) lower(op plan.Op) error {
 			}
 		}
 		add(unix.SYS_MOUNT_SETATTR, atFdcwd, p.String("/"), flags, child.Keep(p, attr), unsafe.Sizeof(*attr))
+	case plan.Incoming:
+		// Unless another mount covers it, which then is nobody's way in.
+		attr := &unix.MountAttr{Propagation: unix.MS_SLAVE}
+		add(unix.SYS_MOUNT_SETATTR, atFdcwd, p.String("/run/host/incoming"), unix.AT_SYMLINK_NOFOLLOW, child.Keep(p, attr), unsafe.Sizeof(*attr)).
+			Allow(unix.EINVAL, unix.ENOENT, unix.ENOTDIR, unix.ELOOP)
 	case plan.Setsid:
 		add(unix.SYS_SETSID)
 	case plan.Keyring:

@@ -21,8 +21,24 @@ const (
 
 // Facts is what is known before a plan is made.
 type Facts struct {
-	Root Root `json:"root"`
-	Host Host `json:"host"`
+	Root    Root    `json:"root"`
+	Host    Host    `json:"host"`
+	Journal Journal `json:"journal,omitzero"`
+}
+
+// Journal is what the host has in the place of the machine's journal,
+// /var/log/journal/ID.
+type Journal struct {
+	Known bool `json:"known"`
+	// Parent: /var/log/journal is there.
+	Parent bool `json:"parent,omitempty"`
+	Kind   Kind `json:"kind,omitempty"`
+	// Link is where it points to, if it is a link.
+	Link string `json:"link,omitempty"`
+	// Mounted: something is mounted there.
+	Mounted bool `json:"mounted,omitempty"`
+	// HostID is the host's machine id, 32 hex digits, or "".
+	HostID string `json:"host_id,omitempty"`
 }
 
 // Root is the tree.

@@ -402,11 +402,12 @@ func TestKilled(t *testing.T) {
 			// Whoever adopted it may leave it as a zombie.
 			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", leader))
 			if err != nil || strings.Contains(string(b), ") Z ") {
-				return
+				break
 			}
 			if time.Now().After(end) {
 				t.Fatal("the payload outlives its launcher")
 			}
 		}
+		r.Cleanup(stage.Launch(t))
 	})
 }

@@ -35,6 +35,8 @@ type compiler struct {
 	Plan
 	base origin.Origin // the profile, which asks for what nobody asked for
 	late []Step        // what comes after all other steps of a bundle
+	// linked is what the machine's journal asks for in the tree.
+	linked *Step
 }
 
 // Compile makes the plan. The same input gives the same plan.
@@ -68,6 +70,10 @@ func Compile(in Input) (*Plan, error) {
 	}
 	c.namespaces()
 	c.before()
+	c.secrets()
+	if err := c.beside(); err != nil {
+		return nil, err
+	}
 	if err := c.tree(); err != nil {
 		return nil, err
 	}
@@ -220,6 +226,7 @@ const (
 	nd = unix.MOUNT_ATTR_NODEV
 	nx = unix.MOUNT_ATTR_NOEXEC
 	sa = unix.MOUNT_ATTR_STRICTATIME
+	nf = unix.MOUNT_ATTR_NOSYMFOLLOW
 )
 
 // snapshot begins the name of a copy (see package tree).
@@ -279,11 +286,21 @@ func (c *compiler) tree() error {
 	owners := func() error {
 		u := c.Plan.Users
 		shifted := root.Known && root.UID>>16 != 0
+		foreign := root.Known && c.foreign()
 		// A range that begins at 0 shows the files' owners as they are.
-		if !u.Private() || u.Mode != userns.Pick && u.Range.Start == 0 && u.Ownership != userns.Chown {
+		if !u.Private() || u.Mode != userns.Pick && u.Range.Start == 0 && u.Ownership != userns.Chown && u.Ownership != userns.Foreign {
 			return nil
 		}
 		switch {
+		case u.Ownership == userns.Foreign && !foreign && root.Known:
+			return &settings.Error{
+				What:   fmt.Sprintf("cannot map the owners of %s: it belongs to %d, and not to the range for foreign trees, %d", c.Directory, root.UID, userns.ForeignBase),
+				Origin: c.from("private-users-ownership"), Value: "foreign",
+				Hint: "use --private-users-ownership=map for a tree whose files belong to the host's numbers",
+			}
+		case u.Ownership == userns.Auto && foreign:
+			c.step(Step{Do: Idmap, Target: "/", IDMap: mount.ForeignIDMap, Fallback: Chown, Origin: u.Origin})
+			return nil
 		case u.Ownership == userns.MapIt && shifted:
 			return &settings.Error{
 				What:   fmt.Sprintf("cannot map the owners of %s: its files belong to the range from %d already", c.Directory, root.UID&^0xffff),
@@ -300,6 +317,8 @@ func (c *compiler) tree() error {
 			c.step(Step{Do: Idmap, Target: "/", Fallback: Chown, Origin: u.Origin})
 		case userns.MapIt:
 			c.step(Step{Do: Idmap, Target: "/", Origin: u.Origin})
+		case userns.Foreign:
+			c.step(Step{Do: Idmap, Target: "/", IDMap: mount.ForeignIDMap, Origin: u.Origin})
 		case userns.Chown:
 			c.step(Step{Do: Chown, Target: "/", Origin: u.Origin})
 		}
@@ -369,11 +388,20 @@ const NoFallback Do = ""
 
 // rootMap is the id map of a part of the tree.
 func (c *compiler) rootMap() mount.IDMap {
-	if u := c.Plan.Users; u.Private() && u.Ownership != userns.Off && (u.Mode == userns.Pick || u.Range.Start != 0) {
+	u := c.Plan.Users
+	switch {
+	case !u.Private() || u.Ownership == userns.Off:
+	case u.Ownership == userns.Foreign, u.Ownership == userns.Auto && c.foreign():
+		return mount.ForeignIDMap
+	case u.Mode == userns.Pick || u.Range.Start != 0:
 		return mount.FullIDMap
 	}
 	return mount.NoIDMap
 }
+
+// foreign tells whether the tree belongs to the range for trees that are
+// nobody's on the host.
+func (c *compiler) foreign() bool { return c.Facts.Root.UID>>16 == userns.ForeignBase>>16 }
 
 // owned adds the machine's root user as the owner of a new file system.
 func (c *compiler) owned(options []Option) []Option {
@@ -455,8 +483,8 @@ func (c *compiler) mounts() error {
 	}
 	c.resolvConf()
 	c.localtime()
-	if strings.HasPrefix(c.Settings.Host.LinkJournal, "try-") {
-		c.note("the machine's journal is not linked: launch can't do that yet")
+	if c.linked != nil {
+		c.step(*c.linked)
 	}
 	for _, row := range c.Profile.API {
 		if row.World == settings.Inner {
@@ -514,6 +542,13 @@ func (c *compiler) api(row settings.APIMount) {
 			"boot-id": "/run/host/proc-sys-kernel-random-boot-id",
 			"kmsg":    "/run/host/proc-kmsg",
 		}[row.Type], InRoot: true}
+	case "incoming":
+		s.Do, s.Type, s.Source = Bind, "", mount.Path{Path: path.Join(propagate, c.Machine)}
+	case "unix-export":
+		s.Do, s.Type, s.Source, s.Owned = Bind, "", mount.Path{Path: path.Join(unixExport, c.Machine)}, true
+	case "credentials":
+		c.credentials(s)
+		return
 	case "sys-parts":
 		s.Do, s.Type = Parts, "sysfs"
 	case "devpts":
@@ -616,7 +651,9 @@ func (c *compiler) run() []Entry {
 		{Path: "host", Mode: dir755},
 		{Path: "host/container-manager", Mode: unix.S_IFREG | 0o444, Data: c.Plan.Service + "\n"},
 		{Path: "host/container-uuid", Mode: unix.S_IFREG | 0o444, Data: dashed(c.Plan.ID) + "\n"},
+		// Targets of the mounts that follow.
 		{Path: "host/incoming", Mode: unix.S_IFDIR | 0o600},
+		{Path: "host/unix-export", Mode: dir755},
 		{Path: "host/inaccessible", Mode: unix.S_IFDIR | 0o555},
 		{Path: "host/inaccessible/reg", Mode: unix.S_IFREG},
 		{Path: "host/inaccessible/dir", Mode: unix.S_IFDIR},
@@ -626,8 +663,10 @@ func (c *compiler) run() []Entry {
 		{Path: "host/inaccessible/blk", Mode: unix.S_IFBLK, Optional: true},
 		{Path: "host/proc-sys-kernel-random-boot-id", Mode: unix.S_IFREG | 0o444, Data: dashed(c.BootID) + "\n"},
 		{Path: "host/proc-kmsg", Mode: unix.S_IFIFO | 0o600},
-		// A target for the bind mount that follows.
 		{Path: "host/os-release", Mode: unix.S_IFREG | 0o444},
+	}
+	if len(c.Settings.Credentials) > 0 {
+		entries = append(entries, Entry{Path: "host/credentials", Mode: unix.S_IFDIR | 0o500})
 	}
 	return entries
 }
@@ -714,6 +753,12 @@ func (c *compiler) effects() {
 			add(s.Origin, "half of a copy", s.Path, "removed, if it is not finished")
 		case s.Do == Rename:
 			add(s.Origin, "copy of the template", s.Path, "stays")
+		case s.Do == Make && s.Stays, s.Do == Link:
+			add(s.Origin, "place of the journal", s.Path, "stays")
+		case s.Do == Make:
+			add(s.Origin, "tunnel for mounts", s.Path, "removed")
+		case s.Do == Export:
+			add(s.Origin, "sockets of the machine", s.Path, "unmounted and removed")
 		}
 		for _, p := range append([]mount.Path{s.Source}, s.Lower...) {
 			if p.Temp {

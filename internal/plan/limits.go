@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"launch/internal/facts"
 	"launch/internal/origin"
 	"launch/internal/seccomp"
 	"launch/settings"
@@ -133,22 +134,32 @@ func (c *compiler) identity() {
 	if s := c.Settings.Environment.Service; s != "" {
 		c.Plan.Service = s
 	}
-	told, own := c.Settings.Exec.MachineID, c.Facts.Root.MachineID
-	if c.Settings.Image.Volatile == settings.VolatileYes {
+	told, own := c.Settings.Exec.MachineID, treeID(c.Settings, c.Facts.Root)
+	if own != "" && told != "" && told != own {
+		c.note("the tree has a machine id of its own, %s, which is used", own)
+	}
+	c.Plan.ID = MachineID(c.Settings, c.Facts.Root, c.Input.ID)
+}
+
+// treeID is the id that the machine finds in its tree.
+func treeID(s settings.Settings, root facts.Root) string {
+	if s.Image.Volatile == settings.VolatileYes {
 		// The tree's /etc is not there, and its id would be shared by all
 		// machines that run from its /usr.
-		own = ""
+		return ""
 	}
-	c.Plan.ID = c.Input.ID
-	switch {
-	case own != "":
-		c.Plan.ID = own
-		if told != "" && told != own {
-			c.note("the tree has a machine id of its own, %s, which is used", own)
+	return root.MachineID
+}
+
+// MachineID is the machine's id: the tree's, else the one that was told, else
+// fresh.
+func MachineID(s settings.Settings, root facts.Root, fresh string) string {
+	for _, id := range [...]string{treeID(s, root), s.Exec.MachineID} {
+		if id != "" {
+			return id
 		}
-	case told != "":
-		c.Plan.ID = told
 	}
+	return fresh
 }
 
 // filters plans the system-call filters of a machine that keeps the

@@ -47,6 +47,8 @@ type Plan struct {
 	// that follows ExecStub, it is the stub that does it.
 	Second  []Op     `json:"second,omitempty"`
 	Filters []Filter `json:"filters,omitempty"`
+	// Credentials are what the machine is given, without their values.
+	Credentials []settings.Credential `json:"credentials,omitempty"`
 	// CPUs are what the payload may run on; none means all.
 	CPUs    settings.CPUs `json:"cpus,omitempty"`
 	Payload Payload       `json:"payload"`
@@ -179,7 +181,11 @@ const (
 	Chown   Do = "chown"   // give the files of the tree the machine's owners
 	Copy    Do = "copy"    // put a file of the host's in the place of Target
 	Zone    Do = "zone"    // make Target a link to Source, a time zone of the tree's
-	Remove  Do = "remove"  // remove Target
+	Remove  Do = "remove"  // remove Target, or Path on the host: a file, a link or an empty directory
+	Read    Do = "read"    // read Credential from Path, on the host
+	Make    Do = "make"    // make the directory Path, on the host
+	Link    Do = "link"    // make Path, on the host, a link to Source
+	Export  Do = "export"  // a new file system on the directory Path, on the host, which sees it read-only
 
 	Node      Do = "node"      // make the device node Target, as in Content, or bind the host's
 	Hide      Do = "hide"      // put /dev/null, or an empty directory, on Target
@@ -197,10 +203,14 @@ type Step struct {
 	Target string `json:"target,omitempty"`
 	// Path is on the host: what a step of the world before is about. Shared: a
 	// lock that others may have, too; Brief: only until the next clone is made.
-	Path   string     `json:"path,omitempty"`
-	Shared bool       `json:"shared,omitempty"`
-	Brief  bool       `json:"brief,omitempty"`
-	Source mount.Path `json:"source,omitzero"`
+	Path   string `json:"path,omitempty"`
+	Shared bool   `json:"shared,omitempty"`
+	Brief  bool   `json:"brief,omitempty"`
+	// Stays: what is made on the host is not removed with the machine.
+	Stays bool `json:"stays,omitempty"`
+	// Credential is the ID of what is read.
+	Credential string     `json:"credential,omitempty"`
+	Source     mount.Path `json:"source,omitzero"`
 	// Part is the name of Source below the tree's directory: what is there
 	// must be a directory, in the tree that was looked at.
 	Part string `json:"part,omitempty"`
@@ -219,6 +229,8 @@ type Step struct {
 	// Options go to the file system one by one.
 	Options []Option    `json:"options,omitempty"`
 	IDMap   mount.IDMap `json:"id_map,omitempty"`
+	// Owned: what is bound is given to the machine's root.
+	Owned bool `json:"owned,omitempty"`
 	// Content is made in a new file system before it is attached.
 	Content []Entry `json:"content,omitempty"`
 	// Mode is what a directory that is missing is made with; 0: it must be
@@ -278,6 +290,8 @@ type Entry struct {
 	// UID and GID own it, counted from the machine's root.
 	UID uint32 `json:"uid,omitempty"`
 	GID uint32 `json:"gid,omitempty"`
+	// Credential: the content is that of the credential of this name.
+	Credential bool `json:"credential,omitempty"`
 }
 
 // Filter is a system-call filter. It prints as what it does, in words.
@@ -329,6 +343,7 @@ const (
 	Go         Call = "go"
 	BecomeRoot Call = "become-root"
 	Share      Call = "share-mounts"
+	Incoming   Call = "take-mounts"
 	Setsid     Call = "setsid"
 	Keyring    Call = "keyring"
 	Stdio      Call = "stdio"

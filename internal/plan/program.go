@@ -73,6 +73,9 @@ func (c *compiler) payload() {
 	}
 	env = append(env, "HOME=/root", "USER=root", "LOGNAME=root", "container_uuid="+dashed(c.Plan.ID))
 	env = append(env, "NOTIFY_SOCKET=/run/host/notify")
+	if len(c.Settings.Credentials) > 0 {
+		env = append(env, "CREDENTIALS_DIRECTORY=/run/host/credentials")
+	}
 	if e.Mode != settings.Boot {
 		env = append(env, "LANG=C.UTF-8")
 	}
@@ -151,6 +154,10 @@ func (c *compiler) program() {
 		op(Unshare, c.Plan.Users.Origin, unix.CLONE_NEWNS, 0, 0, "copy the mount namespace, with every mount locked")
 	}
 	op(Share, none, 0, 0, 0, "let mounts propagate inside the machine")
+	if c.shares("incoming") {
+		// A mount can be moved only out of one that nobody shares.
+		op(Incoming, none, 0, 0, 0, "let mounts come in by /run/host/incoming")
+	}
 	op(Setsid, none, 0, 0, 0, "begin a session")
 	op(Keyring, none, 0, 0, 0, "join a new session keyring")
 	own, text := c.stdio()

@@ -93,8 +93,11 @@ func (s Step) what() string {
 	if s.Type != "" {
 		w = s.Type + " " + w
 	}
+	if s.Credential != "" {
+		w = s.Credential + " from " + w
+	}
 	switch {
-	case s.Do == Symlink:
+	case s.Do == Symlink, s.Do == Link:
 		w += " -> " + s.Source.Path
 	case len(s.Lower) > 0:
 		var l []string
@@ -132,6 +135,12 @@ func (s Step) how() string {
 	if s.Brief {
 		w = append(w, "until it is copied")
 	}
+	if s.Owned {
+		w = append(w, "owned")
+	}
+	if s.Stays {
+		w = append(w, "stays")
+	}
 	if s.Recursive && s.Do != Attr {
 		w = append(w, "rbind")
 	}
@@ -145,7 +154,7 @@ func (s Step) how() string {
 			w = append(w, o.Key+"="+o.Value)
 		}
 	}
-	if s.Do == Mkdir {
+	if s.Do == Mkdir || s.Do == Make {
 		w = append(w, fmt.Sprintf("mode=%04o", s.Mode))
 	}
 	if s.Lenient || s.Optional {
@@ -176,6 +185,9 @@ func (e Entry) how() string {
 		return fmt.Sprintf("fifo mode=%04o%s", e.Mode&0o7777, optional)
 	case unix.S_IFSOCK:
 		return fmt.Sprintf("socket mode=%04o%s", e.Mode&0o7777, optional)
+	}
+	if e.Credential {
+		return fmt.Sprintf("credential mode=%04o%s", e.Mode&0o7777, optional)
 	}
 	return fmt.Sprintf("file mode=%04o%s", e.Mode&0o7777, optional)
 }

@@ -491,3 +491,39 @@ func SettingsFile(path string) ([]byte, error) {
 	}
 	return sys.ReadAll(n, nspawn.MaxSize)
 }
+
+// Journal looks at where the host has, or would have, the journal of the
+// machine with that id. told: somebody asked for it.
+func Journal(id string, told bool) (facts.Journal, error) {
+	const dir = "/var/log/journal"
+	j := facts.Journal{Known: true, Kind: facts.Absent}
+	var l look
+	st, err := sys.Statx(unix.AT_FDCWD, dir+"/"+id, unix.STATX_TYPE)
+	switch {
+	case missing(err):
+		j.Parent = l.exists(unix.AT_FDCWD, dir)
+	case err != nil:
+		l.fail("look at "+dir+"/"+id, err)
+	default:
+		j.Parent = true
+		j.Mounted = st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0
+		switch st.Mode & unix.S_IFMT {
+		case unix.S_IFDIR:
+			j.Kind = facts.Dir
+		case unix.S_IFREG:
+			j.Kind = facts.File
+		case unix.S_IFLNK:
+			j.Kind = facts.Link
+			if j.Link, err = sys.Readlinkat(unix.AT_FDCWD, dir+"/"+id); err != nil {
+				l.fail("read the link "+dir+"/"+id, err)
+			}
+		default:
+			j.Kind = facts.Other
+		}
+	}
+	if told || j.Kind != facts.Absent {
+		text, _ := l.file("/etc/machine-id")
+		j.HostID = strings.TrimSpace(text)
+	}
+	return j, l.err
+}

@@ -41,6 +41,7 @@ const (
 	File   Effect = "file"   // an empty file
 	Ranges Effect = "ranges" // lock files of user ranges that nobody holds
 	Lock   Effect = "lock"   // a lock file, unless somebody holds it
+	Mounts Effect = "mounts" // a directory: what is mounted on it and on its entries is unmounted, they are removed
 )
 
 // ErrBusy is what Open gives when the machine's launcher is alive.
@@ -247,6 +248,8 @@ func (e entry) undo() error {
 		return err
 	case Tree:
 		return tree.Remove(unix.AT_FDCWD, e.what)
+	case Mounts:
+		return unmount(e.what)
 	case Lock:
 		if e.lock != nil {
 			return e.lock.Release()

@@ -65,6 +65,8 @@ type Tree struct {
 	// Temp makes a fresh directory on the host that is removed with the
 	// machine, and gives its path.
 	Temp func(what string) (string, error)
+	// Secret gives a credential's value.
+	Secret func(id string) string
 	// Work makes an overlay's work directory beside the upper one.
 	Work func(upper string) (string, error)
 	// MapNS gives a user namespace with these maps, for id-mapped mounts, and
@@ -242,8 +244,15 @@ func (t *Tree) do(s plan.Step) error {
 	case plan.Parts:
 		return t.parts(s)
 	case plan.Mkdir, plan.Symlink:
-		if path.Dir(s.Target) != "/" {
+		if path.Dir(s.Target) != "/" && s.Do == plan.Symlink {
 			return t.link(s)
+		}
+		if path.Dir(s.Target) != "/" {
+			n, err := t.target(s, unix.S_IFDIR)
+			if err == nil {
+				sys.Close(n)
+			}
+			return err
 		}
 		return t.base(s)
 	case plan.Attr:
@@ -299,7 +308,11 @@ func same(a, b int) error {
 // idmap shows the tree's files with the machine's owners. The kernel takes an
 // id map only on a mount that was never attached.
 func (t *Tree) idmap(s plan.Step) error {
-	ns, err := t.UserNS(mount.FullIDMap, unix.Statx_t{}, unix.Statx_t{})
+	kind := mount.FullIDMap
+	if s.IDMap != mount.NoIDMap {
+		kind = s.IDMap
+	}
+	ns, err := t.UserNS(kind, unix.Statx_t{}, unix.Statx_t{})
 	if err != nil {
 		return err
 	}
@@ -471,16 +484,27 @@ func (t *Tree) mount(s plan.Step) error {
 			return err
 		}
 	}
+	// What is read-only must be filled first.
+	later := uint64(0)
+	if len(s.Content) > 0 {
+		later = s.Attr & unix.MOUNT_ATTR_RDONLY
+	}
 	if s.Type == "devpts" && t.devpts >= 0 {
 		// Terminals made it.
 		n, err = sys.Dup(t.devpts)
 	} else {
-		n, err = t.fs(s.Type, source, s.Options, s.Attr)
+		n, err = t.fs(s.Type, source, s.Options, s.Attr&^later)
 	}
 	if err != nil {
 		return err
 	}
 	err = t.fill(n, s.Content)
+	if err == nil && later != 0 {
+		err = t.own(n, "")
+	}
+	if err == nil && later != 0 {
+		err = setattr(n, later, false)
+	}
 	if s.Type == "devpts" && t.UID != 0 {
 		// The kernel gives the directory and its ptmx to the host's root.
 		for _, name := range []string{"", "ptmx"} {
@@ -555,11 +579,14 @@ func (t *Tree) entry(dir int, e plan.Entry, chown bool) error {
 	default:
 		err = sys.Mknodat(dir, e.Path, e.Mode, e.Dev)
 	}
+	if e.Credential {
+		e.Data = t.Secret(e.Path)
+	}
 	if err == nil && e.Data != "" && e.Mode&unix.S_IFMT == unix.S_IFREG {
 		err = sys.WriteFile(dir, e.Path, e.Data)
 	}
-	if err == nil && chown && t.UID != 0 {
-		err = sys.Fchownat(dir, e.Path, t.UID, t.GID)
+	if err == nil && chown {
+		err = t.own(dir, e.Path)
 	}
 	return err
 }
@@ -571,6 +598,14 @@ func (t *Tree) owned(make func() error) error {
 		return make()
 	}
 	return sys.MakeAs(t.l, t.UID, t.GID, make)
+}
+
+// own gives something to the machine's root.
+func (t *Tree) own(dir int, name string) error {
+	if t.UID == 0 {
+		return nil
+	}
+	return sys.Fchownat(dir, name, t.UID, t.GID)
 }
 
 // bind clones the source and attaches the clone.
@@ -636,6 +671,11 @@ func (t *Tree) bind(s plan.Step) error {
 	}
 	if s.AllAttr|s.AllClear != 0 {
 		if err := change(n, s.AllAttr, s.AllClear, true); err != nil {
+			return err
+		}
+	}
+	if s.Owned {
+		if err := t.own(n, ""); err != nil {
 			return err
 		}
 	}

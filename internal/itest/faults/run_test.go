@@ -200,7 +200,8 @@ func changed(m machine, before, after []string) (diff []string) {
 		may = append(may, root+"/"+d)
 	}
 	// systemd's directory is made where there is none, and stays.
-	may = append(may, "/run/systemd", "/run/systemd/nspawn-uid", "/run/systemd/nspawn", "/run/systemd/nspawn/locks")
+	may = append(may, "/run/systemd", "/run/systemd/nspawn-uid", "/run/systemd/nspawn", "/run/systemd/nspawn/locks",
+		"/run/systemd/nspawn/propagate", "/run/systemd/nspawn/unix-export")
 	for _, line := range before {
 		if slices.Contains(after, line) {
 			continue

@@ -517,6 +517,8 @@ func (w *world) try(bin string, c *kase) string {
 	os.Mkdir("/run/launch", 0o700) // a clean-up takes it away
 	// What machines and systemd-nspawn share stays when it is empty.
 	os.MkdirAll("/run/systemd/nspawn/locks", 0o700)
+	os.MkdirAll("/run/systemd/nspawn/propagate", 0o600)
+	os.MkdirAll("/run/systemd/nspawn/unix-export", 0o755)
 	os.MkdirAll("/run/systemd/nspawn-uid", 0o755)
 	before := w.host()
 	r, err := w.start(bin, c)

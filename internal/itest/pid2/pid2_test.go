@@ -278,6 +278,10 @@ func TestEnd(t *testing.T) {
 		if n, err := unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}, 10000); n != 1 {
 			t.Errorf("the payload outlives its launcher: %v", err)
 		}
+		if _, err := r.Code(most); err != nil {
+			t.Fatal(err)
+		}
+		r.Cleanup(stage.Launch(t))
 	})
 }
 

@@ -250,6 +250,7 @@ type Run struct {
 	*exec.Cmd
 	Out    *Output // standard output and error
 	t      testing.TB
+	stage  *Stage
 	groups []string
 	done   chan struct{}
 	err    error
@@ -275,7 +276,7 @@ func (s *Stage) Start(env []string, argv ...string) *Run {
 func (s *Stage) StartAs(as func(*exec.Cmd), env []string, argv ...string) *Run {
 	s.t.Helper()
 	name := fmt.Sprintf("%s%d-%d", CgroupPrefix, os.Getpid(), count.Add(1))
-	r := &Run{t: s.t, Cgroup: name, Out: &Output{}, done: make(chan struct{})}
+	r := &Run{t: s.t, stage: s, Cgroup: name, Out: &Output{}, done: make(chan struct{})}
 	script := ""
 	for _, b := range s.base {
 		dir := filepath.Join(b, name)
@@ -319,6 +320,12 @@ func (r *Run) Code(most time.Duration) (int, error) {
 		return r.ProcessState.ExitCode(), errors.New("it ended, and something that it started still holds its output")
 	}
 	return r.ProcessState.ExitCode(), nil
+}
+
+// Cleanup is what is done about a launcher that was killed.
+func (r *Run) Cleanup(l Launcher) {
+	r.t.Helper()
+	r.stage.Look(l.Path, "--cleanup")
 }
 
 // Left gives the processes that are still in the run's cgroups.
