@@ -83,6 +83,15 @@ func start(t *testing.T, g Group, name string, args ...string) *exec.Cmd {
 	done := make(chan error)
 	go func() {
 		l := sys.Lock() // the thread ends with the goroutine
+		// The thread's mount table is its own by then, and shows no cgroups.
+		if err := sys.Unshare(l, unix.CLONE_NEWNS|unix.CLONE_FS); err != nil {
+			done <- err
+			return
+		}
+		if err := errors.Join(unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""), unix.Mount("tmpfs", "/sys/fs/cgroup", "tmpfs", 0, "")); err != nil {
+			done <- err
+			return
+		}
 		if err := place.Enter(l); err != nil {
 			done <- err
 			return

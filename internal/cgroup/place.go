@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"golang.org/x/sys/unix"
-
 	"launch/internal/sys"
 )
 
@@ -35,8 +33,15 @@ type spot struct {
 }
 
 // Open gives the place of a new process in the group. The caller closes it.
+//
+// It must be called where the host's cgroups are to be seen; Enter and Leave
+// only use descriptors, and so work wherever the thread's root is by then.
 func (g Group) Open() (*Place, error) {
 	p := &Place{FD: -1}
+	home, err := g.home()
+	if err != nil {
+		return nil, err
+	}
 	for _, d := range g.Dirs {
 		n, err := d.open()
 		if err != nil {
@@ -48,11 +53,41 @@ func (g Group) Open() (*Place, error) {
 			continue
 		}
 		p.v1 = append(p.v1, spot{d, n, -1})
+		s := &p.v1[len(p.v1)-1]
 		if !enterable(d, n) {
 			p.rest = append(p.rest, len(p.v1)-1)
+			continue
+		}
+		j := slices.IndexFunc(home, func(h Dir) bool { return h.Version == 1 && slices.Equal(h.Controllers, d.Controllers) })
+		if j < 0 {
+			p.Close()
+			return nil, fmt.Errorf("open cgroup %s: there would be no way back out of it", d)
+		}
+		if s.back, err = home[j].open(); err != nil {
+			p.Close()
+			return nil, fmt.Errorf("open cgroup %s: %w", home[j], err)
 		}
 	}
 	return p, nil
+}
+
+// home gives the version 1 cgroups that the caller is in, if g has some.
+func (g Group) home() ([]Dir, error) {
+	if !slices.ContainsFunc(g.Dirs, func(d Dir) bool { return d.Version == 1 }) {
+		return nil, nil
+	}
+	layout, err := Detect()
+	if err != nil {
+		return nil, err
+	}
+	var out []Dir
+	for _, h := range layout.Hierarchies {
+		at, err := h.below(h.Own)
+		if err == nil {
+			out = append(out, Dir{Version: h.Version, Controllers: h.Controllers, Mount: h.Mount, Path: at})
+		}
+	}
+	return out, nil
 }
 
 // enterable tells whether the launcher's thread can go in, make one process
@@ -76,31 +111,6 @@ func enterable(d Dir, n int) bool {
 func (p *Place) Enter(l sys.Locked) error {
 	if len(p.v1) == 0 {
 		return nil
-	}
-	layout, err := Detect()
-	if err != nil {
-		return err
-	}
-	own, err := sys.ReadFile(unix.AT_FDCWD, "/proc/thread-self/cgroup", 1<<20)
-	if err != nil {
-		return fmt.Errorf("read the own cgroups: %w", err)
-	}
-	home, err := layout.group(string(own))
-	if err != nil {
-		return err
-	}
-	for i := range p.v1 {
-		s := &p.v1[i]
-		if s.back >= 0 || slices.Contains(p.rest, i) {
-			continue
-		}
-		j := slices.IndexFunc(home.Dirs, func(d Dir) bool { return d.Version == 1 && slices.Equal(d.Controllers, s.dir.Controllers) })
-		if j < 0 {
-			return fmt.Errorf("enter cgroup %s: don't know the way back", s.dir)
-		}
-		if s.back, err = home.Dirs[j].open(); err != nil {
-			return fmt.Errorf("open cgroup %s: %w", home.Dirs[j], err)
-		}
 	}
 	p.away = true
 	for i := range p.v1 {
