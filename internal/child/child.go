@@ -59,6 +59,8 @@ type Program struct {
 	ops   []Op // the capacity never changes: the child reads it meanwhile
 	names []string
 	keep  []any
+	// reborn is set by AddRebirth.
+	reborn *rebirth
 }
 
 // New gives an empty program with room for max ops.

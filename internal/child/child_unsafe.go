@@ -18,9 +18,9 @@ import (
 func clone(args *cloneArgs, size uintptr, ops *Op) (pid int, errno uintptr)
 
 // cloneArgs is the kernel's struct clone_args. What has no name here (child_tid,
-// parent_tid, tls) stays zero.
+// tls) stays zero.
 type cloneArgs struct {
-	flags, pidfd, _, _, exitSignal, stack, stackSize, _, setTID, setTIDSize, cgroup uint64
+	flags, pidfd, _, parentTID, exitSignal, stack, stackSize, _, setTID, setTIDSize, cgroup uint64
 }
 
 const (
@@ -165,4 +165,46 @@ func (p *Program) Uint64s(list []uint64) uintptr {
 	c := append([]uint64(nil), list...)
 	p.keep = append(p.keep, c)
 	return uintptr(unsafe.Pointer(unsafe.SliceData(c)))
+}
+
+// rebirth is what a child that is born again needs.
+type rebirth struct {
+	args  cloneArgs
+	pid   int32
+	stack [256]byte
+}
+
+// AddRebirth appends a step after which another process goes on with the
+// program: a new child of ours, with new namespaces that belong to the users
+// that the first one joined meanwhile. The first one ends. See Reborn.
+func (p *Program) AddRebirth(name string, namespaces uint64) {
+	// The loop never uses a stack, but the kernel wants one.
+	r := &rebirth{}
+	r.args = cloneArgs{
+		flags:     cloneVM | unix.CLONE_PARENT | unix.CLONE_PARENT_SETTID | namespaces,
+		parentTID: uint64(uintptr(unsafe.Pointer(&r.pid))),
+		stack:     uint64(uintptr(unsafe.Pointer(&r.stack[0]))),
+		stackSize: uint64(len(r.stack)),
+	}
+	p.reborn = r
+	p.Add(name, unix.SYS_CLONE3, Keep(p, &r.args), unsafe.Sizeof(r.args)).NeedNone()
+}
+
+// Reborn makes c the process that goes on after the step i, which AddRebirth
+// made. It must have got further than that.
+func (c *Process) Reborn(i int) error {
+	old := c.Pidfd
+	n, err := sys.PidfdOpen(int(c.prog.reborn.pid))
+	if err != nil {
+		return err
+	}
+	if _, _, err := sys.Wait(old); err != nil {
+		sys.Close(n)
+		return err
+	}
+	sys.Close(old)
+	c.PID, c.Pidfd = int(c.prog.reborn.pid), n
+	// Both wrote what the call gave them.
+	c.prog.ops[i].Ret = 0
+	return nil
 }

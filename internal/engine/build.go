@@ -56,6 +56,8 @@ type builder struct {
 	into    int // the first process of the container that is joined, or -1
 	intoPID int
 	entered uint64 // the namespaces that it has and we don't
+	// rebirthAt is the op with which the first process is born again, or 0.
+	rebirthAt int
 }
 
 // root is the host's id of the machine's root user.

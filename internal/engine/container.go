@@ -229,7 +229,7 @@ func (b *builder) create(l sys.Locked) (err error) {
 	var flags uint64
 	for i, n := range b.plan.Namespaces {
 		switch {
-		case n.Path == "" && !n.Late:
+		case n.Path == "" && !n.Late && b.plan.Users.Mode != userns.Join:
 			flags |= n.Flag
 		case n.Path != "" && n.Flag == unix.CLONE_NEWPID:
 			if err := sys.Setns(l, b.spaces[i], unix.CLONE_NEWPID); err != nil {
@@ -317,6 +317,78 @@ func (b *builder) openNamespaces() error {
 		}
 	}
 	return nil
+}
+
+// MapsOf gives the maps of a user namespace that is there already.
+func MapsOf(file string) (uids, gids userns.Map, err error) {
+	err = sys.Elsewhere(func(l sys.Locked) error {
+		ns, err := sys.Openat(unix.AT_FDCWD, file, unix.O_RDONLY, 0)
+		if err != nil {
+			return err
+		}
+		defer sys.Close(ns)
+		// A process in it can be asked, and waits for that.
+		r, w, err := sys.Pipe()
+		if err != nil {
+			return err
+		}
+		ready, told, err := sys.Pipe()
+		if err != nil {
+			sys.Close(r)
+			sys.Close(w)
+			return err
+		}
+		var one byte
+		p := child.New(6)
+		p.Add("close the other end of the pipe", unix.SYS_CLOSE, uintptr(w))
+		p.Add("join the user namespace", unix.SYS_SETNS, uintptr(ns), unix.CLONE_NEWUSER)
+		p.Add("tell that", unix.SYS_WRITE, uintptr(told), p.Bytes([]byte("r")), 1)
+		p.Add("wait to be asked", unix.SYS_READ, uintptr(r), child.Keep(p, &one), 1)
+		p.Add("end", unix.SYS_EXIT_GROUP, 0)
+		c, err := child.Start(l, p, child.Options{})
+		sys.Close(r)
+		sys.Close(told)
+		if err == nil {
+			var n int
+			if n, err = sys.Read(ready, make([]byte, 1)); err == nil && n == 1 {
+				if uids, err = readMap(c.PID, "uid_map"); err == nil {
+					gids, err = readMap(c.PID, "gid_map")
+				}
+			}
+		}
+		sys.Close(ready)
+		sys.Close(w)
+		if c == nil {
+			return err
+		}
+		if _, _, werr := sys.Wait(c.Pidfd); err == nil {
+			err = werr
+		}
+		sys.Close(c.Pidfd)
+		if f := c.Failure(); err == nil && f != nil {
+			err = f
+		}
+		return err
+	})
+	if err != nil {
+		err = fmt.Errorf("read the maps of the user namespace %s: %w", file, err)
+	}
+	return uids, gids, err
+}
+
+func readMap(pid int, name string) (m userns.Map, err error) {
+	text, err := sys.ReadFile(unix.AT_FDCWD, procPath(pid, name), 1<<16)
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(text)) {
+		var e userns.Extent
+		if _, err := fmt.Sscan(line, &e.Inside, &e.Outside, &e.Size); err != nil {
+			return nil, err
+		}
+		m = append(m, e)
+	}
+	return m, nil
 }
 
 // hostID gives the host's numbers for a user and group of the container's.
@@ -426,6 +498,11 @@ func (b *builder) placed() error {
 	}
 	if n == 0 {
 		return b.failure()
+	}
+	if b.rebirthAt > 0 {
+		if err := b.proc.Reborn(b.rebirthAt); err != nil {
+			return fmt.Errorf("find the first process, born again: %w", err)
+		}
 	}
 	if b.oom, err = b.openOOM(); err != nil {
 		return err
@@ -985,6 +1062,9 @@ func (b *builder) lowerExact(op plan.Op) error {
 	switch op.Call {
 	case plan.Join:
 		add(unix.SYS_SETNS, uintptr(b.spaces[op.B]), uintptr(op.A))
+	case plan.Rebirth:
+		b.rebirthAt = len(p.Names())
+		p.AddRebirth(op.Text, op.A)
 	case plan.Enter:
 		if flags := b.entered &^ unix.CLONE_NEWPID; flags != 0 {
 			add(unix.SYS_SETNS, uintptr(b.into), uintptr(flags))

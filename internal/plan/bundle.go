@@ -224,7 +224,7 @@ func (c *compiler) bundleMount(m mount.Mount) (Step, error) {
 		s.Source = mount.Path{Path: "mqueue"}
 	}
 	for _, o := range splitOptions(m.Options) {
-		if c.Plan.Users.Mode == userns.Exact && (o.Key == "uid" || o.Key == "gid") {
+		if c.Plan.Users.Private() && (o.Key == "uid" || o.Key == "gid") {
 			m := c.Plan.Users.UIDs
 			if o.Key == "gid" {
 				m = c.Plan.Users.GIDs
@@ -347,9 +347,25 @@ func (c *compiler) bundleProgram(join bool) {
 	private := c.Plan.Users.Private()
 	op(CloseGo, none, 0, 0, 0, "close the other end of the go pipe")
 	op(DieWith, none, uint64(unix.SIGKILL), 0, 0, "die with the runtime")
+	// With the caller's rights over all namespaces; the user namespace, which
+	// ends them, comes last.
+	var users []int
 	for i, n := range c.Namespaces {
-		if n.Path != "" && n.Flag != unix.CLONE_NEWPID {
+		if n.Path != "" && n.Flag == unix.CLONE_NEWUSER {
+			users = append(users, i)
+		} else if n.Path != "" && n.Flag != unix.CLONE_NEWPID {
 			op(Join, n.Origin, n.Flag, uint64(i), 0, "join the %s namespace %s", n.Name, n.Path)
+		}
+	}
+	for _, i := range users {
+		n := c.Namespaces[i]
+		op(Join, n.Origin, n.Flag, uint64(i), 0, "join the user namespace %s", n.Path)
+		for _, pid := range c.Namespaces {
+			if pid.Flag == unix.CLONE_NEWPID && pid.Path == "" {
+				// Nobody can move into a new pid namespace, only be born there.
+				op(Rebirth, pid.Origin, pid.Flag, 0, 0, "be born again in a pid namespace of these users")
+				op(DieWith, none, uint64(unix.SIGKILL), 0, 0, "die with the runtime, born again")
+			}
 		}
 	}
 	for _, n := range c.Namespaces {

@@ -368,6 +368,7 @@ const (
 	Fork       Call = "fork"
 
 	Join       Call = "join-namespace"
+	Rebirth    Call = "rebirth"
 	Alone      Call = "private-keyring"
 	Enter      Call = "enter-container"
 	Scheduler  Call = "scheduler"

@@ -19,7 +19,6 @@ import (
 	"launch/internal/sys"
 	"launch/oci/bundle"
 	"launch/settings"
-	"launch/userns"
 )
 
 // CreateOptions are what create is told.
@@ -71,6 +70,13 @@ func Create(o CreateOptions) (l *Live, err error) {
 	s.Exec.Env = append(s.Exec.Env, o.Env...)
 	if err := checkTerminal(s.Exec.Process, o.ConsoleSocket, o.Master); err != nil {
 		return nil, err
+	}
+	for _, n := range s.Bundle.Namespaces {
+		if n.Kind == "user" && n.Path != "" {
+			if s.Bundle.UIDs, s.Bundle.GIDs, err = engine.MapsOf(n.Path); err != nil {
+				return nil, err
+			}
+		}
 	}
 	p, err := plan.Compile(plan.Input{Settings: s, Facts: facts.Facts{Host: o.Host}, Profile: settings.OCI})
 	if err != nil {
@@ -193,7 +199,7 @@ func (d *Dir) place(b *settings.Bundle, p *plan.Plan, warn func(string)) (*cgrou
 			return nil, err
 		}
 	}
-	if p.Users.Mode == userns.Exact {
+	if p.Users.Private() {
 		uid, ok := p.Users.UIDs.Host(0)
 		gid, gok := p.Users.GIDs.Host(0)
 		if own := slices.ContainsFunc(b.Namespaces, func(n settings.Namespace) bool { return n.Kind == "cgroup" }); ok && gok && own {
