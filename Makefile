@@ -25,7 +25,7 @@ BASE ?= HEAD
 OUT ?= .cache
 BIN ?= bin
 
-.PHONY: help go build install run test unit deps bench bench-base compare faults hostile peers ocisuite fuzz cross clean
+.PHONY: help go build install run test unit deps bench bench-base compare faults hostile peers ocisuite engines bundles fuzz cross clean
 
 help: ## what there is
 	@echo "make WORD, where WORD is one of:"
@@ -108,11 +108,21 @@ compare: go ## what a payload sees, under systemd-nspawn and under launch
 
 # The outside suites take RUNTIME=/path/of/another/runtime, with which they are
 # tried themselves. Without it they take launch-oci as it is built from here.
-SUITE = RUNTIME='$(RUNTIME)' $(TEST) -- $(GOTEST) -v
+SUITE = RUNTIME='$(RUNTIME)' ENGINES='$(ENGINES)' CHECKS='$(CHECKS)' CASES='$(CASES)' $(TEST) -- $(GOTEST)
 
 ocisuite: go ## runtime-tools' validation programs against launch-oci, or RUNTIME=…
 	@mkdir -p $(OUT)
 	@$(SUITE) -timeout=20m ./internal/itest/ocisuite
+
+engines: go ## podman, buildah, containerd, CRI and docker with launch-oci, or RUNTIME=…; ENGINES=peers for the newest
+	@.ci/deps || true
+	@mkdir -p $(OUT)
+	@LAUNCH_TEST=engines $(SUITE) -timeout=60m -run TestEngines ./internal/itest/engines
+
+bundles: go ## the same bundles under the newest runc and crun and launch-oci
+	@.ci/deps || true
+	@mkdir -p $(OUT)
+	@LAUNCH_TEST=bundles REPORT='$(CURDIR)/$(OUT)/bundles.txt' $(SUITE) -timeout=60m -run TestBundles ./internal/itest/bundles
 
 fuzz: go ## each parser for FUZZTIME=30s
 	@.ci/fuzz $(FUZZTIME)

@@ -83,7 +83,26 @@ mount -t overlay -o lowerdir="$root",upperdir="$dir/upper",workdir="$dir/work" c
 cd "$dir/root"
 mount -t proc proc proc
 mount -t sysfs sysfs sys
-mount --rbind /dev dev
+# Not the host's /dev: devtmpfs is one for all, and what is removed there is
+# gone for everybody.
+mount -t tmpfs -o mode=755 dev dev
+mkdir dev/pts dev/shm dev/mqueue dev/net
+node() { mknod -m "$2" "dev/$1" c "$3" "$4"; }
+node null 666 1 3
+node zero 666 1 5
+node full 666 1 7
+node random 666 1 8
+node urandom 666 1 9
+node kmsg 644 1 11
+node tty 666 5 0
+node fuse 666 10 229
+node net/tun 666 10 200
+ln -s pts/ptmx dev/ptmx
+ln -s /proc/self/fd dev/fd
+for i in 0 1 2; do ln -s /proc/self/fd/$i "dev/$(echo stdin stdout stderr | cut -d' ' -f$((i + 1)))"; done
+mount -t devpts -o newinstance,ptmxmode=0666,mode=0620,gid=5 devpts dev/pts
+mount -t tmpfs -o mode=1777 shm dev/shm
+mount -t mqueue mqueue dev/mqueue
 for d in run tmp var/lib/containers var/lib/docker var/lib/containerd; do
 	mkdir -p $d
 	mount -t tmpfs -o mode=755 cell $d
