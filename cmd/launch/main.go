@@ -46,6 +46,9 @@ func launch(args, env []string) int {
 	if len(args) > 0 && args[0] == "cat" {
 		return cat(args[1:], env, cwd)
 	}
+	if len(args) > 0 && args[0] == "convert" {
+		return convert(args[1:], env, cwd)
+	}
 	req, err := cli.Parse(args, env, cwd)
 	if err != nil {
 		cli.Report(os.Stderr, err)
