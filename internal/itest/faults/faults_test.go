@@ -204,51 +204,64 @@ type try struct {
 
 // unlike tells which tries are like none before.
 //
-// Two failures are alike if the same function of the launcher asked for the
-// call, in the same lane and in the same function above it, and as much was
-// recorded for undoing: then the same code finds the same things to undo. What
-// comes before the machine's name is taken leaves nothing to undo at all: there
-// one machine stands for all.
+// A failure is alike another if the same function of the launcher, called by
+// the same one, in the same lane, asked for the call: then the same code finds
+// it, on whichever machine. What is to be undone then depends on how much was
+// recorded, and by which part of the start; each of that is tried, too, with
+// whatever call comes first.
 //
 // Two kills are alike if nothing was done between them that outlives the
 // launcher.
 func (w *world) unlike(m machine, calls []call, tries []try) []bool {
-	type place struct {
+	type site struct {
 		lane, name, site string
-		recorded         int
 		errno            unix.Errno
-		machine          string
 	}
-	recorded := map[call]int{}
-	lasting := map[call]bool{}
+	type stage struct {
+		machine, lane string
+		site          string // for kills
+		recorded      int
+		lives         bool
+	}
+	now := map[call]stage{}
+	lasting, ops := map[call]bool{}, map[string]bool{}
 	n, named, lives := 0, false, false
 	for _, c := range calls {
-		if strings.Contains(c.site, "state.Open") {
-			named = true
-		}
-		if c.name == "write" && strings.HasPrefix(c.site, "state.Machine.Record") || strings.Contains(c.site, "state.entry.undo") {
+		named = named || strings.Contains(c.site, "state.Open")
+		if c.name == "write" && strings.HasPrefix(c.site, "state.Machine.Record") {
 			n++
 		}
-		recorded[c] = -1
-		if named {
-			recorded[c] = n
-		}
-		// The machine's first process does things of its own meanwhile.
 		lives = lives || c.name == "clone3"
-		lasting[c] = named && c.changes() || lives && c.lane == "child"
+		if now[c] = (stage{machine: m.name, lane: c.lane, recorded: n, lives: lives}); !named {
+			now[c] = stage{recorded: -1} // nothing is, on whatever machine
+		}
+		lasting[c] = named && c.changes()
+		// What the first process does for itself: limits and capabilities are
+		// nothing to the launcher.
+		if lives && c.lane == "child" {
+			text := c.site
+			if rest, ok := strings.CutPrefix(text, "set RLIMIT_"); ok {
+				text = text[:len(text)-len(rest)]
+			}
+			lasting[c] = !ops[text]
+			ops[text] = true
+		}
 	}
 	list := make([]bool, len(tries))
+	first := func(key any) bool {
+		is := !w.tried[key]
+		w.tried[key] = true
+		return is
+	}
 	for i, t := range tries {
+		at := now[t.call]
 		if t.errno == 0 {
-			list[i] = lasting[t.call] || i == 0
+			at.site = t.call.name + " " + t.call.site
+			list[i] = lasting[t.call] && first(at)
 			continue
 		}
-		p := place{t.call.lane, t.call.name, t.call.site, recorded[t.call], t.errno, m.name}
-		if p.recorded < 0 {
-			p.machine = ""
-		}
-		list[i] = !w.tried[p]
-		w.tried[p] = true
+		new := first(site{t.call.lane, t.call.name, t.call.site, t.errno})
+		list[i] = first(at) || new
 	}
 	return list
 }
@@ -262,6 +275,9 @@ func (c call) changes() bool {
 		"prlimit64", "memfd_create", "sethostname", "socket", "setsockopt", "faccessat2":
 		// Descriptors, and mounts in a namespace that goes with the process.
 		return false
+	case "mkdirat", "mknodat", "symlinkat", "fchownat", "fchmodat":
+		// A file system that was not attached yet goes, too.
+		return c.site != "attach.Tree.entry<attach.Tree.fill"
 	case "openat": // files are made only there
 		return strings.Contains(c.site, "state.") || strings.Contains(c.site, "pick.") || strings.Contains(c.site, "tree.") || strings.Contains(c.site, "attach.Tree.create")
 	}
@@ -323,6 +339,7 @@ func (w *world) campaign(t *testing.T, m machine, errnos []unix.Errno, distinct 
 				must++
 			}
 		}
+		t.Logf("%s: %d faults, of which %d are like no other", m.name, len(tries), must)
 	}
 	began := time.Now()
 	seen := map[call]bool{}
@@ -330,7 +347,7 @@ func (w *world) campaign(t *testing.T, m machine, errnos []unix.Errno, distinct 
 		if budget > 0 && done >= must && time.Since(began) > budget {
 			s.skipped, s.why = len(order)-done, "this is a sample; LAUNCH_TEST=faults takes all"
 			if distinct {
-				s.why = "kills between which nothing was done that lasts, and failures of the same functions with the same to undo; LAUNCH_FAULTS_BUDGET=1h takes them, too"
+				s.why = "kills between which nothing was done that lasts, and failures of calls that the same function asked for; LAUNCH_FAULTS_BUDGET=1h takes them, too"
 			}
 			break
 		}
@@ -667,6 +684,13 @@ func TestFaultOther(t *testing.T) {
 		t.Skip("set LAUNCH_TEST=faults to run it")
 	}
 	w := theOne(t)
+	// TestFault has all of these.
+	calls, _, _ := w.reference(t, plain)
+	var tries []try
+	for _, c := range calls {
+		tries = append(tries, try{c, unix.EPERM}, try{c, unix.ENOMEM})
+	}
+	w.unlike(plain, calls, tries)
 	tried := 0
 	for _, m := range others {
 		t.Run(m.name, func(t *testing.T) {

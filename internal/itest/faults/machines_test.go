@@ -210,7 +210,7 @@ func owners(root string) (list []string, err error) {
 			return err
 		}
 		line := fmt.Sprintf("%s %o %d:%d device %d names %d", strings.TrimPrefix(p, root), st.Mode, st.Uid, st.Gid, st.Rdev, st.Nlink)
-		for _, x := range []string{"security.capability", "system.posix_acl_access", "system.posix_acl_default"} {
+		for _, x := range []string{"security.capability", "system.posix_acl_access", "system.posix_acl_default", "trusted.launch.shift"} {
 			b := make([]byte, 1000)
 			if n, err := unix.Lgetxattr(p, x, b); err == nil {
 				line += fmt.Sprintf(" %s %x", x, b[:n])

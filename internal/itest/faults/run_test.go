@@ -171,7 +171,9 @@ func (w *world) things(m machine) (list []string, err error) {
 			}
 			line := fmt.Sprintf("file %s %o %d:%d", p, st.Mode, st.Uid, st.Gid)
 			if m.shifts && strings.HasPrefix(p, root) {
-				line = fmt.Sprintf("file %s %o", p, st.Mode) // who owns it is looked at elsewhere
+				// Whose it is, and the bits that go with the owner, are looked at
+				// when somebody has ended what was begun.
+				line = fmt.Sprintf("file %s %o", p, st.Mode&^(unix.S_ISUID|unix.S_ISGID))
 			}
 			if !d.IsDir() {
 				line += fmt.Sprintf(" inode %d size %d", st.Ino, st.Size)

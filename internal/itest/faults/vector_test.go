@@ -37,6 +37,12 @@ func (w *world) read(out string) (vector, error) {
 			v[group+"."+k] = named.ReplaceAllString(uuid.ReplaceAllString(s, "UUID"), "tree-TOKEN")
 		}
 	}
+	for k, s := range raw["fd"] {
+		if strings.HasPrefix(s, "/dev/null ") {
+			// The host's own: there are runtimes that give it to their containers.
+			v["fd."+k], _, _ = strings.Cut(s, " owner ")
+		}
+	}
 	for k, s := range raw["ns"] {
 		v["ns."+k] = "own"
 		if s == w.outer[k] {
@@ -52,6 +58,9 @@ func (w *world) read(out string) (vector, error) {
 		if i := slices.Index(f, "cgroup2"); i > 0 && i == len(f)-3 {
 			f[len(f)-1] = "rw" // the host's own, and not the same all day
 		}
+		// An upper directory that was used before has none.
+		line = strings.Join(f, " ")
+		f = strings.Fields(strings.TrimSuffix(line, ",uuid=on"))
 		// By where it is; what is mounted over it comes after it.
 		key := "mount." + f[4]
 		for v[key] != "" {

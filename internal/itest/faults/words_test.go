@@ -23,6 +23,8 @@ var sentences = []*regexp.Regexp{
 	regexp.MustCompile(`^(mask|make directory|make symlink|change the flags of|mount parts of sysfs on) /\S*: `),
 	regexp.MustCompile(`^take the tree /\S+: `),
 	regexp.MustCompile(`^(lay a throw-away layer over the tree|(map|change) the owners of the tree's files|make a user namespace for the id map): `),
+	// What is done to one name for the sake of another tells both.
+	regexp.MustCompile(`^(copy|rename|link) /[^:]*: `),
 	// Files and directories of the host's name their path.
 	regexp.MustCompile(`^(make|open|read|write|lock|look at|look for|list|remove|give|empty|kill what runs in) [^:]*/\S*( [^:]*)?: `),
 	// What has no path names the object.

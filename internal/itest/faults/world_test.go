@@ -3,13 +3,14 @@
 //
 // It guarantees that a start which could not be completed says what went wrong
 // and ends, that one which goes on all the same gives its payload exactly the
-// state that an undisturbed start gives it, and that after one clean-up the
-// host is as it was. What may fail without stopping a start stands in
-// harmless.txt, with a reason each. The package refuses to know what a start
-// does: it takes the list of calls from the launcher itself (see fault_on.go of
+// state that an undisturbed start gives it, and that after one clean-up, or the
+// next start, the host is as it was. What may fail without stopping a start
+// stands in harmless.txt, with a reason each. The package refuses to know what a
+// start does: it takes the list of calls from the launcher itself (see fault_on.go of
 // internal/sys).
 //
-// The everyday run takes a sample; LAUNCH_TEST=faults takes all.
+// The everyday run takes a sample; LAUNCH_TEST=faults takes all, but for what
+// is like something else on a computer that is too busy (see TestFaultOther).
 //
 // Room: test.
 package faults
