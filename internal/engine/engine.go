@@ -411,7 +411,9 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 	}
 	code, status, err := sys.Wait(b.proc.Pidfd)
 	if f != nil {
-		f.Drain(time.Second)
+		if err := f.Drain(time.Second); err != nil {
+			s.opt.Warn(err.Error())
+		}
 	}
 	if err != nil {
 		return 1, fmt.Errorf("reap the machine's first process: %w", err)
