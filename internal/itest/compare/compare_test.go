@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -21,20 +22,6 @@ var differences string
 
 // most is how long one run may take; it takes 0.2 s.
 const most = 30 * time.Second
-
-// A combination is one way to start the probe. OUT in its arguments is a
-// directory on the host with a few things to give to the machine:
-//
-//	OUT/dir/file OUT/dir/sub/ (a mount of its own) OUT/file OUT/lower/ OUT/upper/ OUT/owned/ (of user 1000)
-type combination struct {
-	name    string
-	args    string   // parted at spaces; \s is a space in an argument
-	env     []string // of the launcher
-	payload string   // instead of /usr/bin/probe
-	setting string   // what NAME.nspawn beside the tree says
-	fails   bool     // both must refuse it
-	only    string   // architecture
-}
 
 var combinations = []combination{
 	{name: "plain"},
@@ -270,6 +257,64 @@ func both(t *testing.T, a, b stage.Launcher, c combination) (ra, rb result) {
 	return ra, rb
 }
 
+// TestPeersSample is a part of the grid, for every day: each choice of each
+// axis is in it.
+func TestPeersSample(t *testing.T) {
+	if strings.Contains(os.Getenv("LAUNCH_TEST"), "peers") {
+		t.Skip("TestPeersSee runs the whole grid")
+	}
+	tree.NeedRoot(t)
+	nspawn, launch := stage.Nspawn(t), stage.Under(t)
+	by, err := explanations(differences)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sample := []string{
+		"grid-api-no-no-tmp-volatile-map-whole", "grid-api-network-tmp-state-host-users-pivot", "grid-api-yes-no-tmp-overlay-host-users-whole",
+		"grid-api-no-tmp-keep-pick-pivot", "grid-api-no-no-tmp-keep-chown-whole",
+	}
+	for _, c := range grid() {
+		if !slices.Contains(sample, c.name) {
+			continue
+		}
+		t.Run(c.name, func(t *testing.T) {
+			n, l := both(t, nspawn, launch, c)
+			if n.vector == nil {
+				t.Skipf("fails under systemd-nspawn: %s", n.failed)
+			}
+			if l.vector == nil {
+				t.Fatalf("fails under launch: %s", l.failed)
+			}
+			_, left := explain(differ(c.name, n.vector, l.vector), by)
+			for _, d := range left {
+				t.Errorf("%s", d)
+			}
+		})
+	}
+}
+
+// TestGrid: the grid is complete, and knows its holes.
+func TestGrid(t *testing.T) {
+	all, names, fail := grid(), map[string]bool{}, 0
+	want := 1
+	for _, axis := range axes {
+		want *= len(axis)
+	}
+	for _, c := range all {
+		names[c.name] = true
+		if c.fails {
+			fail++
+		}
+	}
+	if len(all) != want || len(names) != want || want != 192 {
+		t.Errorf("%d combinations of %d names, want %d", len(all), len(names), want)
+	}
+	// 2 of 3 with users, and chown with what is thrown away.
+	if want := 2*3*2*4*2 + 1*3*2*2; fail != want {
+		t.Errorf("%d fail, want %d", fail, want)
+	}
+}
+
 // TestPeersSee is the comparison. With LAUNCH_PEER=nspawn it compares
 // systemd-nspawn with itself, which must give nothing at all.
 func TestPeersSee(t *testing.T) {
@@ -286,7 +331,7 @@ func TestPeersSee(t *testing.T) {
 		by = nil
 	}
 	ran, explained, unexplained, failed := 0, 0, 0, 0
-	for _, c := range combinations {
+	for _, c := range everything() {
 		if c.only != "" && c.only != runtime.GOARCH {
 			continue
 		}
@@ -337,7 +382,7 @@ func TestPeersSee(t *testing.T) {
 
 func count() int {
 	n := 0
-	for _, c := range combinations {
+	for _, c := range everything() {
 		if c.only == "" || c.only == runtime.GOARCH {
 			n++
 		}
