@@ -103,7 +103,7 @@ func Parse(args []string, env []string, cwd string) (Request, error) {
 			r.Action = Cleanup
 		case "settings":
 			r.Files = v.(settings.FileMode)
-		case "no-pager":
+		case "no-pager", "no-ask-password":
 		default:
 			if o.Row != nil {
 				o = settings.Find(o.Row(v))
