@@ -60,8 +60,3 @@ func grid() (list []combination) {
 	}
 	return list
 }
-
-// everything is all that make compare runs.
-func everything() []combination {
-	return append(combinations[:len(combinations):len(combinations)], grid()...)
-}
