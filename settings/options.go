@@ -29,6 +29,13 @@ var Options = [...]Option{
 		Set:   func(s *Settings, a Assignment) { s.Image.Template = a.Value.(string) },
 	},
 	{
+		Name: "oci-bundle", Flag: "oci-bundle", Arg: RequiredArg, Placeholder: "PATH",
+		Group: GroupDirectory, Topic: TopicImage, Trusted: NoFile, Since: 242,
+		Help:  "OCI bundle to run, with its config.json",
+		Parse: parseDirectory,
+		Set:   func(s *Settings, a Assignment) { s.Image.Bundle = a.Value.(string) },
+	},
+	{
 		Name: "ephemeral", Flag: "ephemeral", Short: 'x', Section: "Exec", Key: "Ephemeral",
 		Group: GroupEphemeral, Topic: TopicImage, Trusted: TrustedOnly, Empty: EmptyClears, Since: 219,
 		Help:  "Run on a copy of the root, which is removed at the end",
@@ -689,7 +696,6 @@ var Options = [...]Option{
 	{Name: "image", Flag: "image", Short: 'i', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "image-policy", Flag: "image-policy", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "mstack", Flag: "mstack", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
-	{Name: "oci-bundle", Flag: "oci-bundle", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "root-hash", Flag: "root-hash", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "root-hash-sig", Flag: "root-hash-sig", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "verity-data", Flag: "verity-data", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},

@@ -38,10 +38,12 @@ type Settings struct {
 // Image is the tree that becomes the root.
 type Image struct {
 	// Directory is absolute, or empty for the working directory.
-	Directory string   `json:"directory,omitempty"`
-	ReadOnly  bool     `json:"read_only,omitempty"`
-	Volatile  Volatile `json:"volatile,omitempty"`
-	Pivot     Pivot    `json:"pivot,omitzero"`
+	Directory string `json:"directory,omitempty"`
+	// Bundle is the OCI bundle that says what the root is; absolute.
+	Bundle   string   `json:"bundle,omitempty"`
+	ReadOnly bool     `json:"read_only,omitempty"`
+	Volatile Volatile `json:"volatile,omitempty"`
+	Pivot    Pivot    `json:"pivot,omitzero"`
 	// Ephemeral machines run on a copy of the tree, which is thrown away.
 	Ephemeral bool `json:"ephemeral,omitempty"`
 	// Template is the tree that Directory becomes a copy of if it is missing.

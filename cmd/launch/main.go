@@ -67,6 +67,9 @@ func launch(args, env []string) int {
 	case cli.Cleanup:
 		return cleanup(req)
 	}
+	if from, ok := bundleOf(req); ok {
+		return startBundle(req, from, env)
+	}
 	return start(req, env, cwd)
 }
 

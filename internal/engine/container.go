@@ -46,6 +46,8 @@ type CreateOptions struct {
 	Keep int
 	// KeepKeyring: the payload stays in the caller's session keyring.
 	KeepKeyring bool
+	// Bound: the first process does not outlive the caller.
+	Bound bool
 	// State gives the state of the container as JSON, for hooks.
 	State func(status string, pid int) []byte
 	// Listener sends the descriptor of the system-call filter's listener to
@@ -1099,7 +1101,12 @@ func (b *builder) lowerExact(op plan.Op) error {
 		caps.Ambient &= caps.Permitted & caps.Inheritable
 		b.capSets(add, caps)
 	case plan.Outlive:
-		add(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, 0)
+		if !b.create0.Bound {
+			add(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, 0)
+			break
+		}
+		// The change of users cleared it.
+		add(unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
 	case plan.Gate:
 		if b.gate >= 0 {
 			add(unix.SYS_WRITE, uintptr(b.status()), p.Bytes([]byte("c")), 1)

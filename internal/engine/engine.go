@@ -55,6 +55,8 @@ type Options struct {
 	// Copying is told how far the copy of the tree is, and when it is over; it
 	// may be nil.
 	Copying func(r tree.Report, over bool)
+	// State gives a bundle's state as JSON, for its hooks.
+	State func(status string, pid int) []byte
 	// Started is called when the payload runs, with its number on the host.
 	Started func(pid int)
 }
@@ -180,6 +182,9 @@ func (s *supervisor) once() (status int, err error) {
 		}
 	}()
 
+	if p.Payload.Exact != nil {
+		return s.onceBundle()
+	}
 	if p.Users.Mode == userns.Pick {
 		if err := s.state.Record(state.Ranges, pick.Dir); err != nil {
 			return 1, err

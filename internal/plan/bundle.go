@@ -41,6 +41,7 @@ func bundleCompiler(in Input) *compiler {
 	c.Machine = in.Settings.Machine
 	c.Directory = in.Settings.Image.Directory
 	c.Hostname = in.Settings.Exec.Hostname
+	c.KeepUnit, c.Quiet = in.Settings.Life.KeepUnit, in.Settings.Life.Quiet
 	return c
 }
 
@@ -76,6 +77,11 @@ func compileBundle(in Input) (*Plan, error) {
 		c.Listener, c.Metadata = f.Listener, f.Metadata
 	}
 	c.bundleProgram(false)
+	c.Effects = []Effect{
+		{"lock and journal", "/run/launch/" + c.Machine, "removed", c.base},
+		{"cgroups", or(b.CgroupsPath, c.Machine), "their processes are killed, they are removed", c.bundle("/linux/cgroupsPath")},
+	}
+	c.CgroupsPath, c.Resources = b.CgroupsPath, b.Resources
 	for i := range c.Steps {
 		c.Steps[i].Flags = AttrWords(c.Steps[i].Attr)
 	}
@@ -203,6 +209,12 @@ func (c *compiler) bundleMount(m mount.Mount) (Step, error) {
 		if !path.IsAbs(s.Source.Path) {
 			s.Source.Path = path.Join(c.Settings.Bundle.Path, s.Source.Path)
 		}
+		if m.ReadOnly {
+			s.AllAttr |= ro
+		}
+		if m.IDMap != mount.NoIDMap {
+			return refuse("cannot map the owners of a mount by an option: the machine is a bundle", "give the mount uidMappings and gidMappings in config.json")
+		}
 		s.UIDs, s.GIDs, s.MapAll = m.UIDs, m.GIDs, m.MapAll
 		if m.MapContainer {
 			s.UIDs, s.GIDs = c.Plan.Users.UIDs, c.Plan.Users.GIDs
@@ -213,6 +225,14 @@ func (c *compiler) bundleMount(m mount.Mount) (Step, error) {
 		return s, nil
 	}
 	s.Do, s.Type, s.Source, s.CopyUp = Mount, m.Type, m.Source, m.CopyUp
+	if m.Kind == mount.Tmpfs {
+		attr, data, err := mount.SplitOptions(m.Options)
+		if err != nil {
+			return refuse(err.Error(), "")
+		}
+		m.Type, m.Options = "tmpfs", data
+		s.Type, s.Attr = m.Type, attr|nd
+	}
 	switch m.Type {
 	case "cgroup", "cgroup2":
 		s.Do, s.Type = Cgroups, "cgroup"
@@ -322,13 +342,17 @@ func (c *compiler) bundlePayload() {
 	if len(e.Words) > 0 {
 		p.Candidates = e.Words[:1]
 	}
+	p.UserOrigin = c.bundle("/process/user")
 	if p.Dir == "" {
 		p.Dir = "/"
 	}
 	p.DirOrigin = c.bundle("/process/cwd")
-	c.Console = settings.ConsolePipe
+	c.Console, c.Plan.Terminal.Output = settings.ConsolePipe, -1
 	if p.Exact.Terminal {
-		c.Console = settings.ConsoleInteractive
+		c.console()
+	}
+	if c.Plan.Stop.Signal = e.KillSignal; e.KillSignal == 0 {
+		c.Plan.Stop.Signal = int(unix.SIGTERM)
 	}
 }
 
@@ -482,4 +506,11 @@ func (c *compiler) exactLimits() []limit {
 		list = append(list, limit{"NOFILE", unix.RLIMIT_NOFILE, own[0], own[1], c.base})
 	}
 	return list
+}
+
+func or(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
 }

@@ -14,6 +14,8 @@ package plan
 import (
 	"encoding/json"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
+
 	"launch/internal/origin"
 	"launch/internal/seccomp"
 	"launch/mount"
@@ -72,6 +74,9 @@ type Plan struct {
 	// Shared: mounts that are made in the container, or at its sources, may
 	// reach the host's mount namespace.
 	Shared bool `json:"shared,omitempty"`
+	// CgroupsPath and Resources are as the bundle says.
+	CgroupsPath string                `json:"cgroups_path,omitempty"`
+	Resources   *specs.LinuxResources `json:"resources,omitempty"`
 	// Listener is who is told of calls that the filter leaves to user space.
 	Listener, Metadata string `json:",omitempty"`
 }

@@ -28,6 +28,10 @@ func (p *Plan) Print(w io.Writer) error {
 	for i, s := range p.Steps {
 		fmt.Fprintf(b, "%s %02d  %-8s %-34s %-44s %s\n", s.World, i+1, s.Do, s.what(), s.how(), s.Origin)
 		for _, e := range s.Content {
+			if s.Do == Node { // the step is about nothing else
+				fmt.Fprintf(b, "          %-8s %-34s %s\n", "", s.Target, e.how())
+				continue
+			}
 			fmt.Fprintf(b, "          %-8s %-34s %s\n", "", strings.TrimSuffix(s.Target, "/")+"/"+e.Path, e.how())
 		}
 	}

@@ -41,6 +41,8 @@ const (
 	File   Effect = "file"   // an empty file
 	Ranges Effect = "ranges" // lock files of user ranges that nobody holds
 	Lock   Effect = "lock"   // a lock file, unless somebody holds it
+	Group  Effect = "group"  // a bundle's cgroup, of any version
+	Empty  Effect = "empty"  // an empty directory, unless somebody uses it
 	Mounts Effect = "mounts" // a directory: what is mounted on it and on its entries is unmounted, they are removed
 )
 
@@ -243,6 +245,14 @@ func (e entry) undo() error {
 	switch e.effect {
 	case Cgroup:
 		return cgroup.Remove(e.what)
+	case Group:
+		g := cgroup.Group{Dirs: []cgroup.Dir{{Version: 1, Mount: path.Dir(e.what), Path: "/" + path.Base(e.what)}}}
+		if err := g.Kill(); err != nil {
+			return err
+		}
+		return g.Delete()
+	case Empty:
+		return cgroup.Undo([]string{e.what})
 	case Ranges:
 		_, err := pick.CleanAt(e.what)
 		return err
