@@ -171,12 +171,12 @@ func (b *builder) interpreters(file string) (why string) {
 		case unix.ELOOP:
 			return fault("is a link in a circle, or one of /proc")
 		default:
-			return "" // the kernel will know
+			return fault("can't be opened: %v", err)
 		}
 		st, err := sys.Statx(n, "", unix.STATX_TYPE|unix.STATX_MODE)
 		sys.Close(n)
 		if err != nil {
-			return ""
+			return fault("can't be looked at: %v", err)
 		}
 		if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0 {
 			return fault("is no executable file")
