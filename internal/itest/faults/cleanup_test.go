@@ -69,7 +69,11 @@ func TestFaultCleanup(t *testing.T) {
 			}
 			s := &tally{kinds: map[string]int{}}
 			began := time.Now()
-			for _, c := range list {
+			for i, c := range list {
+				if !whole() && i%5 != 0 {
+					s.skipped++
+					continue
+				}
 				for _, what := range []string{"kill", "EPERM", "ENOMEM"} {
 					switch {
 					case what == "kill":
@@ -104,8 +108,8 @@ func TestFaultCleanup(t *testing.T) {
 					s.ok++
 				}
 			}
-			t.Logf("%s: clean-up of %d calls: %d failures + %d kills: %d ok, %d wrong; took %v",
-				m.name, len(list), s.faults, s.kills, s.ok, s.wrong, time.Since(began).Round(time.Second))
+			t.Logf("%s: clean-up of %d calls: %d failures + %d kills: %d ok, %d wrong; %d calls left out; took %v",
+				m.name, len(list), s.faults, s.kills, s.ok, s.wrong, s.skipped, time.Since(began).Round(time.Second))
 		})
 	}
 }

@@ -662,7 +662,7 @@ func errnoOf(what string) unix.Errno {
 // after it. The kill after the call by which the launcher learns of it stands
 // for it.
 func last(c call) bool {
-	return c.lane == "child" && (c.nr == unix.SYS_EXECVE || c.nr == unix.SYS_EXIT_GROUP)
+	return c.lane == "child" && (c.nr == unix.SYS_EXECVE || c.nr == unix.SYS_EXECVEAT || c.nr == unix.SYS_EXIT_GROUP)
 }
 
 // TestFault lets every call of a plain start fail.
