@@ -35,6 +35,8 @@ func verbs() []*verb {
 	}
 }
 
+const version, commit, specVersion = "1.0.0", "none", "1.3.0"
+
 // out is where messages go.
 var out = &log{fd: -1}
 

@@ -1,12 +1,49 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 )
+
+var psVerb = &verb{
+	name: "ps", args: "CONTAINER [PS OPTIONS...]", help: "list the processes of a container", least: 1, most: -1, rest: true,
+	options: []option{{names: "format f", arg: "table|json", help: "how they are listed"}}, run: ps,
+}
+
+func ps(c *call) int {
+	d, err := c.open()
+	if err != nil {
+		return c.fail(err)
+	}
+	defer d.Close()
+	pids, err := d.Group.Pids()
+	if err != nil {
+		return c.fail(err)
+	}
+	switch c.text("format") {
+	case "json":
+		var list []string
+		for _, p := range pids {
+			list = append(list, strconv.Itoa(p))
+		}
+		fmt.Print("[" + strings.Join(list, ",") + "]")
+		return 0
+	case "", "table":
+	default:
+		return c.fail(errors.New("invalid format option"))
+	}
+	text, err := table(pids, c.words[1:])
+	if err != nil {
+		return c.fail(err)
+	}
+	os.Stdout.WriteString(text)
+	return 0
+}
 
 // table shows processes by ps(1), which knows what its options mean: of all
 // that it lists, those of the container.

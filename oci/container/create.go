@@ -9,10 +9,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/opencontainers/runtime-spec/specs-go"
 	"golang.org/x/sys/unix"
 
 	"launch/internal/cgroup"
 	"launch/internal/cgroup/resource"
+	"launch/internal/cgroup/systemd"
 	"launch/internal/engine"
 	"launch/internal/facts"
 	"launch/internal/plan"
@@ -136,7 +138,18 @@ func Create(o CreateOptions) (l *Live, err error) {
 			if d.Began, ok = began(pid); !ok {
 				return errors.New("the first process is gone")
 			}
-			return d.save()
+			if err := d.save(); err != nil {
+				return err
+			}
+			if d.Unit.Name != "" {
+				if err := d.scope(b, p, pid, o.Warn); err != nil {
+					return err
+				}
+			}
+			if d.RDT.Dir != "" {
+				return d.RDT.Join(pid)
+			}
+			return nil
 		},
 		Console: terminalTo(o.ConsoleSocket, o.Master), Keep: o.Keep, KeepKeyring: o.KeepKeyring,
 		State: func(status string, pid int) []byte { return d.StateJSON(Status(status), pid) },
@@ -169,7 +182,9 @@ func (d *Dir) group(o CreateOptions, b *settings.Bundle) error {
 		return err
 	}
 	if o.Systemd {
-		return errors.New("the systemd cgroup driver is not there yet")
+		// Which cgroups it is, systemd decides.
+		d.Unit, err = systemd.Parse(b.CgroupsPath, o.ID, o.Rootless)
+		return err
 	}
 	if d.Group, err = layout.Group(b.CgroupsPath, o.ID); err != nil {
 		return err
@@ -178,40 +193,116 @@ func (d *Dir) group(o CreateOptions, b *settings.Bundle) error {
 	return nil
 }
 
-// place makes the cgroups, sets their limits, and opens them.
+// place makes the cgroups, sets their limits, and opens them. With systemd
+// there is nothing yet: it wants the process first.
 func (d *Dir) place(b *settings.Bundle, p *plan.Plan, warn func(string)) (*cgroup.Place, error) {
+	if err := d.classify(b.IntelRdt); err != nil {
+		return nil, err
+	}
+	if d.Unit.Name != "" {
+		return &cgroup.Place{FD: -1}, nil
+	}
 	if err := d.Group.Create(b.Resources, d.record); err != nil {
 		return nil, err
 	}
+	if err := d.fill(b, p, warn); err != nil {
+		return nil, err
+	}
+	return d.Group.Open()
+}
+
+// fill sets up the cgroups that are there.
+func (d *Dir) fill(b *settings.Bundle, p *plan.Plan, warn func(string)) error {
 	if b.Resources != nil {
 		warnings, err := d.Group.Apply(b.Resources)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		for _, w := range warnings {
 			warn(w)
 		}
 		devices, err := resource.ContainerDevices(b.Resources.Devices)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if err := d.Group.SetDevices(devices); err != nil {
-			return nil, err
+			return err
 		}
 	}
 	if p.Users.Private() {
 		uid, ok := p.Users.UIDs.Host(0)
 		gid, gok := p.Users.GIDs.Host(0)
 		if own := slices.ContainsFunc(b.Namespaces, func(n settings.Namespace) bool { return n.Kind == "cgroup" }); ok && gok && own {
-			if err := d.Group.Give(uid, gid); err != nil {
-				return nil, err
-			}
+			return d.Group.Give(uid, gid)
 		}
 	}
-	if r := b.IntelRdt; r != nil {
-		return nil, &settings.Error{What: "cannot set linux.intelRdt: this launch-oci does not do that yet"}
+	return nil
+}
+
+// classify makes the class of service that linux.intelRdt asks for.
+func (d *Dir) classify(r *specs.LinuxIntelRdt) error {
+	if r == nil {
+		return nil
 	}
-	return d.Group.Open()
+	mount, err := cgroup.DetectRDT()
+	if err != nil {
+		return err
+	}
+	if r.ClosID == "" {
+		if err := d.record(path.Join(mount, d.ID)); err != nil {
+			return err
+		}
+	}
+	t, err := cgroup.CreateRDT(mount, r, d.ID)
+	if err != nil {
+		return err
+	}
+	d.RDT = *t
+	return nil
+}
+
+// scope lets systemd make the container's unit with the process in it.
+func (d *Dir) scope(b *settings.Bundle, p *plan.Plan, pid int, warn func(string)) error {
+	layout, err := cgroup.Detect()
+	if err != nil {
+		return err
+	}
+	bus, err := systemd.Connect(d.Unit.User)
+	if err != nil {
+		return err
+	}
+	defer bus.Close()
+	props, err := bus.Properties(b.Resources, layout.Offers())
+	if err != nil {
+		return err
+	}
+	if b.Resources != nil {
+		rules, err := resource.ContainerDevices(b.Resources.Devices)
+		if err != nil {
+			return err
+		}
+		if layout.Kind() != "v2" {
+			devices, err := systemd.DeviceProperties(rules)
+			if err != nil {
+				return err
+			}
+			props = append(props, devices...)
+		}
+	}
+	if err := bus.Start(d.Unit, pid, d.ID, props); err != nil {
+		return err
+	}
+	if d.Group, err = layout.UnitGroup(pid); err != nil {
+		return err
+	}
+	d.Group.Rootless = d.Unit.User
+	if err := d.save(); err != nil {
+		return err
+	}
+	if err := d.Group.Adopt(b.Resources, pid, d.record); err != nil {
+		return err
+	}
+	return d.fill(b, p, warn)
 }
 
 // undo removes what a failed create made.
@@ -231,7 +322,21 @@ func (d *Dir) destroy() error {
 	if err := d.Group.Kill(); err != nil {
 		return err
 	}
+	if d.Unit.Name != "" {
+		bus, err := systemd.Connect(d.Unit.User)
+		if err != nil {
+			return err
+		}
+		err = bus.Stop(d.Unit)
+		bus.Close()
+		if err != nil {
+			return err
+		}
+	}
 	if err := d.Group.Delete(); err != nil {
+		return err
+	}
+	if err := d.RDT.Delete(); err != nil {
 		return err
 	}
 	if err := cgroup.Undo(d.Made); err != nil {

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"launch/internal/cgroup"
 	"launch/internal/engine"
 	"launch/internal/facts"
 	"launch/internal/plan"
@@ -46,7 +47,7 @@ func (l *Live) Start() error {
 
 func (d *Dir) start(hooks settings.Hooks, warn func(string)) error {
 	if len(hooks.StartContainer) > 0 {
-		pidfd, err := d.pidfd()
+		pidfd, err := d.Pidfd()
 		if err != nil {
 			return err
 		}
@@ -94,8 +95,8 @@ func (d *Dir) kill() error {
 	return d.Kill(int(unix.SIGKILL), false)
 }
 
-// pidfd opens the first process, and makes sure that it is the container's.
-func (d *Dir) pidfd() (int, error) {
+// Pidfd opens the first process, and makes sure that it is the container's.
+func (d *Dir) Pidfd() (int, error) {
 	if d.PID == 0 {
 		return -1, ErrNotRunning
 	}
@@ -130,7 +131,7 @@ func (d *Dir) Kill(sig int, all bool) error {
 		}
 		return d.Group.Signal(sig)
 	}
-	n, err := d.pidfd()
+	n, err := d.Pidfd()
 	if err != nil {
 		return err
 	}
@@ -231,21 +232,12 @@ func (d *Dir) Exec(o ExecOptions, s settings.Settings) (*engine.Container, error
 	if err != nil {
 		return nil, err
 	}
-	pidfd, err := d.pidfd()
+	pidfd, err := d.Pidfd()
 	if err != nil {
 		return nil, err
 	}
 	defer sys.Close(pidfd)
-	place, err := d.Group.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer place.Close()
-	c, err := engine.Join(p, engine.JoinOptions{
-		Pidfd: pidfd, PID: d.PID, Warn: o.Warn, Cgroup: place.FD, Enter: place.Enter, Leave: place.Leave, Placed: place.Finish,
-		Console: terminalTo(o.ConsoleSocket, o.Master), Keep: o.Keep,
-		Listener: func(listener, pid int) error { return d.sendListener(p, listener, pid) },
-	})
+	c, err := d.join(p, pidfd, o)
 	if err != nil {
 		return nil, err
 	}
@@ -253,6 +245,56 @@ func (d *Dir) Exec(o ExecOptions, s settings.Settings) (*engine.Container, error
 		return nil, err
 	}
 	return c, announce(o.PidfdSocket, o.PidFile, c)
+}
+
+// join starts the process in the container's cgroups, or below them.
+func (d *Dir) join(p *plan.Plan, pidfd int, o ExecOptions) (*engine.Container, error) {
+	var subs []cgroup.Sub
+	for _, text := range o.Cgroups {
+		sub, err := cgroup.ParseSub(text)
+		if err != nil {
+			return nil, err
+		}
+		subs = append(subs, sub)
+	}
+	group, err := d.Group.Below(subs)
+	if err != nil {
+		return nil, err
+	}
+	in := func(g cgroup.Group) (*engine.Container, error) {
+		place, err := g.Open()
+		if err != nil {
+			return nil, err
+		}
+		defer place.Close()
+		return engine.Join(p, engine.JoinOptions{
+			Pidfd: pidfd, PID: d.PID, Warn: o.Warn, Cgroup: place.FD, Enter: place.Enter, Leave: place.Leave,
+			Placed: func(pid int) error {
+				if d.RDT.Dir != "" {
+					if err := d.RDT.Join(pid); err != nil {
+						return err
+					}
+				}
+				return place.Finish(pid)
+			},
+			Console: terminalTo(o.ConsoleSocket, o.Master), Keep: o.Keep,
+			Listener: func(listener, pid int) error { return d.sendListener(p, listener, pid) },
+		})
+	}
+	c, err := in(group)
+	if len(subs) > 0 || !errors.Is(err, unix.EBUSY) {
+		return c, err
+	}
+	// The container divided its cgroup, which can't have processes since then:
+	// the new one goes to where the first one is.
+	layout, lerr := cgroup.Detect()
+	if lerr != nil {
+		return nil, err
+	}
+	if group, lerr = layout.OfProcess(d.PID); lerr != nil {
+		return nil, err
+	}
+	return in(group)
 }
 
 // Pause freezes the container.

@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"launch/internal/cgroup"
+	"launch/internal/cgroup/systemd"
 	"launch/internal/sys"
 )
 
@@ -61,8 +62,9 @@ type State struct {
 	Began       uint64
 	Annotations [][2]string // sorted
 	Group       cgroup.Group
-	Systemd     bool // the cgroup is a scope of systemd's
-	RDT         cgroup.RDT
+	// Unit is systemd's, if the cgroup is; else its Name is empty.
+	Unit systemd.Unit
+	RDT  cgroup.RDT
 	// Made are cgroups that were made for the container, above its own.
 	Made []string
 }
@@ -72,7 +74,10 @@ const (
 	madeName   = "made"
 	configName = "config.json"
 	gateName   = "exec.fifo"
-	magic      = "launch-oci-state 1"
+	notifyName = "notify.sock"
+	// resourcesName are the limits since an update.
+	resourcesName = "resources.json"
+	magic         = "launch-oci-state 1"
 )
 
 // CheckID refuses ids that are no file names, or not what engines agree on.
@@ -116,8 +121,8 @@ func (s *State) text() string {
 	if s.Group.Rootless {
 		line("rootless")
 	}
-	if s.Systemd {
-		line("systemd")
+	if s.Unit.Name != "" {
+		line("systemd", s.Unit.Name, s.Unit.Slice, strconv.FormatBool(s.Unit.User))
 	}
 	if s.RDT != (cgroup.RDT{}) {
 		line("rdt", s.RDT.Dir, strconv.FormatBool(s.RDT.Made), s.RDT.Monitor)
@@ -198,7 +203,8 @@ func parse(text string) (*State, error) {
 		case "rootless":
 			s.Group.Rootless = true
 		case "systemd":
-			s.Systemd = true
+			s.Unit = systemd.Unit{Name: f[1], Slice: f[2]}
+			s.Unit.User, err = strconv.ParseBool(f[3])
 		case "rdt":
 			s.RDT = cgroup.RDT{Dir: f[1], Monitor: f[3]}
 			s.RDT.Made, err = strconv.ParseBool(f[2])
@@ -388,7 +394,7 @@ func (d *Dir) record(made string) error {
 // remove removes the directory with what is in it. It goes first out of its
 // name, so that nobody finds half of it.
 func (d *Dir) remove() error {
-	for _, name := range []string{gateName, "notify.sock", configName, stateName + ".new", configName + ".new", madeName, stateName} {
+	for _, name := range []string{gateName, notifyName, configName, resourcesName, stateName + ".new", configName + ".new", resourcesName + ".new", madeName, stateName} {
 		if err := sys.Unlinkat(d.fd, name, 0); err != nil && err != unix.ENOENT {
 			return fmt.Errorf("remove %s/%s: %w", d.name, name, err)
 		}

@@ -1,0 +1,43 @@
+package main
+
+import (
+	"fmt"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/sys"
+	"launch/oci/bundle"
+)
+
+var specVerb = &verb{
+	name: "spec", help: "write a new config.json", most: 0,
+	options: []option{
+		{names: "bundle b", arg: "DIR", help: "where it goes"},
+		{names: "rootless", help: "for a user without root's rights"},
+	},
+	run: spec,
+}
+
+func spec(c *call) int {
+	text := bundle.Template
+	if c.on("rootless") {
+		text = bundle.RootlessTemplate(os.Getuid(), os.Getgid())
+	}
+	if dir := c.text("bundle"); dir != "" {
+		if err := os.Chdir(dir); err != nil {
+			return c.fail(err)
+		}
+	}
+	n, err := sys.Openat(unix.AT_FDCWD, bundle.File, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o666)
+	if err == unix.EEXIST {
+		return c.fail(fmt.Errorf("file %s exists. Remove it first", bundle.File))
+	}
+	if err == nil {
+		err = sys.WriteString(n, text)
+	}
+	if err != nil {
+		return c.fail(fmt.Errorf("write %s: %w", bundle.File, err))
+	}
+	return 0
+}

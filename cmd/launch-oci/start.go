@@ -1,0 +1,25 @@
+package main
+
+import (
+	"launch/oci/container"
+)
+
+var startVerb = &verb{name: "start", args: "CONTAINER", help: "start a created container", least: 1, most: 1, run: locked((*container.Dir).Start)}
+
+// locked runs what changes a container.
+func locked(f func(d *container.Dir, warn func(string)) error) func(c *call) int {
+	return func(c *call) int {
+		d, err := c.open()
+		if err == nil {
+			defer d.Close()
+			err = d.Reload()
+		}
+		if err == nil {
+			err = f(d, out.warn)
+		}
+		if err != nil {
+			return c.fail(err)
+		}
+		return 0
+	}
+}
