@@ -112,8 +112,8 @@ var mutants = []mutant{
 	{"descriptors", "descriptors are not closed", []edit{
 		{lowerGo, "add(unix.SYS_CLOSE_RANGE, first, ^uintptr(0)>>32, 0)", "add(unix.SYS_GETPID)\n		_ = first"},
 	}},
-	{"high descriptors", "descriptors above 63 are not closed", []edit{
-		{lowerGo, "add(unix.SYS_CLOSE_RANGE, first, ^uintptr(0)>>32, 0)", "add(unix.SYS_CLOSE_RANGE, first, 63, 0)"},
+	{"some descriptors", "descriptors from 64 to 200 are not closed", []edit{
+		{lowerGo, "add(unix.SYS_CLOSE_RANGE, first, ^uintptr(0)>>32, 0)", "add(unix.SYS_CLOSE_RANGE, first, 63, 0)\n		add(unix.SYS_CLOSE_RANGE, 201, ^uintptr(0)>>32, 0)"},
 	}},
 	{"chdir first", "the directory is changed before descriptors are closed, and may lie in /proc", []edit{
 		{programGo, "	op(CloseRest, none, 0, 0, 0, \"close all other descriptors\")\n	op(Chdir, c.from(\"chdir\"), 0, 0, 0, \"change to %s\", dirWord(c.Plan.Payload.Dir))\n", "	op(Chdir, c.from(\"chdir\"), 0, 0, 0, \"change to %s\", dirWord(c.Plan.Payload.Dir))\n	op(CloseRest, none, 0, 0, 0, \"close all other descriptors\")\n"},
