@@ -120,9 +120,13 @@ func Run(p *plan.Plan, o Options) (status int, err error) {
 	}
 	for {
 		status, err := s.once()
-		if err != nil || status != Reboot || p.KeepUnit {
-			return status, err
+		if err == nil && status == Reboot && !p.KeepUnit {
+			continue
 		}
+		if err != nil && status == Reboot && !p.KeepUnit {
+			status = 1 // it wanted to, and can't: what it was is still in the way
+		}
+		return status, err
 	}
 }
 
