@@ -43,6 +43,8 @@ type Tree struct {
 	// host is the host's root directory; at is the directory of it that the
 	// machine's root is attached to, see seat.
 	host, at int
+	// shared: the host's mounts were not cut off.
+	shared bool
 	// runHost is the machine's /run/host as made, which holds the nodes that
 	// masks are made of; devpts is its /dev/pts.
 	runHost, devpts int
@@ -110,7 +112,7 @@ func begin(l sys.Locked, shared bool) (*Tree, error) {
 	if t.at, err = sys.Openat(unix.AT_FDCWD, seat, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0); err != nil {
 		return nil, fmt.Errorf("open %s: %w", seat, err)
 	}
-	if shared {
+	if t.shared = shared; shared {
 		if err := t.cutOff(); err != nil {
 			return nil, fmt.Errorf("cut off mount propagation from %s: %w", seat, err)
 		}
@@ -1031,6 +1033,13 @@ func (t *Tree) Finish() error {
 	// The old root lands on top of the new one, where "." still names it.
 	if err := sys.PivotRoot(".", "."); err != nil {
 		return fmt.Errorf("pivot into the machine's root: %w", err)
+	}
+	if t.shared {
+		// Until here it was the caller's to hear of mounts, and to be heard:
+		// of what follows, nobody must hear.
+		if err := sys.MountSetattr(t.host, unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
+			return fmt.Errorf("cut off the host's root: %w", err)
+		}
 	}
 	// It takes along what is attached below it, and what the new root was
 	// attached to.
