@@ -24,7 +24,6 @@ package cgroup
 import (
 	"fmt"
 	"path"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,15 +49,8 @@ func Create(mount, cgroup string, uid, gid uint32) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("open cgroup %s: %w", full, err)
 	}
-	// Controllers are passed on where they can be; a cgroup that has processes
-	// of its own can't, and the machine does without.
-	if b, err := sys.ReadFile(n, "cgroup.controllers", 4096); err == nil && len(b) > 1 {
-		enable := ""
-		for _, c := range strings.Fields(string(b)) {
-			enable += "+" + c + " "
-		}
-		_ = sys.WriteFile(n, "cgroup.subtree_control", enable) // refused: see above
-	}
+	// No controllers are passed on: into a cgroup that does so, no process can be
+	// born. The machine's own manager does it when it has moved its processes.
 	if uid == 0 {
 		return n, nil
 	}
