@@ -39,6 +39,9 @@ func (t *Tree) copy(s plan.Step) error {
 		return err
 	}
 	return t.put(s, func(dir int, name string, clear func() error) error {
+		if t.holds(dir, name, data) {
+			return nil
+		}
 		// Without a name until it is whole: whoever is killed here leaves nothing.
 		n, err := t.create(dir, ".", unix.O_TMPFILE)
 		switch err {
@@ -73,6 +76,23 @@ func (t *Tree) copy(s plan.Step) error {
 	})
 }
 
+// holds tells whether the name is a file with that content, as copy would have
+// made it. Most machines start more than once, and to write the file anew takes
+// ext4 half as long (0.5 ms) as all the mounts take.
+func (t *Tree) holds(dir int, name string, data []byte) bool {
+	st, err := sys.Statx(dir, name, unix.STATX_BASIC_STATS)
+	if err != nil || st.Mode != unix.S_IFREG|0o644 || st.Nlink != 1 || st.Size != uint64(len(data)) || st.Uid != t.UID || st.Gid != t.GID {
+		return false
+	}
+	n, err := sys.Openat(dir, name, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return false
+	}
+	defer sys.Close(n)
+	old, err := sys.ReadAll(n, copyMax)
+	return err == nil && string(old) == string(data)
+}
+
 func (t *Tree) create(dir int, name string, how int) (n int, err error) {
 	err = t.owned(func() (err error) {
 		n, err = sys.Openat(dir, name, unix.O_WRONLY|unix.O_NOFOLLOW|how, 0o644)
@@ -90,6 +110,9 @@ func (t *Tree) zone(s plan.Step) error {
 	}
 	sys.Close(n)
 	return t.put(s, func(dir int, name string, clear func() error) error {
+		if link, err := sys.Readlinkat(dir, name); err == nil && link == s.Source.Path {
+			return nil
+		}
 		if err := clear(); err != nil {
 			return err
 		}
