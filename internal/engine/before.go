@@ -102,19 +102,15 @@ func (s *supervisor) clone(step plan.Step) error {
 		if s.opt.Copying != nil {
 			s.opt.Copying(r, false)
 		}
-		for {
-			select {
-			case sig := <-s.pending:
-				switch sig {
-				case unix.SIGTSTP:
-					sys.Kill(os.Getpid(), int(unix.SIGSTOP))
-				case unix.SIGTERM, unix.SIGINT, unix.SIGHUP:
-					return ErrInterrupted
-				}
-			default:
-				return nil
+		for _, sig := range s.signals.Pending() {
+			switch sig {
+			case unix.SIGTSTP:
+				sys.Kill(os.Getpid(), int(unix.SIGSTOP))
+			case unix.SIGTERM, unix.SIGINT, unix.SIGHUP:
+				return ErrInterrupted
 			}
 		}
+		return nil
 	})
 	if s.opt.Copying != nil {
 		s.opt.Copying(r, true)

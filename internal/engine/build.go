@@ -44,10 +44,13 @@ type builder struct {
 	statR   int
 	statW   int
 	filters [][]unix.SockFilter
-	idmaps  int // the user namespace for id-mapped mounts, -1 before it is needed
-	foreign int // the one for a tree that belongs to the foreign range
-	user    user
-	stub    *stubFile // what executes the payload; nil in a container
+	// compiled gives the error of making filters, which the supervisor does
+	// meanwhile.
+	compiled chan error
+	idmaps   int // the user namespace for id-mapped mounts, -1 before it is needed
+	foreign  int // the one for a tree that belongs to the foreign range
+	user     user
+	stub     *stubFile // what executes the payload; nil in a container
 
 	// What only containers have, see container.go.
 	create0 *CreateOptions
@@ -97,7 +100,6 @@ func (b *builder) build(l sys.Locked) (err error) {
 	// Here: own mount namespace, all else the host's. The first process is
 	// born now, so that what it does for itself (a network namespace takes
 	// longer than all mounts) happens beside the mounts.
-	filters := sys.Go("filters", b.compile)
 	if err := b.terminal(); err != nil {
 		return err
 	}
@@ -144,7 +146,7 @@ func (b *builder) build(l sys.Locked) (err error) {
 	if err := b.payload(); err != nil {
 		return err
 	}
-	if err := filters(); err != nil {
+	if err := <-b.compiled; err != nil {
 		return err
 	}
 	return b.release()

@@ -105,7 +105,7 @@ func Run(p *plan.Plan, o Options) (status int, err error) {
 	if err := s.listen(); err != nil {
 		return 1, err
 	}
-	defer s.deafen()
+	defer s.signals.Release()
 	if s.state, err = state.Open(p.Machine); err != nil {
 		return 1, err
 	}
@@ -137,42 +137,24 @@ type supervisor struct {
 	state   *state.Machine
 	locks   []*tree.Lock // of the tree, until the end
 	secrets map[string]string
-	signals chan os.Signal
+	signals *sys.Caught
 	ping    time.Time // when the service manager is told next that we live
-	wakeR   int
-	wakeW   int
-	pending chan os.Signal
 }
 
 // listen makes signals wake the loop instead of ending the launcher.
 func (s *supervisor) listen() error {
-	var err error
-	if s.wakeR, s.wakeW, err = sys.Pipe(); err != nil {
-		return fmt.Errorf("make the wake pipe: %w", err)
-	}
-	s.signals = make(chan os.Signal, 16)
-	s.pending = make(chan os.Signal, 64)
+	list := []unix.Signal{unix.SIGWINCH, unix.SIGCONT}
 	// Who starts us with a signal ignored, as nohup does, means it.
-	for _, sig := range []os.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGWINCH, unix.SIGTSTP, unix.SIGCONT} {
-		if sig == unix.SIGWINCH || sig == unix.SIGCONT || !signal.Ignored(sig) {
-			signal.Notify(s.signals, sig)
+	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGTSTP} {
+		if !signal.Ignored(sig) {
+			list = append(list, sig)
 		}
 	}
-	go func() {
-		for sig := range s.signals {
-			s.pending <- sig
-			// Not through package sys: when a signal comes is not the
-			// machine's doing, and would shift the numbers of fault runs.
-			unix.Write(s.wakeW, []byte{1})
-		}
-	}()
+	var err error
+	if s.signals, err = sys.Catch(list...); err != nil {
+		return fmt.Errorf("catch signals: %w", err)
+	}
 	return nil
-}
-
-func (s *supervisor) deafen() {
-	signal.Stop(s.signals)
-	close(s.signals)
-	sys.Close(s.wakeR)
 }
 
 // once starts the machine, waits for its end, and undoes all that was made for
@@ -218,11 +200,19 @@ func (s *supervisor) once() (status int, err error) {
 	// The thread lives as long as the machine: it is what the first process
 	// dies with.
 	started, hold := make(chan error), make(chan bool)
-	defer close(hold)
+	defer func() {
+		// It takes longer to end a thread than to leave it to the launcher's
+		// end, which comes next but after a reboot.
+		if status == Reboot {
+			close(hold)
+		}
+	}()
+	b.compiled = make(chan error, 1)
 	go func() {
 		started <- b.build(sys.Lock())
 		<-hold
 	}()
+	b.compiled <- b.compile()
 	err = <-started
 	if b.notify >= 0 {
 		defer sys.Close(b.notify)
@@ -346,7 +336,7 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 	for {
 		fds = append(fds[:0],
 			unix.PollFd{Fd: int32(b.proc.Pidfd), Events: unix.POLLIN},
-			unix.PollFd{Fd: int32(s.wakeR), Events: unix.POLLIN},
+			unix.PollFd{Fd: int32(s.signals.R), Events: unix.POLLIN},
 			unix.PollFd{Fd: int32(ear), Events: unix.POLLIN}) // ignored if negative
 		timeout := -1
 		if f != nil {
@@ -361,36 +351,30 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 			return 1, fmt.Errorf("wait for the machine: %w", err)
 		}
 		if fds[1].Revents != 0 {
-			sys.Read(s.wakeR, make([]byte, 64))
-			for more := true; more; {
-				select {
-				case sig := <-s.pending:
-					switch sig {
-					case unix.SIGWINCH:
-						if f != nil {
-							f.Resize()
-						}
-					case unix.SIGTSTP:
-						// A job that is stopped leaves the terminal as it was. The machine
-						// goes on, as long as its output has room.
-						if f != nil {
-							f.Suspend()
-						}
-						sys.Kill(os.Getpid(), int(unix.SIGSTOP))
-					case unix.SIGCONT:
-						if f != nil {
-							if err := f.Resume(); err != nil {
-								s.opt.Warn(err.Error())
-							}
-						}
-					case unix.SIGHUP:
-						asked = true
-						sys.PidfdSignal(b.proc.Pidfd, int(unix.SIGKILL))
-					default:
-						stop()
+			for _, sig := range s.signals.Pending() {
+				switch sig {
+				case unix.SIGWINCH:
+					if f != nil {
+						f.Resize()
 					}
+				case unix.SIGTSTP:
+					// A job that is stopped leaves the terminal as it was. The machine
+					// goes on, as long as its output has room.
+					if f != nil {
+						f.Suspend()
+					}
+					sys.Kill(os.Getpid(), int(unix.SIGSTOP))
+				case unix.SIGCONT:
+					if f != nil {
+						if err := f.Resume(); err != nil {
+							s.opt.Warn(err.Error())
+						}
+					}
+				case unix.SIGHUP:
+					asked = true
+					sys.PidfdSignal(b.proc.Pidfd, int(unix.SIGKILL))
 				default:
-					more = false
+					stop()
 				}
 			}
 		}
