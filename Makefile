@@ -127,10 +127,10 @@ bundles: go ## the same bundles under the newest runc and crun and launch-oci
 fuzz: go ## each parser for FUZZTIME=30s
 	@.ci/fuzz $(FUZZTIME)
 
-bench: build ## start-up time, beside systemd-nspawn and the floor (ROUNDS=40)
+bench: build ## times and memory, beside systemd-nspawn and the floor (ROUNDS=40)
 	@.ci/deps || true
 	@$(BUILD) $(FLAGS) -o $(OUT)/bench ./bench
-	@.ci/as-root $(OUT)/bench -rounds $(ROUNDS) -launch launch=$(BIN)/launch
+	@.ci/as-root $(OUT)/bench -rounds $(ROUNDS) -alive 100 -launch launch=$(BIN)/launch
 
 bench-base: build ## start-up time of this tree beside that of a commit (BASE=HEAD)
 	@rm -rf $(OUT)/base && mkdir -p $(OUT)/base

@@ -1,7 +1,7 @@
 // Command bench measures how long starting a machine takes, from the start of
 // the launcher to its end, with a payload that does nothing:
 //
-//	bench [-rounds 40] [-json] -launch NAME=PATH [-launch NAME=PATH]…
+//	bench [-rounds 40] [-alive 100] [-json] -launch NAME=PATH [-launch NAME=PATH]…
 //
 // Beside the launchers it runs systemd-nspawn, if that is there, and floor.c,
 // which makes the same kernel objects and decides nothing. All of them start
@@ -9,6 +9,8 @@
 // changes, so that a busy moment of the machine falls on all of them; each
 // exit status is checked. What is timed are copies of the programs, since a
 // file as the linker wrote it starts slower.
+//
+// With -alive it goes on to what more.go measures.
 //
 // It runs as root, in a cgroup of its own, and leaves nothing behind.
 //
@@ -56,6 +58,7 @@ type contestant struct {
 func main() {
 	rounds := flag.Int("rounds", 40, "how many times each contestant runs")
 	asJSON := flag.Bool("json", false, "print JSON")
+	alive := flag.Int("alive", 0, "compare more than the start, with that many machines alive at once")
 	var launchers []string
 	flag.Func("launch", "`NAME=PATH` of a launch to measure (may be repeated)", func(s string) error {
 		if name, path, ok := strings.Cut(s, "="); !ok || name == "" || path == "" {
@@ -69,13 +72,13 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if err := run(os.Stdout, *rounds, *asJSON, launchers); err != nil {
+	if err := run(os.Stdout, *rounds, *alive, *asJSON, launchers); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(w io.Writer, rounds int, asJSON bool, launchers []string) (err error) {
+func run(w io.Writer, rounds, alive int, asJSON bool, launchers []string) (err error) {
 	if os.Getuid() != 0 {
 		return errors.New("starting machines is root's work: run it by make bench")
 	}
@@ -132,6 +135,10 @@ func run(w io.Writer, rounds int, asJSON bool, launchers []string) (err error) {
 		err = printJSON(w, field, rounds)
 	} else {
 		err = printTable(w, field, rounds)
+	}
+	if err == nil && alive > 0 && !asJSON && len(launchers) > 0 {
+		nspawn, _ := exec.LookPath("systemd-nspawn")
+		err = more(w, dir, filepath.Join(dir, "launch0"), nspawn, alive, rounds)
 	}
 	for _, c := range field {
 		if c.Missing != "" && slices.ContainsFunc(launchers, func(l string) bool { return strings.HasPrefix(l, c.Name+"=") }) {
@@ -371,6 +378,15 @@ func sum(field []*contestant) []figures {
 	return out
 }
 
+func find(all []figures, name string) figures {
+	for _, f := range all {
+		if f.Name == name {
+			return f
+		}
+	}
+	return figures{}
+}
+
 // median of a sorted list; of an even number of values the mean of the two in
 // the middle.
 func median[T ~int64](sorted []T) T {
@@ -391,6 +407,9 @@ func printTable(w io.Writer, field []*contestant, rounds int) error {
 	}
 	if err := t.Flush(); err != nil {
 		return err
+	}
+	if mine, peer := find(sum(field), "launch"), find(sum(field), "systemd-nspawn"); mine.Ratio > 0 && peer.Ratio > 0 {
+		fmt.Fprintf(w, "\nlaunch takes %.2f of systemd-nspawn's time (wanted: 0.10), %.2f of the floor's (wanted: 1.5)\n", mine.Median/peer.Median, mine.Ratio)
 	}
 	for _, f := range sum(field) {
 		if f.Missing != "" {
