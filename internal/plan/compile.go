@@ -463,7 +463,9 @@ func (c *compiler) base0() {
 	mk("sys", 0o555)
 	mk("dev", 0o555)
 	mk("run", 0o555)
-	mk("tmp", 0o1777)
+	if !c.Settings.Environment.NoTmpfsTmp {
+		mk("tmp", 0o1777) // for the tmpfs; else it is as the tree has it
+	}
 }
 
 // mounts plans the API file systems of the profile and the user's own mounts.

@@ -31,7 +31,7 @@ var axes = [...][]choice{
 	{{name: "host-users"}, {name: "pick", args: "-U"},
 		{name: "map", args: "--private-users=1310720:65536 --private-users-ownership=map"},
 		{name: "chown", args: "--private-users=1310720:65536 --private-users-ownership=chown"}},
-	{{name: "whole"}, {name: "pivot", args: "--pivot-root=/deploy:/data"}},
+	{{name: "whole"}, {name: "pivot", args: "--pivot-root=/deploy"}},
 }
 
 // grid gives every choice with every other, from api-no,tmp,keep,host-users,whole on.
