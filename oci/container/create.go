@@ -95,10 +95,12 @@ func Create(o CreateOptions) (l *Live, err error) {
 		return nil, err
 	}
 	l = &Live{Dir: d, Settings: s, gate: -1, warn: o.Warn}
+	// Not l itself: a return with an error has made it nil by then.
+	made := l
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, l.undo())
-			l.Close()
+			err = errors.Join(err, made.undo())
+			made.Close()
 		}
 	}()
 	b := s.Bundle
