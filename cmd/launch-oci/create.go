@@ -11,6 +11,7 @@ import (
 
 	"launch/internal/sys"
 	"launch/oci/container"
+	"launch/settings"
 )
 
 var createOptions = []option{
@@ -43,7 +44,8 @@ func (c *call) makeOptions() (container.CreateOptions, error) {
 	o := container.CreateOptions{
 		Root: c.root(), ID: c.words[0], Systemd: c.global.on("systemd-cgroup"), Rootless: c.rootless(),
 		ConsoleSocket: c.text("console-socket"), PidfdSocket: c.text("pidfd-socket"), PidFile: c.text("pid-file"),
-		KeepKeyring: c.on("no-new-keyring"), Warn: out.warn,
+		KeepKeyring: c.on("no-new-keyring"), Warn: out.warn, Guard: guard, Notify: os.Getenv("NOTIFY_SOCKET"),
+		Doubt: func(w settings.Warning) { out.warn(warning(w)) },
 	}
 	cwd, err := os.Getwd()
 	if err != nil {
@@ -128,14 +130,23 @@ func run(c *call) int {
 	if err != nil {
 		return c.fail(fmt.Errorf("runc run failed: %w", err))
 	}
-	if err := l.Start(); err != nil {
+	heard, err := l.Start()
+	if err != nil {
 		return c.fail(fmt.Errorf("runc run failed: %w", errors.Join(err, l.Delete(true, out.warn))))
-	}
-	if detach {
-		return 0
 	}
 	// Others may look at it, and kill it, while it runs.
 	l.Unlock()
+	if detach {
+		if err := l.Forward(heard, o.Notify, true, false); err != nil {
+			return c.fail(err)
+		}
+		return 0
+	}
+	go func() {
+		if err := l.Forward(heard, o.Notify, false, true); err != nil {
+			out.warn(err.Error())
+		}
+	}()
 	status, err := f.wait(l.Process)
 	if err != nil {
 		out.fail(err)

@@ -101,7 +101,7 @@ func (c *call) exec() (int, error) {
 		return 0, err
 	}
 	for _, w := range warnings {
-		out.warn(w.Error())
+		out.warn(warning(w))
 	}
 	detach := c.on("detach")
 	f, err := newFront(detach, c.text("console-socket"))
@@ -109,7 +109,7 @@ func (c *call) exec() (int, error) {
 		return 0, err
 	}
 	o := container.ExecOptions{Exec: e, ConsoleSocket: c.text("console-socket"), PidfdSocket: c.text("pidfd-socket"), PidFile: c.text("pid-file"),
-		Master: f.takes(), IgnorePaused: c.on("ignore-paused"), Warn: out.warn, Cgroups: c.values["cgroup"]}
+		Master: f.takes(), IgnorePaused: c.on("ignore-paused"), Warn: out.warn, Guard: guard, Cgroups: c.values["cgroup"]}
 	if o.Host, err = container.Caller(); err != nil {
 		return 0, err
 	}

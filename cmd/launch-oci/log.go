@@ -13,9 +13,10 @@ import (
 
 // log writes what engines read: a line of text or a JSON object each.
 type log struct {
-	fd    int // -1: standard error only
-	json  bool
-	debug bool
+	fd   int // -1: standard error only
+	json bool
+	// debugging: tell more.
+	debugging bool
 }
 
 func (l *log) open(file string) error {
@@ -46,11 +47,26 @@ func (l *log) line(level, text string) {
 	os.Stderr.WriteString(s)
 }
 
-func (l *log) warn(text string) { l.line("warning", text) }
+// warn tells what didn't keep anything from being done. Podman reads the log as
+// one object, the error: so a warning goes there only if all is wanted.
+func (l *log) warn(text string) {
+	if l.fd >= 0 && !l.debugging {
+		os.Stderr.WriteString(text + "\n")
+		return
+	}
+	l.line("warning", text)
+}
+
+// debug tells what is done.
+func (l *log) debug(format string, args ...any) {
+	if l.debugging {
+		l.line("debug", fmt.Sprintf(format, args...))
+	}
+}
 
 // fail tells an error, in the log and to who looks at standard error.
 func (l *log) fail(err error) {
-	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	text := strings.ReplaceAll(sentence(err), "\n", "; ")
 	l.line("error", text)
 	if l.fd >= 0 {
 		fmt.Fprintln(os.Stderr, text)

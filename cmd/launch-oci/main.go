@@ -5,7 +5,6 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -68,7 +67,7 @@ func launchOCI(args []string) int {
 		out.fail(fmt.Errorf("invalid log-format: %s", f))
 		return 1
 	}
-	out.debug = g.on("debug")
+	out.debugging = g.on("debug")
 	if err := out.open(g.text("log")); err != nil {
 		out.fail(err)
 		return 1
@@ -79,10 +78,11 @@ func launchOCI(args []string) int {
 	}
 	for _, v := range verbs() {
 		if v.name == rest[0] {
+			out.debug("%s", strings.Join(args, " "))
 			return v.call(name, g, rest[1:])
 		}
 	}
-	fmt.Printf("No help topic for '%s'\n", rest[0])
+	out.fail(fmt.Errorf("No help topic for '%s'", rest[0]))
 	return 3
 }
 
@@ -116,9 +116,6 @@ func (v *verb) call(name string, g *call, args []string) int {
 
 // fail tells an error and gives the exit status for it.
 func (c *call) fail(err error) int {
-	if errors.Is(err, container.ErrNotExist) {
-		err = container.ErrNotExist
-	}
 	out.fail(err)
 	return 1
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"launch/oci/bundle"
 )
 
 var psVerb = &verb{
@@ -27,11 +29,7 @@ func ps(c *call) int {
 	}
 	switch c.text("format") {
 	case "json":
-		var list []string
-		for _, p := range pids {
-			list = append(list, strconv.Itoa(p))
-		}
-		fmt.Print("[" + strings.Join(list, ",") + "]")
+		os.Stdout.Write(bundle.AppendPIDs(nil, pids))
 		return 0
 	case "", "table":
 	default:

@@ -1,10 +1,14 @@
 package main
 
 import (
+	"os"
+
 	"launch/oci/container"
 )
 
-var startVerb = &verb{name: "start", args: "CONTAINER", help: "start a created container", least: 1, most: 1, run: locked((*container.Dir).Start)}
+var startVerb = &verb{name: "start", args: "CONTAINER", help: "start a created container", least: 1, most: 1, run: locked(func(d *container.Dir, warn func(string)) error {
+	return d.Start(os.Getenv("NOTIFY_SOCKET"), warn)
+})}
 
 // locked runs what changes a container.
 func locked(f func(d *container.Dir, warn func(string)) error) func(c *call) int {

@@ -81,7 +81,7 @@ func (c *call) resources() (*specs.LinuxResources, error) {
 			return nil, err
 		}
 		for _, w := range append(warnings, more...) {
-			out.warn(w.Error())
+			out.warn(warning(w))
 		}
 		r = told
 	}

@@ -591,6 +591,9 @@ func (e *LookupError) Error() string {
 	if e.Err == unix.ENOENT || e.Err == unix.ENOTDIR {
 		return fmt.Sprintf("exec: %q: stat %s: %v", e.Program, e.Program, e.Err)
 	}
+	if e.Err == unix.EISDIR {
+		return fmt.Sprintf("exec: %q: is a directory: permission denied", e.Program)
+	}
 	return fmt.Sprintf("exec: %q: %v", e.Program, e.Err)
 }
 
@@ -895,6 +898,10 @@ func RunHook(h settings.Hook, state []byte) error {
 
 // RunHookIn runs a hook in the namespaces of a container's first process.
 func RunHookIn(h settings.Hook, state []byte, pidfd, pid int) error {
+	// The hook is ours until it executes its program.
+	if err := sys.Prctl(unix.PR_SET_DUMPABLE, 0, 0); err != nil {
+		return fmt.Errorf("become undumpable: %w", err)
+	}
 	flags, err := differing(pid)
 	if err != nil {
 		return err

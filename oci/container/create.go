@@ -42,6 +42,14 @@ type CreateOptions struct {
 	KeepKeyring bool
 	Env         []string // come on top of the process's
 	Warn        func(string)
+	// Guard is called before anything is done for a container that may trace
+	// the runtime itself.
+	Guard func() error
+	// Notify is the service manager's socket, if it is to be told when the
+	// container is ready.
+	Notify string
+	// Doubt takes what is odd about the bundle.
+	Doubt func(settings.Warning)
 }
 
 // Live is a container that this process created.
@@ -61,12 +69,20 @@ func Create(o CreateOptions) (l *Live, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", path.Join(o.Bundle, bundle.File), err)
 	}
+	defer func() {
+		// Inside only the place in the structure is known.
+		var e *settings.Error
+		if errors.As(err, &e) {
+			e.Origin = bundle.Locate(e.Origin, string(text))
+		}
+	}()
 	s, warnings, err := bundle.Read(o.Bundle, string(text))
 	if err != nil {
 		return nil, err
 	}
 	for _, w := range warnings {
-		o.Warn(w.Error())
+		w.Origin = bundle.Locate(w.Origin, string(text))
+		o.Doubt(w)
 	}
 	s.Machine = o.ID
 	s.Exec.Env = append(s.Exec.Env, o.Env...)
@@ -78,6 +94,17 @@ func Create(o CreateOptions) (l *Live, err error) {
 			if s.Bundle.UIDs, s.Bundle.GIDs, err = engine.MapsOf(n.Path); err != nil {
 				return nil, err
 			}
+		}
+	}
+	if err := CheckID(o.ID); err != nil {
+		return nil, err
+	}
+	if o.Notify != "" {
+		notified(&s, path.Join(o.Root, o.ID))
+	}
+	if traces(&s) {
+		if err := o.Guard(); err != nil {
+			return nil, err
 		}
 	}
 	p, err := plan.Compile(plan.Input{Settings: s, Facts: facts.Facts{Host: o.Host}, Profile: settings.OCI})
@@ -97,11 +124,18 @@ func Create(o CreateOptions) (l *Live, err error) {
 	l = &Live{Dir: d, Settings: s, gate: -1, warn: o.Warn}
 	// Not l itself: a return with an error has made it nil by then.
 	made := l
+	hooked := false
 	defer func() {
-		if err != nil {
-			err = errors.Join(err, made.undo())
-			made.Close()
+		if err == nil {
+			return
 		}
+		left := made.undo()
+		if hooked && left == nil {
+			// What hooks set up, those at the end undo.
+			d.poststop(s.Bundle.Hooks, o.Warn)
+		}
+		err = errors.Join(err, left)
+		made.Close()
 	}()
 	b := s.Bundle
 	d.Version, d.Bundle, d.Rootfs, d.Owner, d.Created = b.Version, o.Bundle, s.Image.Directory, os.Getuid(), time.Now()
@@ -117,6 +151,11 @@ func Create(o CreateOptions) (l *Live, err error) {
 	}
 	if err := d.save(); err != nil {
 		return nil, err
+	}
+	if o.Notify != "" {
+		if err := sys.Mkdirat(d.fd, notifyDir, 0o755); err != nil {
+			return nil, fmt.Errorf("make the directory for notifications: %w", err)
+		}
 	}
 	place, err := d.place(b, p, o.Warn)
 	if err != nil {
@@ -154,7 +193,10 @@ func Create(o CreateOptions) (l *Live, err error) {
 			return nil
 		},
 		Console: terminalTo(o.ConsoleSocket, o.Master), Keep: o.Keep, KeepKeyring: o.KeepKeyring,
-		State: func(status string, pid int) []byte { return d.StateJSON(Status(status), pid) },
+		State: func(status string, pid int) []byte {
+			hooked = true
+			return d.StateJSON(Status(status), pid)
+		},
 		Listener: func(listener, pid int) error {
 			return d.sendListener(p, listener, pid)
 		},

@@ -16,8 +16,9 @@ import (
 )
 
 // Start lets the first process of a created container become its payload. The
-// container must be locked.
-func (d *Dir) Start(warn func(string)) error {
+// container must be locked. With a service manager's socket to notify, it stays
+// until the container says that it is ready.
+func (d *Dir) Start(notify string, warn func(string)) error {
 	switch status, err := d.Status(); {
 	case err != nil:
 		return err
@@ -34,15 +35,32 @@ func (d *Dir) Start(warn func(string)) error {
 	if err != nil {
 		return err
 	}
-	return d.start(s.Bundle.Hooks, warn)
-}
-
-// Start lets the first process become its payload.
-func (l *Live) Start() error {
-	if err := l.start(l.Settings.Bundle.Hooks, l.warn); err != nil {
+	heard := -1
+	if notify != "" {
+		if heard, err = d.listen(); err != nil {
+			return err
+		}
+	}
+	if err := d.start(s.Bundle.Hooks, warn); err != nil {
 		return err
 	}
-	return l.Process.Started()
+	if heard >= 0 {
+		// Others may kill what never becomes ready.
+		d.Unlock()
+	}
+	return d.Forward(heard, notify, true, false)
+}
+
+// Start lets the first process become its payload. heard is where it notifies
+// its service manager, for Forward; -1 if there is none.
+func (l *Live) Start() (heard int, err error) {
+	if heard, err = l.listen(); err != nil {
+		return -1, err
+	}
+	if err := l.start(l.Settings.Bundle.Hooks, l.warn); err != nil {
+		return -1, err
+	}
+	return heard, l.Process.Started()
 }
 
 func (d *Dir) start(hooks settings.Hooks, warn func(string)) error {
@@ -192,13 +210,33 @@ func (d *Dir) Delete(force bool, warn func(string)) error {
 	if err != nil {
 		return nil
 	}
-	for _, h := range s.Bundle.Hooks.Poststop {
-		// The container is gone: what a hook says is told, and no more.
+	d.poststop(s.Bundle.Hooks, warn)
+	return nil
+}
+
+// poststop runs the hooks at the end. The container is gone: what a hook says
+// is told, and no more.
+func (d *Dir) poststop(hooks settings.Hooks, warn func(string)) {
+	for _, h := range hooks.Poststop {
 		if err := engine.RunHook(h, d.StateJSON(Stopped, 0)); err != nil {
 			warn(err.Error())
 		}
 	}
-	return nil
+}
+
+// traces reports whether processes of the container may trace others that it
+// sees, such as a runtime that enters it.
+func traces(s *settings.Settings) bool {
+	p := s.Exec.Process
+	if p == nil || p.Caps == nil || (p.Caps.Bounding|p.Caps.Permitted|p.Caps.Inheritable)>>unix.CAP_SYS_PTRACE&1 == 0 {
+		return false
+	}
+	for _, n := range s.Bundle.Namespaces {
+		if n.Kind == "user" {
+			return false
+		}
+	}
+	return true
 }
 
 // ExecOptions are what exec is told.
@@ -212,6 +250,8 @@ type ExecOptions struct {
 	IgnorePaused                        bool
 	Cgroups                             []string // [CONTROLLER,...:]PATH each
 	Warn                                func(string)
+	// Guard: as in CreateOptions.
+	Guard func() error
 }
 
 // Exec starts one more process in a running container.
@@ -224,7 +264,24 @@ func (d *Dir) Exec(o ExecOptions, s settings.Settings) (*engine.Container, error
 	case status == Paused && !o.IgnorePaused:
 		return nil, errors.New("cannot exec in a paused container (use --ignore-paused to override)")
 	}
+	// What one process may do, it may do to the runtime that brings the next.
+	tracing := traces(&s)
 	s.Exec = o.Exec
+	if !tracing && traces(&s) {
+		tracing = true
+		if err := d.write(tracesName, ""); err != nil {
+			return nil, fmt.Errorf("note that container %s may trace: %w", d.ID, err)
+		}
+	}
+	if !tracing {
+		_, err := sys.Statx(d.fd, tracesName, unix.STATX_TYPE)
+		tracing = err == nil
+	}
+	if tracing {
+		if err := o.Guard(); err != nil {
+			return nil, err
+		}
+	}
 	if err := checkTerminal(s.Exec.Process, o.ConsoleSocket, o.Master); err != nil {
 		return nil, err
 	}

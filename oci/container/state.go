@@ -74,10 +74,11 @@ const (
 	madeName   = "made"
 	configName = "config.json"
 	gateName   = "exec.fifo"
-	notifyName = "notify.sock"
 	// resourcesName are the limits since an update.
 	resourcesName = "resources.json"
-	magic         = "launch-oci-state 1"
+	// tracesName is there once a process of the container may trace others.
+	tracesName = "traces"
+	magic      = "launch-oci-state 1"
 )
 
 // CheckID refuses ids that are no file names, or not what engines agree on.
@@ -394,7 +395,16 @@ func (d *Dir) record(made string) error {
 // remove removes the directory with what is in it. It goes first out of its
 // name, so that nobody finds half of it.
 func (d *Dir) remove() error {
-	for _, name := range []string{gateName, notifyName, configName, resourcesName, stateName + ".new", configName + ".new", resourcesName + ".new", madeName, stateName} {
+	for _, name := range []string{notifyDir + "/" + notifySocket, notifyDir} {
+		flags := 0
+		if name == notifyDir {
+			flags = unix.AT_REMOVEDIR
+		}
+		if err := sys.Unlinkat(d.fd, name, flags); err != nil && err != unix.ENOENT {
+			return fmt.Errorf("remove %s/%s: %w", d.name, name, err)
+		}
+	}
+	for _, name := range []string{gateName, tracesName, tracesName + ".new", configName, resourcesName, stateName + ".new", configName + ".new", resourcesName + ".new", madeName, stateName} {
 		if err := sys.Unlinkat(d.fd, name, 0); err != nil && err != unix.ENOENT {
 			return fmt.Errorf("remove %s/%s: %w", d.name, name, err)
 		}
