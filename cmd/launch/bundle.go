@@ -106,6 +106,10 @@ func startBundle(req cli.Request, from settings.Assignment, env []string) int {
 	if err != nil {
 		return fail(err)
 	}
+	if p.Bare && !planning {
+		return fail(&settings.Error{What: "cannot run a bundle whose mounts would be the host's: it has no mount namespace", Origin: from.Origin, Value: from.Text,
+			Hint: `add {"type": "mount"} to the namespaces, or use launch-oci`})
+	}
 	if planning {
 		if err := show(os.Stdout, p, req.PlanFormat); err != nil {
 			return fail(fmt.Errorf("print the plan: %w", err))

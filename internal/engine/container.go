@@ -203,16 +203,21 @@ func (b *builder) start(flags uint64) (err error) {
 // create does the work of Create.
 func (b *builder) create(l sys.Locked) (err error) {
 	o := b.create0
-	begin := attach.Begin
-	if b.plan.Shared {
-		begin = attach.BeginShared
+	how := attach.How{Shared: b.plan.Shared, Namespace: -1}
+	if b.plan.Bare {
+		how.Seat = b.plan.Directory
 	}
 	// The paths of namespaces are the caller's: they are opened before
 	// anything changes.
 	if err := b.openNamespaces(); err != nil {
 		return err
 	}
-	if b.tree, err = begin(l); err != nil {
+	for i, n := range b.plan.Namespaces {
+		if n.Path != "" && n.Flag == unix.CLONE_NEWNS {
+			how.Namespace = b.spaces[i]
+		}
+	}
+	if b.tree, err = attach.BeginAs(l, how); err != nil {
 		return err
 	}
 	defer b.tree.Close()
@@ -231,6 +236,7 @@ func (b *builder) create(l sys.Locked) (err error) {
 	var flags uint64
 	for i, n := range b.plan.Namespaces {
 		switch {
+		case n.Flag == unix.CLONE_NEWNS: // the thread's
 		case n.Path == "" && !n.Late && b.plan.Users.Mode != userns.Join:
 			flags |= n.Flag
 		case n.Path != "" && n.Flag == unix.CLONE_NEWPID:
@@ -536,7 +542,7 @@ func (b *builder) enterCreated() error {
 	var err error
 	for _, n := range b.plan.Namespaces {
 		switch n.Flag {
-		case 0, unix.CLONE_NEWUSER, unix.CLONE_NEWTIME:
+		case unix.CLONE_NEWNS, unix.CLONE_NEWUSER, unix.CLONE_NEWTIME:
 			continue
 		case unix.CLONE_NEWPID:
 			if b.tree.PidNS, err = sys.Openat(unix.AT_FDCWD, procPath(b.proc.PID, "ns/pid"), unix.O_RDONLY, 0); err != nil {
@@ -1071,6 +1077,15 @@ func (b *builder) lowerExact(op plan.Op) error {
 	switch op.Call {
 	case plan.Join:
 		add(unix.SYS_SETNS, uintptr(b.spaces[op.B]), uintptr(op.A))
+	case plan.Chroot:
+		add(unix.SYS_CHROOT, p.String(op.Path))
+		add(unix.SYS_CHDIR, p.String("/"))
+	case plan.Label:
+		// The first descriptor that is free, since all others are closed.
+		n := uintptr(b.status() + 3)
+		add(unix.SYS_OPENAT, atFdcwd, p.String(op.Path), unix.O_WRONLY|unix.O_CLOEXEC)
+		add(unix.SYS_WRITE, n, p.Bytes([]byte(op.Data)), uintptr(len(op.Data)))
+		add(unix.SYS_CLOSE, n)
 	case plan.Rebirth:
 		b.rebirthAt = len(p.Names())
 		p.AddRebirth(op.Text, op.A)

@@ -128,6 +128,10 @@ type Host struct {
 	OpenMax uint64 `json:"open_max,omitempty"`
 	// Caps is the launcher's bounding set.
 	Caps uint64 `json:"caps"`
+	// AppArmor and SELinux: the kernel module is there and at work. They are
+	// asked for only if somebody names a profile or label.
+	AppArmor bool `json:"apparmor,omitempty"`
+	SELinux  bool `json:"selinux,omitempty"`
 	// UserNamespaces: the kernel has them.
 	UserNamespaces bool `json:"user_namespaces"`
 }

@@ -26,7 +26,7 @@ var namespaceFlags = []struct {
 	late       bool
 }{
 	{"user", "user", unix.CLONE_NEWUSER, false},
-	{"mnt", "mount", 0, false},
+	{"mnt", "mount", unix.CLONE_NEWNS, false},
 	{"pid", "pid", unix.CLONE_NEWPID, false},
 	{"ipc", "ipc", unix.CLONE_NEWIPC, false},
 	{"uts", "uts", unix.CLONE_NEWUTS, false},
@@ -77,6 +77,9 @@ func compileBundle(in Input) (*Plan, error) {
 		c.Listener, c.Metadata = f.Listener, f.Metadata
 	}
 	c.bundleProgram(false)
+	if c.failed != nil {
+		return nil, c.failed
+	}
 	c.Effects = []Effect{
 		{"lock and journal", "/run/launch/" + c.Machine, "removed", c.base},
 		{"cgroups", or(b.CgroupsPath, c.Machine), "their processes are killed, they are removed", c.bundle("/linux/cgroupsPath")},
@@ -101,6 +104,9 @@ func CompileJoin(in Input) (*Plan, error) {
 		c.Listener, c.Metadata = f.Listener, f.Metadata
 	}
 	c.bundleProgram(true)
+	if c.failed != nil {
+		return nil, c.failed
+	}
 	p := c.Plan
 	return &p, nil
 }
@@ -136,17 +142,10 @@ func (c *compiler) bundleNamespaces() error {
 	for _, row := range namespaceFlags {
 		i := slices.IndexFunc(b.Namespaces, func(n settings.Namespace) bool { return n.Kind == row.kind })
 		if i < 0 {
-			if row.kind == "mnt" {
-				return &settings.Error{What: "cannot make a container in the mount namespace of its caller",
-					Origin: c.bundle("/linux/namespaces"), Hint: `add {"type": "mount"} to the namespaces`}
-			}
+			c.Bare = c.Bare || row.kind == "mnt"
 			continue
 		}
 		n := b.Namespaces[i]
-		if row.kind == "mnt" && n.Path != "" {
-			return &settings.Error{What: "cannot put the root of a container into a mount namespace that is there already",
-				Origin: n.Origin, Value: n.Path, Hint: "leave out the path, or start the process with exec"}
-		}
 		// In a user namespace that is there already, the first process has to
 		// be before it makes others, or they would be the host's.
 		late := row.late || joined && row.kind != "user" && row.kind != "pid" && row.flag != 0
@@ -259,6 +258,9 @@ func (c *compiler) bundleMount(m mount.Mount) (Step, error) {
 			}
 		}
 		s.Options = append(s.Options, o)
+	}
+	if label := c.Settings.Bundle.MountLabel; label != "" && c.Facts.Host.SELinux && m.Type != "proc" && m.Type != "sysfs" {
+		s.Options = append(s.Options, Option{"context", label})
 	}
 	if m.Type == "tmpfs" {
 		given := func(key string) bool {
@@ -377,7 +379,7 @@ func (c *compiler) bundleProgram(join bool) {
 	for i, n := range c.Namespaces {
 		if n.Path != "" && n.Flag == unix.CLONE_NEWUSER {
 			users = append(users, i)
-		} else if n.Path != "" && n.Flag != unix.CLONE_NEWPID {
+		} else if n.Path != "" && n.Flag != unix.CLONE_NEWPID && n.Flag != unix.CLONE_NEWNS {
 			op(Join, n.Origin, n.Flag, uint64(i), 0, "join the %s namespace %s", n.Name, n.Path)
 		}
 	}
@@ -407,9 +409,12 @@ func (c *compiler) bundleProgram(join bool) {
 	}
 	if private {
 		op(BecomeRoot, c.Plan.Users.Origin, 0, 0, 0, "become the container's root user")
-		if !join {
+		if !join && !c.Bare && !c.joins(unix.CLONE_NEWNS) {
 			op(Unshare, c.Plan.Users.Origin, unix.CLONE_NEWNS, 0, 0, "copy the mount namespace, with every mount locked")
 		}
+	}
+	if c.Bare && !join {
+		op(Chroot, none, 0, 0, 0, "change the root to %s", c.Directory).Path = c.Directory
 	}
 	if flags := c.Settings.Bundle.Propagation; flags != 0 && !join {
 		op(Share, c.bundle("/linux/rootfsPropagation"), flags, 0, 0, "set the propagation of the root")
@@ -450,6 +455,9 @@ func (c *compiler) bundleProgram(join bool) {
 		mask = uint64(x.IDs.Umask)
 	}
 	op(Umask, c.bundle("/process/user/umask"), mask, 0, 0, "set the umask to %03o", mask)
+	if err := c.labels(op); err != nil {
+		c.failed = err
+	}
 	filters := func() {
 		for i, f := range c.Filters {
 			op(Seccomp, f.Origin, uint64(i), 0, 0, "install the system-call filter")
@@ -487,6 +495,33 @@ func (c *compiler) bundleProgram(join bool) {
 	}
 	op(Unblock, none, 0, 0, 0, "unblock signals")
 	op(Exec, c.bundle("/process/args"), 0, 0, 0, "exec %s", strings.Join(c.Plan.Payload.Candidates, " or "))
+}
+
+// joins reports whether a namespace is one that is there already.
+func (c *compiler) joins(flag uint64) bool {
+	return slices.ContainsFunc(c.Namespaces, func(n Namespace) bool { return n.Flag == flag && n.Path != "" })
+}
+
+// labels plans what security modules are told of the process.
+func (c *compiler) labels(op func(Call, origin.Origin, uint64, uint64, uint64, string, ...any) *Op) error {
+	x, host := c.Plan.Payload.Exact, c.Facts.Host
+	if x.SELinux != "" {
+		if !host.SELinux {
+			c.note("the SELinux label of the process has no effect: the host is without SELinux")
+		} else {
+			o := op(Label, c.bundle("/process/selinuxLabel"), 0, 0, 0, "set the SELinux label %s", x.SELinux)
+			o.Path, o.Data = "/proc/thread-self/attr/exec", x.SELinux
+		}
+	}
+	switch {
+	case x.AppArmor == "":
+	case host.AppArmor:
+		o := op(Label, c.bundle("/process/apparmorProfile"), 0, 0, 0, "set the AppArmor profile %s", x.AppArmor)
+		o.Path, o.Data = "/proc/thread-self/attr/apparmor/exec", "exec "+x.AppArmor
+	case x.AppArmor != "unconfined":
+		return &settings.Error{What: "cannot set the AppArmor profile: AppArmor is not enabled on the host", Origin: c.bundle("/process/apparmorProfile"), Value: x.AppArmor}
+	}
+	return nil
 }
 
 // exactLimits are the bundle's limits, and the soft limit of open files that

@@ -35,6 +35,8 @@ type compiler struct {
 	Plan
 	base origin.Origin // the profile, which asks for what nobody asked for
 	late []Step        // what comes after all other steps of a bundle
+	// failed is what is wrong with a bundle's program.
+	failed error
 	// linked is what the machine's journal asks for in the tree.
 	linked *Step
 }

@@ -74,6 +74,9 @@ type Plan struct {
 	// Shared: mounts that are made in the container, or at its sources, may
 	// reach the host's mount namespace.
 	Shared bool `json:"shared,omitempty"`
+	// Bare: there is no mount namespace of the container's own. Its mounts lie
+	// on its root's directory, where all can see them.
+	Bare bool `json:"bare,omitempty"`
 	// CgroupsPath and Resources are as the bundle says.
 	CgroupsPath string                `json:"cgroups_path,omitempty"`
 	Resources   *specs.LinuxResources `json:"resources,omitempty"`
@@ -374,6 +377,8 @@ const (
 
 	Join       Call = "join-namespace"
 	Rebirth    Call = "rebirth"
+	Label      Call = "label"
+	Chroot     Call = "chroot"
 	Alone      Call = "private-keyring"
 	Enter      Call = "enter-container"
 	Scheduler  Call = "scheduler"
@@ -395,7 +400,8 @@ type Op struct {
 	// A, B and C are numbers that the call needs: flags, a resource and its
 	// limits, a mask.
 	A, B, C uint64 `json:"-"`
-	// Path is a file that the call needs.
+	// Path is a file that the call needs, Data what is written to it.
 	Path   string        `json:"path,omitempty"`
+	Data   string        `json:"data,omitempty"`
 	Origin origin.Origin `json:"origin,omitzero"`
 }

@@ -45,6 +45,8 @@ type Tree struct {
 	host, at int
 	// shared: the host's mounts were not cut off.
 	shared bool
+	// bare: the root stays where it is attached, in the host's mounts.
+	bare bool
 	// runHost is the machine's /run/host as made, which holds the nodes that
 	// masks are made of; devpts is its /dev/pts.
 	runHost, devpts int
@@ -86,17 +88,41 @@ type Tree struct {
 
 // Begin gives the thread a mount namespace of its own, in which nothing that
 // is mounted reaches the host; the host's mounts still arrive.
-func Begin(l sys.Locked) (*Tree, error) { return begin(l, false) }
+func Begin(l sys.Locked) (*Tree, error) { return BeginAs(l, How{Namespace: -1}) }
 
-// BeginShared is Begin for a tree from whose mounts the host is to hear: only
-// the mount that the machine's root is attached to is cut off.
-func BeginShared(l sys.Locked) (*Tree, error) { return begin(l, true) }
+// How says what is unusual about a tree's mount namespace.
+type How struct {
+	// Shared: the host is to hear from the machine's mounts, and only the
+	// mount that the machine's root is attached to is cut off.
+	Shared bool
+	// Namespace is a mount namespace that is there already; -1: a new one.
+	Namespace int
+	// Seat is a directory of the caller's own mount namespace that the root is
+	// attached to, and stays.
+	Seat string
+}
 
-func begin(l sys.Locked, shared bool) (*Tree, error) {
-	if err := sys.Unshare(l, unix.CLONE_NEWNS|unix.CLONE_FS); err != nil {
+// BeginAs is Begin for a tree that has no mount namespace of its own, or
+// shares it.
+func BeginAs(l sys.Locked, how How) (*Tree, error) {
+	flags := unix.CLONE_NEWNS | unix.CLONE_FS
+	seat, shared := seat, how.Shared
+	if how.Seat != "" || how.Namespace >= 0 {
+		flags = unix.CLONE_FS
+	}
+	if err := sys.Unshare(l, flags); err != nil {
 		return nil, fmt.Errorf("unshare the mount namespace: %w", err)
 	}
-	t := &Tree{l: l, root: -1, loose: -1, old: -1, oldAt: -1, host: -1, at: -1, runHost: -1, devpts: -1, Pin: -1, PidNS: -1, TTY: -1}
+	if how.Namespace >= 0 {
+		if err := sys.Setns(l, how.Namespace, unix.CLONE_NEWNS); err != nil {
+			return nil, fmt.Errorf("join the mount namespace: %w", err)
+		}
+	}
+	if how.Seat != "" {
+		// The caller's mounts are not changed, but for one more.
+		seat, shared = how.Seat, true
+	}
+	t := &Tree{l: l, root: -1, loose: -1, old: -1, oldAt: -1, host: -1, at: -1, runHost: -1, devpts: -1, Pin: -1, PidNS: -1, TTY: -1, bare: how.Seat != ""}
 	var err error
 	if t.host, err = sys.Openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
 		return nil, fmt.Errorf("open /: %w", err)
@@ -106,13 +132,15 @@ func begin(l sys.Locked, shared bool) (*Tree, error) {
 			return nil, fmt.Errorf("cut off mount propagation to the host: %w", err)
 		}
 	}
-	if err := sys.Mkdirat(unix.AT_FDCWD, seat, 0o700); err != nil && err != unix.EEXIST {
-		return nil, fmt.Errorf("make %s: %w", seat, err)
+	if !t.bare {
+		if err := sys.Mkdirat(unix.AT_FDCWD, seat, 0o700); err != nil && err != unix.EEXIST {
+			return nil, fmt.Errorf("make %s: %w", seat, err)
+		}
 	}
 	if t.at, err = sys.Openat(unix.AT_FDCWD, seat, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0); err != nil {
 		return nil, fmt.Errorf("open %s: %w", seat, err)
 	}
-	if t.shared = shared; shared {
+	if t.shared = shared; shared && !t.bare {
 		if err := t.cutOff(); err != nil {
 			return nil, fmt.Errorf("cut off mount propagation from %s: %w", seat, err)
 		}
@@ -1029,6 +1057,9 @@ func (t *Tree) Finish() error {
 	}
 	if err := sys.Fchdir(t.l, t.root); err != nil {
 		return fmt.Errorf("enter the machine's root: %w", err)
+	}
+	if t.bare {
+		return nil
 	}
 	// The old root lands on top of the new one, where "." still names it.
 	if err := sys.PivotRoot(".", "."); err != nil {

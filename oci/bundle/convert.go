@@ -343,9 +343,6 @@ func (r *reader) namespaces() {
 		}
 		r.b.Namespaces = append(r.b.Namespaces, ns)
 	}
-	if !r.has("mnt") {
-		r.refuse(problem{"/linux/namespaces", nil, "cannot run a container without a mount namespace of its own", `add {"type": "mount"}`})
-	}
 	r.s.Network.Private = r.makes("net")
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"launch/internal/facts"
 	"launch/internal/sys"
+	"launch/settings"
 )
 
 // Caller looks at what a container takes from who makes it, and at no more:
@@ -43,4 +44,20 @@ func hexField(status, key string) uint64 {
 	line, _, _ := strings.Cut(rest, "\n")
 	n, _ := strconv.ParseUint(strings.TrimSpace(line), 16, 64)
 	return n
+}
+
+// labels finds out which security modules there are, if the process or the
+// mounts have labels of theirs.
+func labels(h *facts.Host, s *settings.Settings) {
+	x := s.Exec.Process
+	if x == nil || x.AppArmor == "" && x.SELinux == "" && s.Bundle.MountLabel == "" {
+		return
+	}
+	there := func(name string) bool {
+		_, err := sys.Statx(unix.AT_FDCWD, name, unix.STATX_TYPE)
+		return err == nil
+	}
+	h.SELinux = there("/sys/fs/selinux/enforce")
+	on, err := sys.ReadFile(unix.AT_FDCWD, "/sys/module/apparmor/parameters/enabled", 16)
+	h.AppArmor = err == nil && strings.HasPrefix(string(on), "Y")
 }

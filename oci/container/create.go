@@ -107,6 +107,7 @@ func Create(o CreateOptions) (l *Live, err error) {
 			return nil, err
 		}
 	}
+	labels(&o.Host, &s)
 	p, err := plan.Compile(plan.Input{Settings: s, Facts: facts.Facts{Host: o.Host}, Profile: settings.OCI})
 	if err != nil {
 		return nil, err
@@ -143,6 +144,11 @@ func Create(o CreateOptions) (l *Live, err error) {
 		d.Annotations = append(d.Annotations, [2]string{k, v})
 	}
 	slices.SortFunc(d.Annotations, func(a, b [2]string) int { return strings.Compare(a[0], b[0]) })
+	if p.Bare {
+		if d.Under, err = mountOf(s.Image.Directory); err != nil {
+			return nil, err
+		}
+	}
 	if err := d.group(o, b); err != nil {
 		return nil, err
 	}
@@ -380,6 +386,9 @@ func (d *Dir) destroy() error {
 	if err := d.Group.Delete(); err != nil {
 		return err
 	}
+	if err := d.uncover(); err != nil {
+		return err
+	}
 	if err := d.RDT.Delete(); err != nil {
 		return err
 	}
@@ -387,6 +396,34 @@ func (d *Dir) destroy() error {
 		return err
 	}
 	return d.remove()
+}
+
+// mountOf gives the number of the mount that a directory is on.
+func mountOf(dir string) (uint64, error) {
+	st, err := sys.Statx(unix.AT_FDCWD, dir, unix.STATX_MNT_ID)
+	if err != nil {
+		return 0, fmt.Errorf("look at the mount of %s: %w", dir, err)
+	}
+	return st.Mnt_id, nil
+}
+
+// uncover takes away the mounts of a container that has them in the caller's
+// mount namespace: all that lie on its root and were not there before.
+func (d *Dir) uncover() error {
+	const most = 8 // there is one
+	for i := 0; d.Under != 0 && i < most; i++ {
+		now, err := mountOf(d.Rootfs)
+		if errors.Is(err, unix.ENOENT) {
+			return nil
+		}
+		if err != nil || now == d.Under {
+			return err
+		}
+		if err := sys.Umount(d.Rootfs, unix.MNT_DETACH|unix.UMOUNT_NOFOLLOW); err != nil {
+			return fmt.Errorf("unmount %s: %w", d.Rootfs, err)
+		}
+	}
+	return nil
 }
 
 // terminalTo gives what takes the master side of a terminal.

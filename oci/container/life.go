@@ -285,6 +285,7 @@ func (d *Dir) Exec(o ExecOptions, s settings.Settings) (*engine.Container, error
 	if err := checkTerminal(s.Exec.Process, o.ConsoleSocket, o.Master); err != nil {
 		return nil, err
 	}
+	labels(&o.Host, &s)
 	p, err := plan.CompileJoin(plan.Input{Settings: s, Facts: facts.Facts{Host: o.Host}, Profile: settings.OCI})
 	if err != nil {
 		return nil, err

@@ -65,6 +65,9 @@ type State struct {
 	// Unit is systemd's, if the cgroup is; else its Name is empty.
 	Unit systemd.Unit
 	RDT  cgroup.RDT
+	// Under is the mount that the root's directory is on, if the container has
+	// no mount namespace of its own: its mounts lie above that one. Else 0.
+	Under uint64
 	// Made are cgroups that were made for the container, above its own.
 	Made []string
 }
@@ -124,6 +127,9 @@ func (s *State) text() string {
 	}
 	if s.Unit.Name != "" {
 		line("systemd", s.Unit.Name, s.Unit.Slice, strconv.FormatBool(s.Unit.User))
+	}
+	if s.Under != 0 {
+		line("under", strconv.FormatUint(s.Under, 10))
 	}
 	if s.RDT != (cgroup.RDT{}) {
 		line("rdt", s.RDT.Dir, strconv.FormatBool(s.RDT.Made), s.RDT.Monitor)
@@ -203,6 +209,8 @@ func parse(text string) (*State, error) {
 			s.Group.Dirs = append(s.Group.Dirs, d)
 		case "rootless":
 			s.Group.Rootless = true
+		case "under":
+			s.Under, err = strconv.ParseUint(f[1], 10, 64)
 		case "systemd":
 			s.Unit = systemd.Unit{Name: f[1], Slice: f[2]}
 			s.Unit.User, err = strconv.ParseBool(f[3])
