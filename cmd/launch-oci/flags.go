@@ -107,3 +107,29 @@ func parse(options []option, args []string) (values map[string][]string, rest []
 	}
 	return values, args, nil
 }
+
+// late takes the options that follow a verb's words: those that it knows. What
+// else begins with a dash there is a word.
+func late(options []option, words []string, values map[string][]string) (rest []string, err error) {
+	for len(words) > 0 {
+		name, _, _ := strings.Cut(strings.TrimLeft(words[0], "-"), "=")
+		if len(words[0]) < 2 || words[0][0] != '-' || find(options, name) == nil {
+			rest, words = append(rest, words[0]), words[1:]
+			continue
+		}
+		// One at a time: the next may be none.
+		n := 1
+		if o := find(options, name); o.arg != "" && !strings.Contains(words[0], "=") {
+			n = min(2, len(words))
+		}
+		more, _, err := parse(options, words[:n])
+		if err != nil {
+			return rest, err
+		}
+		for k, v := range more {
+			values[k] = append(values[k], v...)
+		}
+		words = words[n:]
+	}
+	return rest, nil
+}

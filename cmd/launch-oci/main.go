@@ -87,7 +87,11 @@ func launchOCI(args []string) int {
 }
 
 func (v *verb) call(name string, g *call, args []string) int {
-	values, words, err := parse(append(v.options[:len(v.options):len(v.options)], helpOption), args)
+	options := append(v.options[:len(v.options):len(v.options)], helpOption)
+	values, words, err := parse(options, args)
+	if err == nil && !v.rest {
+		words, err = late(options, words, values)
+	}
 	c := &call{global: g, verb: v, values: values, words: words}
 	switch {
 	case err != nil:

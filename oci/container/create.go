@@ -432,11 +432,20 @@ func terminalTo(socket string, master func(int) error) func(int) error {
 		return master
 	}
 	return func(n int) error {
-		if err := sendTo(socket, []byte("/dev/ptmx"), n); err != nil {
+		if err := outside(func() error { return sendTo(socket, []byte("/dev/ptmx"), n) }); err != nil {
 			return fmt.Errorf("send the terminal to the console socket %s: %w", socket, err)
 		}
 		return nil
 	}
+}
+
+// outside runs f where the caller's paths are: who asks for it may be on a
+// thread whose root is the container's by now, and a path that leads there
+// would be the container's to choose.
+func outside(f func() error) error {
+	done := make(chan error)
+	go func() { done <- f() }()
+	return <-done
 }
 
 // sendTo sends descriptors to a socket in the file system, whatever the length
@@ -492,7 +501,7 @@ func (d *Dir) sendListener(p *plan.Plan, listener, pid int) error {
 	}
 	t := d.told(status, d.PID)
 	b := t.AppendListener(nil, p.Metadata)
-	if err := sendTo(p.Listener, b, listener); err != nil {
+	if err := outside(func() error { return sendTo(p.Listener, b, listener) }); err != nil {
 		return fmt.Errorf("send the listener of the system-call filter to %s: %w", p.Listener, err)
 	}
 	return nil
