@@ -134,7 +134,13 @@ func (p *Place) Leave(sys.Locked) error {
 		if s.back < 0 {
 			continue
 		}
-		if err := sys.WriteFile(s.back, "tasks", "0"); err != nil && first == nil {
+		err := sys.WriteFile(s.back, "tasks", "0")
+		if err != nil {
+			// Once more: a thread that stays keeps the cgroup from being removed,
+			// and its processes from being killed without us.
+			err = sys.WriteFile(s.back, "tasks", "0")
+		}
+		if err != nil && first == nil {
 			first = fmt.Errorf("leave cgroup %s: %w", s.dir, err)
 		}
 	}
