@@ -14,6 +14,7 @@ import (
 	"launch/internal/child"
 	"launch/internal/console"
 	"launch/internal/plan"
+	"launch/internal/stub"
 	"launch/internal/sys"
 	"launch/mount/attach"
 	"launch/settings"
@@ -157,6 +158,16 @@ func (b *builder) begin() (err error) {
 		return fmt.Errorf("make the status pipe: %w", err)
 	}
 	b.gate = b.create0.Gate
+	if b.plan.Stubbed() {
+		if b.stub, err = newStub(); err != nil {
+			return fmt.Errorf("make a file for the stub: %w", err)
+		}
+		old := b.stub.run
+		if err := b.aside(&b.stub.run); err != nil {
+			return fmt.Errorf("move a descriptor: %w", err)
+		}
+		sys.Close(old)
+	}
 	for _, n := range []*int{&b.goR, &b.statW, &b.gate, &b.into} {
 		if *n < 0 {
 			continue
@@ -747,6 +758,13 @@ func (b *builder) letGo() error {
 		}
 		after = after || op.Call == plan.Go
 	}
+	if b.stub != nil {
+		err := b.stub.write(b.image())
+		b.stub.close()
+		if err != nil {
+			return fmt.Errorf("write the file of the stub: %w", err)
+		}
+	}
 	if err := b.oom.set(b); err != nil {
 		return err
 	}
@@ -768,7 +786,7 @@ func (b *builder) letGo() error {
 // heard listens to the process until it waits at the gate, has become the
 // payload, or is gone.
 func (b *builder) heard() error {
-	word := make([]byte, 1)
+	word := make([]byte, stub.ReportSize)
 	for {
 		n, err := sys.Read(b.statR, word)
 		switch {
@@ -782,6 +800,8 @@ func (b *builder) heard() error {
 				return errors.New("the first process was killed before it could run the payload")
 			}
 			return nil
+		case n == stub.ReportSize:
+			return b.stubFailure(word)
 		case word[0] == 'c':
 			return nil
 		case word[0] == 'n':
@@ -1161,7 +1181,13 @@ func (b *builder) stdioExact(add func(nr uintptr, args ...uintptr) child.Step) {
 			add(unix.SYS_DUP3, uintptr(b.pty.Slave), n, 0)
 		}
 	}
-	add(unix.SYS_DUP3, uintptr(b.statW), uintptr(b.status()), unix.O_CLOEXEC)
+	if b.stub == nil {
+		add(unix.SYS_DUP3, uintptr(b.statW), uintptr(b.status()), unix.O_CLOEXEC)
+	} else {
+		// The stub tells on it whether the payload could be executed.
+		add(unix.SYS_DUP3, uintptr(b.statW), uintptr(b.status()), 0)
+		add(unix.SYS_DUP3, uintptr(b.stub.run), uintptr(b.status()+3), unix.O_CLOEXEC)
+	}
 	if b.gate >= 0 {
 		add(unix.SYS_DUP3, uintptr(b.gate), uintptr(b.status()+1), unix.O_CLOEXEC)
 	} else {

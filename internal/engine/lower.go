@@ -92,6 +92,9 @@ func (b *builder) lower(op plan.Op) error {
 		first := uintptr(stubFd + 1)
 		if b.create0 != nil {
 			first = uintptr(b.status() + 3)
+			if b.stub != nil {
+				first++
+			}
 		}
 		add(unix.SYS_CLOSE_RANGE, first, ^uintptr(0)>>32, 0)
 	case plan.OOMScore:
@@ -112,6 +115,9 @@ func (b *builder) lower(op plan.Op) error {
 	case plan.Umask:
 		add(unix.SYS_UMASK, uintptr(op.A))
 	case plan.Seccomp:
+		if op.B == 1 {
+			break // the stub's to do
+		}
 		code := b.filters[op.A]
 		add(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(b.plan.Filters[op.A].Flags),
 			child.Keep(p, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}))
@@ -166,7 +172,11 @@ func (b *builder) lower(op plan.Op) error {
 	case plan.ExecStub:
 		// Here, /proc/self/exe is still the launcher: no path of the machine's
 		// is followed.
-		add(unix.SYS_EXECVEAT, stubFd, p.String(""), p.Strings(stub.Name), p.Strings(b.plan.Payload.StubEnv...), unix.AT_EMPTY_PATH)
+		n := uintptr(stubFd)
+		if b.create0 != nil {
+			n = uintptr(b.status() + 3)
+		}
+		add(unix.SYS_EXECVEAT, n, p.String(""), p.Strings(stub.Name), p.Strings(b.plan.Payload.StubEnv...), unix.AT_EMPTY_PATH)
 	default:
 		return b.lowerExact(op)
 	}

@@ -100,6 +100,12 @@ func (s *stubFile) close() {
 // image is the stub of this machine.
 func (b *builder) image() []byte {
 	o := stub.Options{Only: len(b.plan.Second) == 0, Program: b.user.program, Args: b.user.args, Env: b.user.env, Grace: grace}
+	o.Status = b.status()
+	for _, op := range b.plan.Program {
+		if op.Call == plan.Seccomp && op.B == 1 {
+			o.Filter, o.FilterFlags = b.filters[op.A], b.plan.Filters[op.A].Flags
+		}
+	}
 	for _, op := range b.plan.Second {
 		o.Terminal = o.Terminal || op.Call == plan.CtlTTY
 	}
@@ -109,10 +115,10 @@ func (b *builder) image() []byte {
 // stubFailure is what the stub said before it ended.
 func (b *builder) stubFailure(report []byte) error {
 	step, errno := stub.Report(report)
-	call := map[stub.Step]plan.Call{stub.Fork: plan.Fork, stub.Setsid: plan.Setsid, stub.CtlTTY: plan.CtlTTY, stub.Exec: plan.Exec}[step]
+	call := map[stub.Step]plan.Call{stub.Fork: plan.Fork, stub.Setsid: plan.Setsid, stub.CtlTTY: plan.CtlTTY, stub.Exec: plan.Exec, stub.Filter: plan.Seccomp}[step]
 	for i, op := range slices.Concat(b.plan.Program, b.plan.Second) {
 		// The first process began a session of its own, too.
-		if op.Call == call && (i >= len(b.plan.Program) || call == plan.Exec) {
+		if op.Call == call && (i >= len(b.plan.Program) || call == plan.Exec || call == plan.Seccomp) {
 			return &StepError{len(b.plan.Steps) + i + 1, op.Origin, fmt.Errorf("%s: %w", op.Text, errno)}
 		}
 	}

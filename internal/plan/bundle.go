@@ -458,15 +458,27 @@ func (c *compiler) bundleProgram(join bool) {
 	if err := c.labels(op); err != nil {
 		c.failed = err
 	}
+	// Like a machine's, the payload is executed by the stub, so that a file of
+	// the container can't run this program by naming /proc/self/exe. The stub
+	// also installs a filter that comes last, which might forbid the stub
+	// itself. Where a label takes effect at the first exec, or a filter must
+	// come earlier, there is no stub: the caller then sees to it that this
+	// program is a copy of itself.
+	stub := (len(c.Filters) == 0 || e.NoNewPrivileges && c.Listener == "") &&
+		!slices.ContainsFunc(c.Program, func(o Op) bool { return o.Call == Label })
 	filters := func() {
 		for i, f := range c.Filters {
+			if stub {
+				op(Seccomp, f.Origin, uint64(i), 1, 0, "install the system-call filter")
+				continue
+			}
 			op(Seccomp, f.Origin, uint64(i), 0, 0, "install the system-call filter")
 			if c.Listener != "" {
 				op(Notify, c.bundle("/linux/seccomp/listenerPath"), uint64(i), 0, 0, "hand over the listener of the filter")
 			}
 		}
 	}
-	if !e.NoNewPrivileges {
+	if !e.NoNewPrivileges && !stub {
 		// It takes CAP_SYS_ADMIN, which may be gone soon.
 		filters()
 	}
@@ -487,13 +499,17 @@ func (c *compiler) bundleProgram(join bool) {
 	if !join {
 		op(Gate, none, 0, 0, 0, "wait to be started")
 	}
-	if e.NoNewPrivileges {
+	if e.NoNewPrivileges && !stub {
 		filters()
 	}
 	if c.Facts.Host.Ignored != 0 {
 		op(Signals, none, c.Facts.Host.Ignored, 0, 0, "stop ignoring signals")
 	}
 	op(Unblock, none, 0, 0, 0, "unblock signals")
+	if stub {
+		op(ExecStub, none, 0, 0, 0, "exec the stub")
+		filters()
+	}
 	op(Exec, c.bundle("/process/args"), 0, 0, 0, "exec %s", strings.Join(c.Plan.Payload.Candidates, " or "))
 }
 

@@ -13,6 +13,7 @@ package plan
 
 import (
 	"encoding/json"
+	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
 
@@ -120,6 +121,12 @@ const (
 	// for signals and echo included. The machine's does not echo.
 	Lines Typed = "lines"
 )
+
+// Stubbed reports whether the payload is executed by the stub, and not by the
+// launcher's own program.
+func (p *Plan) Stubbed() bool {
+	return slices.ContainsFunc(p.Program, func(o Op) bool { return o.Call == ExecStub })
+}
 
 // Effect is what a start changes on the host, beside the tree, and what is done
 // about it at the end, or by --cleanup if the launcher was killed.

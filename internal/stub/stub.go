@@ -47,6 +47,13 @@ type Options struct {
 	Terminal bool
 	// Grace is how long process 2 may take to end once it was asked to.
 	Grace time.Duration
+	// Status is the descriptor that failures are told on; 0: the usual one.
+	Status int
+	// Filter is a system-call filter that is installed last, with FilterFlags
+	// (SECCOMP_FILTER_FLAG_…); nil: none. It sees the payload's execve, and
+	// what comes after.
+	Filter      []unix.SockFilter
+	FilterFlags uint32
 }
 
 // Name is what process 1 is called.
@@ -65,6 +72,7 @@ const (
 	Setsid
 	CtlTTY
 	Exec
+	Filter
 )
 
 // ReportSize is the length of what the program writes to Status.
@@ -97,6 +105,9 @@ type block struct {
 	grace               [4]uint64 // struct itimerval
 	name                [16]byte
 	root                [8]byte
+	status              uint64
+	filter, filterAddr  uint64 // struct sock_fprog: how many, and where
+	filterFlags         uint64
 }
 
 // mark is what the assembly has behind its last instruction.
@@ -125,6 +136,12 @@ func Image(o Options) []byte {
 		magic2:      unix.LINUX_REBOOT_MAGIC2,
 		grace:       [4]uint64{2: uint64(o.Grace / time.Second), 3: uint64(o.Grace % time.Second / time.Microsecond)},
 		root:        [8]byte{'/'},
+		status:      Status,
+		filter:      uint64(len(o.Filter)),
+		filterFlags: uint64(o.FilterFlags),
+	}
+	if o.Status != 0 {
+		b.status = uint64(o.Status)
 	}
 	if o.Terminal {
 		b.terminal = 1
@@ -152,6 +169,15 @@ func Image(o Options) []byte {
 		table = binary.LittleEndian.AppendUint64(table, 0)
 	}
 	b.program = put(o.Program)
+	for len(text)%8 != 0 {
+		text = append(text, 0)
+	}
+	b.filterAddr = at + uint64(len(text))
+	for _, i := range o.Filter {
+		text = binary.LittleEndian.AppendUint16(text, i.Code)
+		text = append(text, i.Jt, i.Jf)
+		text = binary.LittleEndian.AppendUint32(text, i.K)
+	}
 	data := new(bytes.Buffer)
 	binary.Write(data, binary.LittleEndian, &b)
 	data.Write(table)

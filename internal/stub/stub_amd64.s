@@ -17,6 +17,7 @@
 #define SYS_prctl           157
 #define SYS_reboot          169
 #define SYS_exit_group      231
+#define SYS_seccomp         317
 
 // System calls keep all registers but AX, CX and R11. In the whole program:
 //
@@ -34,7 +35,7 @@ TEXT program<>(SB), NOSPLIT|NOFRAME, $0
 
 	// It must not reach the payload. Where it isn't there, this is a second
 	// run: the payload names /proc/self/exe as its interpreter, or is it.
-	MOVQ $const_Status, DI
+	MOVQ block_status(BX), DI
 	MOVQ $2, SI // F_SETFD
 	MOVQ $1, DX // FD_CLOEXEC
 	MOVQ $SYS_fcntl, AX
@@ -74,7 +75,7 @@ TEXT program<>(SB), NOSPLIT|NOFRAME, $0
 
 	// From here on the launcher sees the end of the pipe when process 2
 	// runs the payload.
-	MOVQ $const_Status, DI
+	MOVQ block_status(BX), DI
 	MOVQ $SYS_close, AX
 	SYSCALL
 
@@ -205,6 +206,18 @@ unblock:
 	SYSCALL
 
 payload:
+	CMPQ block_filter(BX), $0
+	JEQ  execute
+	MOVQ $const_Filter, R14
+	MOVQ $1, DI // SECCOMP_SET_MODE_FILTER
+	MOVQ block_filterFlags(BX), SI
+	LEAQ block_filter(BX), DX
+	MOVQ $SYS_seccomp, AX
+	SYSCALL
+	TESTQ AX, AX
+	JLT  failed
+
+execute:
 	MOVQ $const_Exec, R14
 	MOVQ block_program(BX), DI
 	MOVQ block_argv(BX), SI
@@ -216,7 +229,7 @@ failed:
 	NEGQ AX
 	MOVL AX, (R15)
 	MOVL R14, 4(R15)
-	MOVQ $const_Status, DI
+	MOVQ block_status(BX), DI
 	MOVQ R15, SI
 	MOVQ $const_ReportSize, DX
 	MOVQ $SYS_write, AX

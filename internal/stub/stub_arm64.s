@@ -17,6 +17,7 @@
 #define SYS_clone           220
 #define SYS_execve          221
 #define SYS_wait4           260
+#define SYS_seccomp         277
 
 // System calls keep all registers but R0. In the whole program:
 //
@@ -34,7 +35,7 @@ TEXT program<>(SB), NOSPLIT|NOFRAME, $0
 
 	// It must not reach the payload. Where it isn't there, this is a second
 	// run: the payload names /proc/self/exe as its interpreter, or is it.
-	MOVD $const_Status, R0
+	MOVD block_status(R19), R0
 	MOVD $2, R1 // F_SETFD
 	MOVD $1, R2 // FD_CLOEXEC
 	MOVD $SYS_fcntl, R8
@@ -73,7 +74,7 @@ TEXT program<>(SB), NOSPLIT|NOFRAME, $0
 
 	// From here on the launcher sees the end of the pipe when process 2
 	// runs the payload.
-	MOVD $const_Status, R0
+	MOVD block_status(R19), R0
 	MOVD $SYS_close, R8
 	SVC
 
@@ -198,6 +199,17 @@ unblock:
 	SVC
 
 payload:
+	MOVD block_filter(R19), R9
+	CBZ  R9, execute
+	MOVD $const_Filter, R22
+	MOVD $1, R0 // SECCOMP_SET_MODE_FILTER
+	MOVD block_filterFlags(R19), R1
+	ADD  $block_filter, R19, R2
+	MOVD $SYS_seccomp, R8
+	SVC
+	TBNZ $63, R0, failed
+
+execute:
 	MOVD $const_Exec, R22
 	MOVD block_program(R19), R0
 	MOVD block_argv(R19), R1
@@ -209,7 +221,7 @@ failed:
 	NEG  R0, R0
 	MOVW R0, (R23)
 	MOVW R22, 4(R23)
-	MOVD $const_Status, R0
+	MOVD block_status(R19), R0
 	MOVD R23, R1
 	MOVD $const_ReportSize, R2
 	MOVD $SYS_write, R8

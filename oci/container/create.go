@@ -42,7 +42,8 @@ type CreateOptions struct {
 	KeepKeyring bool
 	Env         []string // come on top of the process's
 	Warn        func(string)
-	// Guard is called before anything is done for a container that may trace
+	// Guard is called before anything is done for a container whose payload
+	// could execute our own program (see plan.Plan.Stubbed), or that may trace
 	// the runtime itself.
 	Guard func() error
 	// Notify is the service manager's socket, if it is to be told when the
@@ -102,15 +103,15 @@ func Create(o CreateOptions) (l *Live, err error) {
 	if o.Notify != "" {
 		notified(&s, path.Join(o.Root, o.ID))
 	}
-	if traces(&s) {
-		if err := o.Guard(); err != nil {
-			return nil, err
-		}
-	}
 	labels(&o.Host, &s)
 	p, err := plan.Compile(plan.Input{Settings: s, Facts: facts.Facts{Host: o.Host}, Profile: settings.OCI})
 	if err != nil {
 		return nil, err
+	}
+	if traces(&s) || !p.Stubbed() {
+		if err := o.Guard(); err != nil {
+			return nil, err
+		}
 	}
 	pin, err := sys.Openat(unix.AT_FDCWD, s.Image.Directory, unix.O_PATH|unix.O_DIRECTORY, 0)
 	if err != nil {

@@ -290,6 +290,11 @@ func (d *Dir) Exec(o ExecOptions, s settings.Settings) (*engine.Container, error
 	if err != nil {
 		return nil, err
 	}
+	if !tracing && !p.Stubbed() {
+		if err := o.Guard(); err != nil {
+			return nil, err
+		}
+	}
 	pidfd, err := d.Pidfd()
 	if err != nil {
 		return nil, err
