@@ -9,6 +9,7 @@ import (
 
 	"launch/internal/child"
 	"launch/internal/console"
+	"launch/internal/netns"
 	"launch/internal/notify"
 	"launch/internal/plan"
 	"launch/internal/state"
@@ -58,7 +59,8 @@ type builder struct {
 	gate    int
 	into    int // the first process of the container that is joined, or -1
 	intoPID int
-	entered uint64 // the namespaces that it has and we don't
+	entered uint64             // the namespaces that it has and we don't
+	moved   []*netns.Interface // of the host's, in the container now
 	// rebirthAt is the op with which the first process is born again, or 0.
 	rebirthAt int
 }

@@ -565,10 +565,8 @@ func (b *builder) enterCreated() error {
 			fresh |= n.Flag
 		}
 	}
-	if len(b.plan.NetDevices) > 0 {
-		if err := moveNetDevices(b.plan.NetDevices, b.proc.PID); err != nil {
-			return err
-		}
+	if err := b.moveNetDevices(); err != nil {
+		return err
 	}
 	if flags != 0 {
 		if err := sys.Setns(b.l, b.proc.Pidfd, flags); err != nil {
@@ -592,7 +590,7 @@ func (b *builder) enterCreated() error {
 			return fmt.Errorf("bring up the loopback interface: %w", err)
 		}
 	}
-	return nil
+	return b.setUpNetDevices()
 }
 
 // LookupError says why the program of a payload can't be run.
@@ -860,6 +858,11 @@ func (b *builder) join2() (err error) {
 	// joins itself, when it is placed.
 	if b.entered, err = differing(b.intoPID); err != nil {
 		return err
+	}
+	if b.entered&unix.CLONE_NEWTIME != 0 {
+		// The kernel moves only a process with memory of its own.
+		b.entered &^= unix.CLONE_NEWTIME
+		b.opt.Warn("the process sees the clocks of the host, not those of the container's time namespace")
 	}
 	if b.entered&unix.CLONE_NEWPID != 0 {
 		if err := sys.Setns(b.l, b.into, unix.CLONE_NEWPID); err != nil {

@@ -1,0 +1,158 @@
+// Package netns moves network interfaces between network namespaces, with what
+// makes them usable: their global addresses, and whether they are up.
+//
+// It guarantees that an interface which could not be moved is where it was. It
+// speaks rtnetlink itself, a few messages of it. It refuses to know what a
+// container is.
+//
+//	i, err := netns.Look("eth1")       // in the host's namespace
+//	err = i.Move(pid, "eth0")
+//	err = i.SetUp()                    // on a thread in the new one
+//
+// Room: host.
+package netns
+
+import (
+	"encoding/binary"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/sys"
+)
+
+// Interface is a network interface, as it was when it was looked at.
+type Interface struct {
+	Name  string
+	index uint32
+	up    bool
+	// addresses are RTM_NEWADDR messages without header.
+	addresses [][]byte
+}
+
+// request is one message to the kernel; what it answers comes as messages of
+// their own, without headers.
+func request(kind, flags uint16, body []byte) (answers [][]byte, err error) {
+	n, err := sys.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	defer sys.Close(n)
+	m := make([]byte, unix.SizeofNlMsghdr, unix.SizeofNlMsghdr+len(body))
+	binary.NativeEndian.PutUint32(m, uint32(unix.SizeofNlMsghdr+len(body)))
+	binary.NativeEndian.PutUint16(m[4:], kind)
+	binary.NativeEndian.PutUint16(m[6:], flags|unix.NLM_F_REQUEST|unix.NLM_F_ACK)
+	if _, err := sys.Write(n, append(m, body...)); err != nil {
+		return nil, err
+	}
+	buf := make([]byte, 1<<16)
+	for {
+		got, err := sys.Read(n, buf)
+		if err != nil {
+			return nil, err
+		}
+		for b := buf[:got]; len(b) >= unix.SizeofNlMsghdr; {
+			size := int(binary.NativeEndian.Uint32(b))
+			if size < unix.SizeofNlMsghdr || size > len(b) {
+				return nil, fmt.Errorf("an answer of the kernel is torn")
+			}
+			kind, body := binary.NativeEndian.Uint16(b[4:]), b[unix.SizeofNlMsghdr:size]
+			switch kind {
+			case unix.NLMSG_DONE:
+				return answers, nil
+			case unix.NLMSG_ERROR:
+				if len(body) < 4 {
+					return nil, fmt.Errorf("an answer of the kernel is torn")
+				}
+				if errno := -int32(binary.NativeEndian.Uint32(body)); errno != 0 {
+					return nil, unix.Errno(errno)
+				}
+				return answers, nil
+			}
+			answers = append(answers, append([]byte(nil), body...))
+			b = b[min(align(size), len(b)):]
+		}
+	}
+}
+
+func align(n int) int { return (n + 3) &^ 3 }
+
+// attribute appends one.
+func attribute(b []byte, kind uint16, value []byte) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(4+len(value)))
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = append(b, value...)
+	for len(b)%4 != 0 {
+		b = append(b, 0)
+	}
+	return b
+}
+
+// link begins a message about an interface. Flags are IFF_ flags to be set.
+func link(index, flags uint32) []byte {
+	b := make([]byte, unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(b[4:], index)
+	binary.NativeEndian.PutUint32(b[8:], flags)
+	binary.NativeEndian.PutUint32(b[12:], flags) // the mask
+	return b
+}
+
+// Look finds an interface of the thread's network namespace.
+func Look(name string) (*Interface, error) {
+	answers, err := request(unix.RTM_GETLINK, 0, attribute(link(0, 0), unix.IFLA_IFNAME, append([]byte(name), 0)))
+	if err != nil {
+		return nil, fmt.Errorf("look at the interface %s: %w", name, err)
+	}
+	if len(answers) == 0 || len(answers[0]) < unix.SizeofIfInfomsg {
+		return nil, fmt.Errorf("look at the interface %s: %w", name, unix.ENODEV)
+	}
+	i := &Interface{Name: name, index: binary.NativeEndian.Uint32(answers[0][4:])}
+	i.up = binary.NativeEndian.Uint32(answers[0][8:])&unix.IFF_UP != 0
+	all, err := request(unix.RTM_GETADDR, unix.NLM_F_DUMP, make([]byte, unix.SizeofIfAddrmsg))
+	if err != nil {
+		return nil, fmt.Errorf("look at the addresses of the interface %s: %w", name, err)
+	}
+	for _, a := range all {
+		// Family, length of the prefix, flags, scope, index.
+		if len(a) >= unix.SizeofIfAddrmsg && binary.NativeEndian.Uint32(a[4:]) == i.index && a[3] == unix.RT_SCOPE_UNIVERSE {
+			i.addresses = append(i.addresses, a)
+		}
+	}
+	return i, nil
+}
+
+// Move gives the interface to the network namespace of a process, under a new
+// name if there is one. It takes its addresses with it only by SetUp.
+func (i *Interface) Move(pid int, as string) error {
+	b := attribute(link(i.index, 0), unix.IFLA_NET_NS_PID, binary.NativeEndian.AppendUint32(nil, uint32(pid)))
+	if as != "" && as != i.Name {
+		b = attribute(b, unix.IFLA_IFNAME, append([]byte(as), 0))
+	} else {
+		as = i.Name
+	}
+	if _, err := request(unix.RTM_NEWLINK, 0, b); err != nil {
+		return fmt.Errorf("move the interface %s: %w", i.Name, err)
+	}
+	i.Name = as
+	return nil
+}
+
+// SetUp gives the interface, which was moved to the thread's network
+// namespace, the addresses that it had, and brings it up.
+func (i *Interface) SetUp() error {
+	moved, err := Look(i.Name)
+	if err != nil {
+		return err
+	}
+	for _, a := range i.addresses {
+		binary.NativeEndian.PutUint32(a[4:], moved.index)
+		if _, err := request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, a); err != nil {
+			return fmt.Errorf("give the interface %s its address: %w", i.Name, err)
+		}
+	}
+	// A runtime that moves an interface brings it up.
+	if _, err := request(unix.RTM_NEWLINK, 0, link(moved.index, unix.IFF_UP)); err != nil {
+		return fmt.Errorf("bring up the interface %s: %w", i.Name, err)
+	}
+	return nil
+}
