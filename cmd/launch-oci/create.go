@@ -19,7 +19,7 @@ var createOptions = []option{
 	{names: "console-socket", arg: "SOCKET", help: "where the master side of the terminal is sent"},
 	{names: "pidfd-socket", arg: "SOCKET", help: "where a pidfd of the first process is sent"},
 	{names: "pid-file", arg: "FILE", help: "gets the number of the first process"},
-	{names: "no-pivot", help: "don't use pivot_root"},
+	{names: "no-pivot", help: "accepted; it changes nothing"},
 	{names: "no-new-keyring", help: "stay in the caller's session keyring"},
 	{names: "preserve-fds", arg: "N", help: "hand on N descriptors more than standard input and output"},
 }

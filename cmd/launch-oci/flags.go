@@ -76,7 +76,7 @@ func parse(options []option, args []string) (values map[string][]string, rest []
 	for len(args) > 0 {
 		word := args[0]
 		if word == "--" {
-			return values, args[1:], nil
+			return values, args, nil
 		}
 		if len(word) < 2 || word[0] != '-' {
 			break
@@ -112,6 +112,9 @@ func parse(options []option, args []string) (values map[string][]string, rest []
 // else begins with a dash there is a word.
 func late(options []option, words []string, values map[string][]string) (rest []string, err error) {
 	for len(words) > 0 {
+		if words[0] == "--" {
+			return append(rest, words[1:]...), nil
+		}
 		name, _, _ := strings.Cut(strings.TrimLeft(words[0], "-"), "=")
 		if len(words[0]) < 2 || words[0][0] != '-' || find(options, name) == nil {
 			rest, words = append(rest, words[0]), words[1:]

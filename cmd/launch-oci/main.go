@@ -67,6 +67,9 @@ func launchOCI(args []string) int {
 		out.fail(fmt.Errorf("invalid log-format: %s", f))
 		return 1
 	}
+	if len(rest) > 0 && rest[0] == "--" {
+		rest = rest[1:]
+	}
 	out.debugging = g.on("debug")
 	if err := out.open(g.text("log")); err != nil {
 		out.fail(err)
@@ -89,8 +92,12 @@ func launchOCI(args []string) int {
 func (v *verb) call(name string, g *call, args []string) int {
 	options := append(v.options[:len(v.options):len(v.options)], helpOption)
 	values, words, err := parse(options, args)
-	if err == nil && !v.rest {
+	switch {
+	case err != nil:
+	case !v.rest:
 		words, err = late(options, words, values)
+	case len(words) > 0 && words[0] == "--":
+		words = words[1:]
 	}
 	c := &call{global: g, verb: v, values: values, words: words}
 	switch {

@@ -252,10 +252,14 @@ func claim(root, id string) (*Dir, error) {
 	} else if err != nil {
 		return nil, fmt.Errorf("make %s: %w", d.name, err)
 	}
-	if err := d.open(); err != nil {
-		return nil, err
+	err := d.open()
+	if err == nil {
+		err = d.Lock()
 	}
-	if err := d.Lock(); err != nil {
+	if err != nil {
+		if err != ErrNotExist { // else somebody deleted it already
+			_ = sys.Unlinkat(unix.AT_FDCWD, d.name, unix.AT_REMOVEDIR) // it is empty
+		}
 		d.Close()
 		return nil, err
 	}

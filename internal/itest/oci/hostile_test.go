@@ -1,0 +1,259 @@
+package oci
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Each attack here returns what it got, "" if nothing. It is tried with the
+// runtime as it is, and with one whose defence was taken away by editing its
+// sources for one build: that one must fall, or the attack proves nothing.
+type attack struct {
+	name  string
+	edits [][3]string // file, old, new
+	try   func(w *world) string
+}
+
+const (
+	containerGo = "internal/engine/container.go"
+	payloadGo   = "internal/engine/payload.go"
+	lowerGo     = "internal/engine/lower.go"
+	bundleGo    = "internal/plan/bundle.go"
+	resolveGo   = "mount/attach/resolve.go"
+	stateGo     = "oci/container/state.go"
+	lifeGo      = "oci/container/life.go"
+	selfGo      = "cmd/launch-oci/self.go"
+	cgroupGo    = "internal/cgroup/layout.go"
+)
+
+func traced(c object) {
+	caps := c["process"].(object)["capabilities"].(object)
+	for _, set := range []string{"bounding", "effective", "permitted"} {
+		caps[set] = append(caps[set].([]any), "CAP_SYS_PTRACE")
+	}
+}
+
+// written opens what a descriptor names for writing, once nobody runs it.
+func written(n int) string {
+	var err error
+	for range 200 {
+		var f int
+		if f, err = unix.Open(fmt.Sprintf("/proc/self/fd/%d", n), unix.O_WRONLY, 0); err == nil {
+			unix.Close(f)
+			return "the runtime can be written to"
+		}
+		if err != unix.ETXTBSY {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return ""
+}
+
+var attacks = []attack{
+	{"the program is overwritten through a waiting process", [][3]string{
+		{selfGo, "func guard() error {", "func guard() error {\n	if self != \"\" {\n		return nil\n	}"},
+	}, func(w *world) string {
+		// What a process inside may do that may trace: keep the program open by
+		// its process, until it doesn't run any more.
+		w.ok("create", "-b", w.bundle("self", forever, traced), "self")
+		n, err := unix.Open(fmt.Sprintf("/proc/%d/exe", w.pid("self")), unix.O_PATH, 0)
+		must(w.t, err)
+		defer unix.Close(n)
+		w.ok("delete", "--force", "self")
+		return written(n)
+	}},
+	{"the waiting process is looked into", [][3]string{
+		{containerGo, "	if err := sys.Prctl(unix.PR_SET_DUMPABLE, 0, 0); err != nil {\n		return nil, fmt.Errorf(\"become undumpable", "	if err := error(nil); err != nil {\n		return nil, fmt.Errorf(\"become undumpable"},
+	}, func(w *world) string {
+		w.ok("create", "-b", w.bundle("look", forever, nil), "look")
+		defer w.ok("delete", "--force", "look")
+		return w.do("exec", "look", "sh", "-c", "readlink /proc/1/exe; head -c 10 /proc/1/environ; readlink /proc/1/fd/*; ls /proc/1/root/; readlink /proc/1/cwd").out
+	}},
+	{"the working directory is a descriptor of the runtime's", [][3]string{
+		{bundleGo, "	op(CloseRest, none, 0, 0, 0, \"close all other descriptors\")\n", ""},
+		{bundleGo, "	mask := uint64(0o022)", "	op(CloseRest, none, 0, 0, 0, \"close all other descriptors\")\n	mask := uint64(0o022)"},
+		{bundleGo, "	op(TryChdir, c.bundle(\"/process/cwd\"), 0, 0, 0, \"change to %s as this user\", path.Clean(c.Plan.Payload.Dir))\n", ""},
+		{containerGo, "	if err != nil {\n		return &settings.Error{What: fmt.Sprintf(\"cannot change to the working directory", "	if err != nil && len(p.Dir) < 9 {\n		return &settings.Error{What: fmt.Sprintf(\"cannot change to the working directory"},
+	}, func(w *world) string {
+		w.ok("run", "-d", "-b", w.bundle("in", forever, nil), "in")
+		defer w.ok("delete", "--force", "in")
+		got := ""
+		for n := 3; n < 100; n += 1 {
+			if !whole() && n > 12 && n < 60 {
+				continue
+			}
+			dir := fmt.Sprintf("/proc/self/fd/%d", n)
+			if r := w.do("exec", "--cwd", dir, "in", "true"); r.code == 0 {
+				got += " exec " + dir
+			}
+			if n%8 != 0 && !whole() {
+				continue
+			}
+			b := w.bundle("cwd", []string{"true"}, func(c object) { c["process"].(object)["cwd"] = dir })
+			if r := w.do("run", "-b", b, "cwd"); r.code == 0 {
+				got += " run " + dir
+			}
+			os.Remove(b + "/rootfs/link")
+			must(w.t, os.Symlink(dir, b+"/rootfs/link"))
+			b = w.bundle("cwd", []string{"true"}, func(c object) { c["process"].(object)["cwd"] = "/link" })
+			if r := w.do("run", "-b", b, "cwd"); r.code == 0 {
+				got += " link to " + dir
+			}
+		}
+		return got
+	}},
+	{"descriptors of the caller are inherited", [][3]string{
+		{lowerGo, "add(unix.SYS_CLOSE_RANGE, first, ^uintptr(0)>>32, 0)", "add(unix.SYS_GETPID)\n		_ = first"},
+	}, func(w *world) string {
+		b := w.bundle("fds", []string{"ls", "-l", "/proc/self/fd"}, nil)
+		c := w.command("run", "-b", b, "fds")
+		f, err := os.Open("/")
+		must(w.t, err)
+		defer f.Close()
+		for range 100 {
+			c.ExtraFiles = append(c.ExtraFiles, f)
+		}
+		r := w.run(c)
+		if r.code != 0 {
+			w.t.Fatal(r)
+		}
+		if strings.Count(r.out, "->") > 4 {
+			return r.out
+		}
+		return ""
+	}},
+	{"a mount goes through a link of the tree", [][3]string{
+		{resolveGo, "const inRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const inRoot = 0"},
+		{resolveGo, "return sys.Openat2(t.root, target, ", `return sys.Openat2(t.root, "."+target, `},
+		{resolveGo, `sys.Openat2(t.root, done+"/", `, `sys.Openat2(t.root, "."+done+"/", `},
+	}, func(w *world) string {
+		out := filepath.Join(w.dir, "canary")
+		got := ""
+		for _, link := range []string{out, "../../canary", "/../../../" + out} {
+			must(w.t, os.MkdirAll(out, 0o755))
+			b := w.bundle("link", []string{"true"}, func(c object) {
+				c["mounts"] = c["mounts"].([]any)[:1] // /proc
+				for _, m := range []object{
+					{"destination": "/evil/made", "type": "tmpfs", "source": "tmpfs"},
+					{"destination": "/evil/file", "type": "bind", "source": "/etc/hostname", "options": []string{"bind", "ro"}},
+				} {
+					c["mounts"] = append(c["mounts"].([]any), m)
+				}
+			})
+			os.Remove(b + "/rootfs/evil")
+			must(w.t, os.Symlink(link, b+"/rootfs/evil"))
+			w.do("run", "-b", b, "link")
+			es, _ := os.ReadDir(out)
+			for _, e := range es {
+				got += " " + e.Name()
+			}
+			os.RemoveAll(out)
+			os.RemoveAll(b + "/rootfs")
+		}
+		return got
+	}},
+	{"the state names another process", [][3]string{
+		{stateGo, "return ok && ticks == d.Began", "_ = ticks\n	return ok"},
+	}, func(w *world) string {
+		w.ok("run", "-d", "-b", w.bundle("pid", forever, nil), "pid")
+		victim := w.command("--help")
+		victim.Path, victim.Args = "/bin/sleep", []string{"sleep", "100"}
+		must(w.t, victim.Start())
+		ended := make(chan bool)
+		go func() { victim.Wait(); close(ended) }()
+		file := w.root + "/pid/state"
+		text, err := os.ReadFile(file)
+		must(w.t, err)
+		real := fmt.Sprintf("\npid %d ", w.pid("pid"))
+		if !strings.Contains(string(text), real) {
+			w.t.Fatalf("the state has no %q: %s", real, text)
+		}
+		must(w.t, os.WriteFile(file, []byte(strings.Replace(string(text), real, fmt.Sprintf("\npid %d ", victim.Process.Pid), 1)), 0o600))
+		w.do("kill", "pid", "KILL")
+		w.do("delete", "--force", "pid")
+		got := ""
+		select {
+		case <-ended:
+			got = "another process was killed"
+		case <-time.After(200 * time.Millisecond):
+			victim.Process.Kill()
+			<-ended
+		}
+		return got
+	}},
+	{"one process more gives the next a way to the runtime", [][3]string{
+		{lifeGo, "	if !tracing && traces(&s) {", "	if false {"},
+		{lifeGo, "	if tracing {", "	if false {"},
+	}, func(w *world) string {
+		w.ok("run", "-d", "-b", w.bundle("more", forever, nil), "more")
+		defer w.ok("delete", "--force", "more")
+		w.ok("exec", "--cap", "CAP_SYS_PTRACE", "more", "true")
+		// An exec that waits in a frozen container can be looked at.
+		w.ok("pause", "more")
+		c := w.command("exec", "--ignore-paused", "more", "true")
+		must(w.t, c.Start())
+		defer c.Wait()
+		defer w.ok("resume", "more")
+		n := -1
+		w.soon("the runtime runs", func() bool {
+			time.Sleep(100 * time.Millisecond)
+			var err error
+			n, err = unix.Open(fmt.Sprintf("/proc/%d/exe", c.Process.Pid), unix.O_PATH, 0)
+			return err == nil
+		})
+		defer unix.Close(n)
+		exe, err := os.Readlink(fmt.Sprintf("/proc/self/fd/%d", n))
+		must(w.t, err)
+		if exe != "/" && !strings.HasPrefix(exe, "/memfd:") {
+			return "exec runs " + exe
+		}
+		return ""
+	}},
+	{"a cgroup outside", [][3]string{
+		{"internal/cgroup/group.go", "", ""},
+	}, func(w *world) string {
+		b := w.bundle("cg", []string{"cat", "/proc/self/cgroup"}, func(c object) {
+			l := c["linux"].(object)
+			l["cgroupsPath"] = w.cgroups + "/../../../.." + w.cgroups + "/cg"
+			var list []any
+			for _, n := range l["namespaces"].([]any) {
+				if n.(object)["type"] != "cgroup" {
+					list = append(list, n)
+				}
+			}
+			l["namespaces"] = list
+		})
+		r := w.do("run", "-b", b, "cg")
+		if strings.Contains(r.out, "..") {
+			return r.out
+		}
+		return ""
+	}},
+}
+
+// TestHostile: with LAUNCH_TEST=faults also against the runtimes without a
+// defence, each of which has to be built.
+func TestHostile(t *testing.T) {
+	for _, a := range attacks {
+		t.Run(a.name, func(t *testing.T) {
+			w := theWorld(t)
+			if got := a.try(w); got != "" {
+				t.Errorf("got %s", got)
+			}
+			if t.Failed() || a.edits[0][1] == "" || !whole() {
+				return
+			}
+			w.path = w.build(strings.ReplaceAll(a.name, " ", "-"), "", a.edits...)
+			if a.try(w) == "" {
+				t.Error("a runtime without the defence withstands it, too: the attack proves nothing")
+			}
+		})
+	}
+}
