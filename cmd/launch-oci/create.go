@@ -47,6 +47,9 @@ func (c *call) makeOptions() (container.CreateOptions, error) {
 		KeepKeyring: c.on("no-new-keyring"), Warn: out.warn, Guard: guard, Notify: os.Getenv("NOTIFY_SOCKET"),
 		Doubt: func(w settings.Warning) { out.warn(warning(w)) },
 	}
+	if os.Geteuid() != 0 {
+		return o, errors.New("cannot make a container without root's rights: operation not permitted (be root of a user namespace, as podman makes one, or the host's)")
+	}
 	cwd, err := os.Getwd()
 	if err != nil {
 		return o, err
