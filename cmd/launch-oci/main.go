@@ -88,6 +88,7 @@ func launchOCI(args []string) int {
 			return v.call(name, g, rest[1:])
 		}
 	}
+	//lint:ignore ST1005 runc's words
 	out.fail(fmt.Errorf("No help topic for '%s'", rest[0]))
 	return 3
 }

@@ -65,7 +65,7 @@ func schemata(r *specs.LinuxIntelRdt) ([]string, error) {
 	}
 	if m := r.MemBwSchema; m != "" {
 		if !strings.HasPrefix(m, "MB:") || strings.Contains(m, "\n") {
-			return nil, fmt.Errorf("linux.intelRdt.memBwSchema: %q is not one line that begins with MB:", m)
+			return nil, fmt.Errorf("linux.intelRdt.memBwSchema: %q is not one line of memory bandwidth (MB:…)", m)
 		}
 		lines = append(lines, m)
 	}

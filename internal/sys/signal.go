@@ -7,12 +7,18 @@ import (
 )
 
 // signalPipe is where the handler writes to.
+//
+//lint:ignore U1000 the assembly uses it
 var signalPipe int32
 
 // caught is the handler, and returned what it returns to: both are known to
 // the kernel by their address only. They use neither Go's stack nor its
 // runtime.
+//
+//lint:ignore U1000 the assembly uses it
 func caught()
+
+//lint:ignore U1000 the assembly uses it
 func returned()
 
 // handlers gives the addresses of the two.

@@ -45,9 +45,9 @@ func (t *Tree) copy(s plan.Step) error {
 		// Without a name until it is whole: whoever is killed here leaves nothing.
 		n, err := t.create(dir, ".", unix.O_TMPFILE)
 		switch err {
-		case unix.EOPNOTSUPP, unix.EISDIR, unix.EINVAL:
 		default:
 			return err
+		case unix.EOPNOTSUPP, unix.EISDIR, unix.EINVAL:
 		case nil:
 			defer sys.Close(n)
 			if err = sys.WriteString(n, string(data)); err != nil {

@@ -210,8 +210,9 @@ func (r *reader) checkResources(at string, res *specs.LinuxResources) {
 		if limit != nil && swap != nil && *swap > 0 && *limit > 0 && *swap < *limit {
 			r.refuse(problem{at + "/memory/swap", *swap, fmt.Sprintf("cannot limit memory and swap together to less than memory, which is %d", *limit), ""})
 		}
-		if m.Kernel != nil && *m.Kernel > 0 { //lint:ignore SA1019 bundles have it
-			r.warn(problem{at + "/memory/kernel", *m.Kernel, "ignored: kernels have no such limit any more", ""}) //lint:ignore SA1019 bundles have it
+		//lint:ignore SA1019 bundles have it
+		if k := m.Kernel; k != nil && *k > 0 {
+			r.warn(problem{at + "/memory/kernel", *k, "ignored: kernels have no such limit any more", ""})
 		}
 		if m.Swappiness != nil && *m.Swappiness > 100 {
 			r.refuse(problem{at + "/memory/swappiness", *m.Swappiness, "cannot take a swappiness above 100", ""})

@@ -74,7 +74,7 @@ func TestStates(t *testing.T) {
 }
 
 func s2w(s State) wide {
-	return wide{s.Version, s.ID, s.PID, s.Status, s.Bundle, s.Rootfs, s.Created, s.Annotations, s.Owner}
+	return wide(s)
 }
 
 // FuzzState: what is written is read again, and anything else does no harm.

@@ -37,6 +37,7 @@ func Merge(old, update *specs.LinuxResources) specs.LinuxResources {
 		set(&n.Limit, u.Limit)
 		set(&n.Reservation, u.Reservation)
 		set(&n.Swap, u.Swap)
+		//lint:ignore SA1019 bundles have it
 		set(&n.Kernel, u.Kernel)
 		set(&n.KernelTCP, u.KernelTCP)
 		set(&n.Swappiness, u.Swappiness)

@@ -47,6 +47,7 @@ func TestWrites(t *testing.T) {
 			v1: "error: are less than memory alone", v2: "error: are less than memory alone"},
 		{name: "reservation", r: mem(specs.LinuxMemory{Reservation: ptr(int64(70))}),
 			v1: "memory.soft_limit_in_bytes=70", v2: "memory.low=70"},
+		//lint:ignore SA1019 bundles have it
 		{name: "version 1's own", r: mem(specs.LinuxMemory{Limit: ptr(int64(9)), Kernel: ptr(int64(5)), KernelTCP: ptr(int64(6)), Swappiness: ptr(uint64(0)), DisableOOMKiller: ptr(true), UseHierarchy: ptr(true)}),
 			v1: "memory.use_hierarchy=1, memory.limit_in_bytes=9, memory.kmem.tcp.limit_in_bytes=6, memory.swappiness=0, memory.oom_control=1", v2: "memory.max=9", warn: 3},
 		{name: "swappiness", r: mem(specs.LinuxMemory{Swappiness: ptr(uint64(101))}), v1: "error: not from 0 to 100", v2: "error: not from 0 to 100"},

@@ -1,7 +1,6 @@
 package console
 
 import (
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -97,7 +96,7 @@ func TestWindow(t *testing.T) {
 				lines := strings.Split(strings.TrimRight(s, "\n "), "\n")
 				return strings.HasPrefix(lines[len(lines)-1], "outside>")
 			})
-			say(fmt.Sprintf("echo sta''tus $?"))
+			say("echo sta''tus $?")
 			shows("status 4")
 			until("the title is not the machine's", title, func(s string) bool { return s != "machine launch-test-console" })
 		})
