@@ -103,16 +103,18 @@ func (c *call) exec() (int, error) {
 	for _, w := range warnings {
 		out.warn(warning(w))
 	}
+	// Which signals are ignored is to be seen before they are caught.
+	host, err := container.Caller()
+	if err != nil {
+		return 0, err
+	}
 	detach := c.on("detach")
 	f, err := newFront(detach, c.text("console-socket"))
 	if err != nil {
 		return 0, err
 	}
-	o := container.ExecOptions{Exec: e, ConsoleSocket: c.text("console-socket"), PidfdSocket: c.text("pidfd-socket"), PidFile: c.text("pid-file"),
+	o := container.ExecOptions{Host: host, Exec: e, ConsoleSocket: c.text("console-socket"), PidfdSocket: c.text("pidfd-socket"), PidFile: c.text("pid-file"),
 		Master: f.takes(), IgnorePaused: c.on("ignore-paused"), Warn: out.warn, Guard: guard, Cgroups: c.values["cgroup"]}
-	if o.Host, err = container.Caller(); err != nil {
-		return 0, err
-	}
 	var env []string
 	if o.Keep, env, err = c.keep(); err != nil {
 		return 0, err

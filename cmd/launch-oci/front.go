@@ -2,8 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"os/signal"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,9 +17,7 @@ type front struct {
 	detach  bool
 	socket  bool
 	master  int
-	signals chan os.Signal
-	wakeR   int
-	wakeW   int
+	signals *sys.Caught
 }
 
 func newFront(detach bool, socket string) (*front, error) {
@@ -30,13 +26,27 @@ func newFront(detach bool, socket string) (*front, error) {
 		return f, nil
 	}
 	var err error
-	if f.wakeR, f.wakeW, err = sys.Pipe(); err != nil {
-		return nil, fmt.Errorf("make the wake pipe: %w", err)
+	if f.signals, err = sys.Catch(passed()...); err != nil {
+		return nil, fmt.Errorf("catch signals: %w", err)
 	}
-	f.signals = make(chan os.Signal, 64)
-	signal.Notify(f.signals)
-	signal.Reset(unix.SIGURG, unix.SIGCHLD)
 	return f, nil
+}
+
+// passed are the signals that don't stay here: all but those that tell a
+// program of its own mistakes, those that Go has a use for, and those that
+// can't be caught.
+func passed() []unix.Signal {
+	const last = 64
+	list := make([]unix.Signal, 0, last)
+	for s := unix.Signal(1); s <= last; s++ {
+		switch s {
+		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG,
+			unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGPROF:
+		default:
+			list = append(list, s)
+		}
+	}
+	return list
 }
 
 // takes gives what takes the terminal, if nobody else does.
@@ -53,11 +63,6 @@ func (f *front) takes() func(int) error {
 // wait stays with the process until its end, and gives its exit status as a
 // shell would.
 func (f *front) wait(c *engine.Container) (int, error) {
-	go func() {
-		for sig := range f.signals {
-			f.pass(c, sig.(unix.Signal))
-		}
-	}()
 	var fwd *console.Forwarder
 	if f.master >= 0 {
 		var err error
@@ -70,7 +75,7 @@ func (f *front) wait(c *engine.Container) (int, error) {
 	}
 	var fds []unix.PollFd
 	for {
-		fds = append(fds[:0], unix.PollFd{Fd: int32(c.Pidfd), Events: unix.POLLIN}, unix.PollFd{Fd: int32(f.wakeR), Events: unix.POLLIN})
+		fds = append(fds[:0], unix.PollFd{Fd: int32(c.Pidfd), Events: unix.POLLIN}, unix.PollFd{Fd: int32(f.signals.R), Events: unix.POLLIN})
 		timeout := -1
 		if fwd != nil {
 			fds = fwd.Fds(fds)
@@ -80,9 +85,16 @@ func (f *front) wait(c *engine.Container) (int, error) {
 			return 1, fmt.Errorf("wait for the process: %w", err)
 		}
 		if fds[1].Revents != 0 {
-			sys.Read(f.wakeR, make([]byte, 64))
-			if fwd != nil {
-				fwd.Resize()
+			for _, sig := range f.signals.Pending() {
+				switch {
+				case sig == unix.SIGPIPE:
+				case sig == unix.SIGWINCH && f.master >= 0:
+					if fwd != nil {
+						fwd.Resize()
+					}
+				default:
+					sys.PidfdSignal(c.Pidfd, int(sig))
+				}
 			}
 		}
 		if fwd != nil {
@@ -106,15 +118,4 @@ func (f *front) wait(c *engine.Container) (int, error) {
 		status += 128
 	}
 	return status, nil
-}
-
-// pass hands a signal on.
-func (f *front) pass(c *engine.Container, sig unix.Signal) {
-	switch {
-	case sig == unix.SIGWINCH && f.master >= 0:
-		sys.WriteString(f.wakeW, "w")
-	case sig == unix.SIGURG || sig == unix.SIGCHLD || sig == unix.SIGPIPE:
-	default:
-		sys.PidfdSignal(c.Pidfd, int(sig))
-	}
 }

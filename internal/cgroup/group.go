@@ -355,6 +355,16 @@ func (g Group) Delete() error {
 	return errors.Join(errs...)
 }
 
+// RemoveEmpty removes a group that has nothing left in it, and tells whether it
+// did. It is for version 2 alone: elsewhere a process that is in one hierarchy
+// could be found no more by what it is in another.
+func (g Group) RemoveEmpty() bool {
+	if len(g.Dirs) != 1 || g.Dirs[0].Version != 2 || strings.Trim(g.Dirs[0].Path, "/") == "" {
+		return false
+	}
+	return sys.Unlinkat(unix.AT_FDCWD, g.Dirs[0].String(), unix.AT_REMOVEDIR) == nil
+}
+
 func (d Dir) remove(deadline time.Time) error {
 	if strings.Trim(d.Path, "/") == "" {
 		return fmt.Errorf("remove cgroup %s: it is a whole hierarchy", d)

@@ -370,7 +370,9 @@ func (l *Live) undo() error {
 
 // destroy removes the cgroups with all processes in them, and the directory.
 func (d *Dir) destroy() error {
-	if err := d.Group.Kill(); err != nil {
+	if d.Unit.Name == "" && d.Group.RemoveEmpty() {
+		// The plain case: nothing was left but the directory.
+	} else if err := d.Group.Kill(); err != nil {
 		return err
 	}
 	if d.Unit.Name != "" {
