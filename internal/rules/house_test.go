@@ -50,6 +50,7 @@ var house = []row{
 	{"mount/hostns", host, "host"},
 	{"userns/pick", host, "host"},
 	{"userns/shift", host, "host"},
+	{"internal/bus", host, "host"},
 	{"internal/machine", host, "host"},
 	{"internal/cgroup", host, "host"},
 	{"internal/cgroup/systemd", host, "host"},

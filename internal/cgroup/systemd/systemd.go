@@ -26,6 +26,7 @@ import (
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
+	"launch/internal/bus"
 	"launch/internal/cgroup/resource"
 )
 
@@ -118,13 +119,6 @@ func (u Unit) CgroupPath() string {
 	return p.String()
 }
 
-// A Property is one property of a unit. Value is a string, bool, uint64,
-// []uint32, []byte, []string, or pairs of strings.
-type Property struct {
-	Name  string
-	Value any
-}
-
 // infinity is no limit.
 const infinity = ^uint64(0)
 
@@ -148,20 +142,20 @@ func (b *Bus) Start(u Unit, pid int, id string, limits []Property) error {
 			props = append(props, Property{"CollectMode", "inactive-or-failed"})
 		}
 	}
-	body := &builder{sig: "ssa(sv)a(sa(sv))"}
-	body.str(u.Name)
-	body.str("fail")
-	body.properties(append(props, limits...))
-	body.array(8, func() {})
+	body := &bus.Writer{Sig: "ssa(sv)a(sa(sv))"}
+	body.Str(u.Name)
+	body.Str("fail")
+	body.Properties(wire(append(props, limits...)))
+	body.Array(8, func() {})
 	m, err := b.ask("StartTransientUnit", body)
-	var e *Error
+	var e *bus.Error
 	if errors.As(err, &e) && e.Name == "org.freedesktop.systemd1.UnitExists" {
-		if _, reset := b.ask("ResetFailedUnit", args("s", u.Name)); reset == nil {
+		if _, reset := b.ask("ResetFailedUnit", bus.Strings("s", u.Name)); reset == nil {
 			m, err = b.ask("StartTransientUnit", body)
 		}
 	}
 	if err == nil {
-		err = b.job(m)
+		err = b.c.Job(m)
 	}
 	if err != nil {
 		return fmt.Errorf("start unit %s: %w", u.Name, err)
@@ -174,10 +168,10 @@ func (b *Bus) Update(u Unit, limits []Property) error {
 	if len(limits) == 0 {
 		return nil
 	}
-	body := &builder{sig: "sba(sv)"}
-	body.str(u.Name)
-	body.uint32(1) // runtime: nothing stays on the disk
-	body.properties(limits)
+	body := &bus.Writer{Sig: "sba(sv)"}
+	body.Str(u.Name)
+	body.Uint32(1) // runtime: nothing stays on the disk
+	body.Properties(wire(limits))
 	if _, err := b.ask("SetUnitProperties", body); err != nil {
 		return fmt.Errorf("update unit %s: %w", u.Name, err)
 	}
@@ -187,11 +181,11 @@ func (b *Bus) Update(u Unit, limits []Property) error {
 // Stop removes the unit with all that runs in it. One that is gone is no
 // error.
 func (b *Bus) Stop(u Unit) error {
-	m, err := b.ask("StopUnit", args("ss", u.Name, "replace"))
+	m, err := b.ask("StopUnit", bus.Strings("ss", u.Name, "replace"))
 	if err == nil {
-		err = b.job(m)
+		err = b.c.Job(m)
 	}
-	var e *Error
+	var e *bus.Error
 	if errors.As(err, &e) && e.Name == "org.freedesktop.systemd1.NoSuchUnit" {
 		return nil
 	}
@@ -199,7 +193,7 @@ func (b *Bus) Stop(u Unit) error {
 		return fmt.Errorf("stop unit %s: %w", u.Name, err)
 	}
 	// If it had failed, it would be kept.
-	_, _ = b.ask("ResetFailedUnit", args("s", u.Name)) // it is gone, mostly
+	_, _ = b.ask("ResetFailedUnit", bus.Strings("s", u.Name)) // it is gone, mostly
 	return nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -174,8 +173,8 @@ func (f *fakeManager) Get(iface, name string) (dbus.Variant, *dbus.Error) {
 	return dbus.MakeVariant("252.39-1~deb12u1"), nil
 }
 
-// bus starts a bus with a fake manager on it, and connects to it.
-func bus(t *testing.T) (*fakeManager, *Bus) {
+// fakeBus starts a bus with a fake manager on it, and connects to it.
+func fakeBus(t *testing.T) (*fakeManager, *Bus) {
 	t.Helper()
 	path, err := exec.LookPath("dbus-daemon")
 	if err != nil {
@@ -217,7 +216,7 @@ func bus(t *testing.T) (*fakeManager, *Bus) {
 }
 
 func TestBus(t *testing.T) {
-	f, b := bus(t)
+	f, b := fakeBus(t)
 	if b.version != 252 {
 		t.Errorf("version %d", b.version)
 	}
@@ -267,7 +266,7 @@ func TestBus(t *testing.T) {
 }
 
 func TestBusErrors(t *testing.T) {
-	f, b := bus(t)
+	f, b := fakeBus(t)
 	f.result = "failed"
 	u := Unit{Name: "x.scope", Slice: "a.slice"}
 	if err := b.Start(u, 1, "id", nil); err == nil || !strings.Contains(err.Error(), `start unit x.scope: the job ended with "failed"`) {
@@ -277,46 +276,4 @@ func TestBusErrors(t *testing.T) {
 	if err := b.Start(u, 1, "id", nil); err == nil || err.Error() != "start unit x.scope: Unit x.scope already exists." {
 		t.Error(err)
 	}
-}
-
-func TestAddresses(t *testing.T) {
-	env := func(kv ...string) func(string) string {
-		return func(k string) string {
-			for i := 0; i < len(kv); i += 2 {
-				if kv[i] == k {
-					return kv[i+1]
-				}
-			}
-			return ""
-		}
-	}
-	for _, c := range []struct {
-		user bool
-		env  func(string) string
-		want []string
-	}{
-		{false, env(), []string{"/run/dbus/system_bus_socket", "/run/systemd/private"}},
-		{true, env(), nil},
-		{true, env("XDG_RUNTIME_DIR", "/run/user/7"), []string{"/run/user/7/bus", "/run/user/7/systemd/private"}},
-		{true, env("DBUS_SESSION_BUS_ADDRESS", "unix:abstract=/tmp/x%20y,guid=1"), []string{"@/tmp/x y"}},
-	} {
-		if got, _ := addresses(c.user, c.env); !reflect.DeepEqual(got, c.want) {
-			t.Errorf("%q, want %q", got, c.want)
-		}
-	}
-}
-
-// FuzzNext: whatever comes in, reading it ends.
-func FuzzNext(f *testing.F) {
-	b := &Bus{}
-	f.Add(b.call("a", "/b", "c.d", "E", args("ss", "x", "y")))
-	f.Add([]byte("l\x02\x00\x01\x00\x00\x00\x00\x01\x00\x00\x00\x08\x00\x00\x00\x05\x01u\x00\x07\x00\x00\x00"))
-	f.Fuzz(func(t *testing.T, in []byte) {
-		b := &Bus{n: -1, in: in}
-		m, err := b.next(time.Time{})
-		if err == nil {
-			r := &parser{b: m.body, order: m.order}
-			r.str()
-		}
-	})
 }
