@@ -18,10 +18,10 @@ function __launch_options
 		switch $word
 			case --
 				return 1
-			case --directory --template --oci-bundle --pivot-root --machine --chdir --setenv --uid --kill-signal --hostname --uuid --personality --suppress-sync --private-users-ownership --capability --drop-capability --ambient-capability --no-new-privileges --system-call-filter --restrict-address-families --rlimit --oom-score-adjust --cpu-affinity --bind --bind-ro --tmpfs --overlay --overlay-ro --inaccessible --resolv-conf --timezone --link-journal --set-credential --load-credential --console --register --notify-ready --settings
+			case --directory --template --oci-bundle --pivot-root --machine --chdir --setenv --uid --kill-signal --hostname --uuid --personality --suppress-sync --private-users-ownership --capability --drop-capability --ambient-capability --no-new-privileges --system-call-filter --restrict-address-families --rlimit --oom-score-adjust --cpu-affinity --bind --bind-ro --tmpfs --overlay --overlay-ro --inaccessible --resolv-conf --timezone --link-journal --set-credential --load-credential --console --register --notify-ready --slice --property --settings
 				set value 1
 			case '--*'
-			case '-*D' '-*M' '-*E' '-*u'
+			case '-*D' '-*M' '-*E' '-*u' '-*S'
 				set value 1
 			case '-*'
 			case '*'
@@ -80,6 +80,8 @@ complete -c launch -n __launch_options -s P -l pipe -f -d 'Same as --console=pip
 complete -c launch -n __launch_options -l register -r -f -a 'yes no auto' -d 'Tell systemd-machined about the machine'
 complete -c launch -n __launch_options -l notify-ready -r -f -a 'yes no' -d 'Wait for the machine to say that it is ready'
 complete -c launch -n __launch_options -l keep-unit -f -d 'Stay in the launcher'\''s own unit'
+complete -c launch -n __launch_options -s S -l slice -r -f -d 'Where the machine'\''s scope unit is'
+complete -c launch -n __launch_options -l property -r -f -d 'Set a property of the machine'\''s scope unit'
 complete -c launch -n __launch_options -s q -l quiet -f -d 'No status messages'
 complete -c launch -n __launch_options -l share-system -f -d 'Share the host'\''s ipc, pid and uts namespaces'
 complete -c launch -n __launch_options -l settings -r -f -a 'yes no override trusted' -d 'Whether to read MACHINE.nspawn, and what it may say'

@@ -138,6 +138,8 @@ const (
 	GroupQuiet        Group = "quiet"
 	GroupRegister     Group = "register"
 	GroupKeepUnit     Group = "keep-unit"
+	GroupSlice        Group = "slice"
+	GroupProperty     Group = "property"
 	GroupResolvConf   Group = "resolv-conf"
 	GroupTimezone     Group = "timezone"
 	GroupLinkJournal  Group = "link-journal"

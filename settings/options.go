@@ -530,6 +530,23 @@ var Options = [...]Option{
 		Set:   func(s *Settings, a Assignment) { s.Life.KeepUnit = a.Value.(bool) },
 	},
 	{
+		Name: "slice", Flag: "slice", Short: 'S', Arg: RequiredArg, Placeholder: "SLICE",
+		Group: GroupSlice, Topic: TopicLife, Trusted: NoFile, Since: 206,
+		Help:  "Where the machine's scope unit is",
+		Parse: parseSlice,
+		Set:   func(s *Settings, a Assignment) { s.Unit.Slice = a.Value.(string) },
+	},
+	{
+		Name: "property", Flag: "property", Arg: RequiredArg, Placeholder: "NAME=VALUE", Repeat: true,
+		Group: GroupProperty, Topic: TopicLife, Trusted: NoFile, Since: 220,
+		Help:  "Set a property of the machine's scope unit",
+		Parse: parseProperty,
+		Set: func(s *Settings, a Assignment) {
+			// Each in its turn: to some lists an empty value means to begin anew.
+			s.Unit.Properties = append(s.Unit.Properties, a.Value.(string))
+		},
+	},
+	{
 		Name: "quiet", Flag: "quiet", Short: 'q',
 		Group: GroupQuiet, Topic: TopicLife, Trusted: NoFile, Since: 209,
 		Help:  "No status messages",
@@ -699,8 +716,6 @@ var Options = [...]Option{
 	{Name: "root-hash", Flag: "root-hash", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "root-hash-sig", Flag: "root-hash-sig", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "verity-data", Flag: "verity-data", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
-	{Name: "slice", Flag: "slice", Short: 'S', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
-	{Name: "property", Flag: "property", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "system", Flag: "system", Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "private-users-delegate", Flag: "private-users-delegate", Section: "Exec", Key: "PrivateUsersDelegate", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "network-interface", Flag: "network-interface", Section: "Network", Key: "Interface", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},

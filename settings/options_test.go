@@ -189,7 +189,7 @@ func gained(before, after Settings) string {
 		return "another identity"
 	case before.Exec.AddressFamilies.Mode != FamiliesAny && !reflect.DeepEqual(before.Exec.AddressFamilies, after.Exec.AddressFamilies):
 		return "other sockets"
-	case before.Life != after.Life, before.Image.Directory != after.Image.Directory, before.Machine != after.Machine:
+	case before.Life != after.Life, !reflect.DeepEqual(before.Unit, after.Unit), before.Image.Directory != after.Image.Directory, before.Machine != after.Machine:
 		return "another machine"
 	}
 	return ""

@@ -137,6 +137,10 @@ func Say(s Settings) (list []Saying, missed []string) {
 		both("notify-ready", "yes")
 	}
 	flag("keep-unit", s.Life.KeepUnit)
+	text("slice", s.Unit.Slice)
+	for _, p := range s.Unit.Properties {
+		text("property", p)
+	}
 	flag("quiet", s.Life.Quiet)
 	for _, w := range e.Words {
 		quoted, ok := quote(w)

@@ -28,6 +28,7 @@ type Settings struct {
 	// Credentials are told once each, and only by who starts the machine.
 	Credentials []Credential `json:"credentials,omitempty"`
 	Life        Life         `json:"life"`
+	Unit        Unit         `json:"unit,omitzero"`
 
 	Environment Environment `json:"environment,omitzero"`
 
@@ -163,6 +164,15 @@ type Life struct {
 	NotifyReady bool `json:"notify_ready,omitempty"`
 	Register    Auto `json:"register,omitempty"`
 	KeepUnit    bool `json:"keep_unit,omitempty"`
+}
+
+// Unit is the scope unit that a machine is in on a host with systemd.
+type Unit struct {
+	// Slice is where it is; "" is the usual one.
+	Slice string `json:"slice,omitempty"`
+	// Properties are what else is said about it, NAME=VALUE each; see
+	// ParseProperty.
+	Properties []string `json:"properties,omitempty"`
 }
 
 // Console is what the payload has as standard input, output and error.
