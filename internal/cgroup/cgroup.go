@@ -24,6 +24,7 @@ package cgroup
 import (
 	"fmt"
 	"path"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -120,5 +121,36 @@ func removeBelow(n int) {
 		removeBelow(sub)
 		sys.Close(sub)
 		_ = sys.Unlinkat(n, name, unix.AT_REMOVEDIR) // busy: tried again
+	}
+}
+
+// Enter puts the calling process, with all its threads, into the cgroup, which
+// is made if it isn't there.
+func Enter(mount, cgroup string) error {
+	full := path.Join(mount, cgroup)
+	if err := sys.Mkdirat(unix.AT_FDCWD, full, 0o755); err != nil && err != unix.EEXIST {
+		return fmt.Errorf("make cgroup %s: %w", full, err)
+	}
+	if err := sys.WriteFile(unix.AT_FDCWD, path.Join(full, "cgroup.procs"), "0"); err != nil {
+		return fmt.Errorf("enter cgroup %s: %w", full, err)
+	}
+	return nil
+}
+
+// PassOn lets the cgroup behind the descriptor, and those beside it, have the
+// controllers of the one above, as far as the kernel allows it: one that can't
+// be divided is no reason not to start.
+func PassOn(n int) {
+	up, err := sys.Openat(n, "..", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return
+	}
+	defer sys.Close(up)
+	text, err := sys.ReadFile(up, "cgroup.controllers", 4096)
+	if err != nil {
+		return
+	}
+	for name := range strings.FieldsSeq(string(text)) {
+		_ = sys.WriteFile(up, "cgroup.subtree_control", "+"+name) // each for itself
 	}
 }

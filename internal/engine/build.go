@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"strconv"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -29,6 +30,11 @@ type builder struct {
 	state  *state.Machine
 	alone  func(func() error) error
 	cgroup int
+	divide bool // the cgroup above has controllers for it
+	// place waits until the cgroup is there, registered until systemd-machined
+	// knows of the machine.
+	place, registered func() error
+	unit              unit
 	// secrets are the values of credentials.
 	secrets map[string]string
 
@@ -105,6 +111,16 @@ func (b *builder) build(l sys.Locked) (err error) {
 	if err := b.terminal(); err != nil {
 		return err
 	}
+	waits := b.plan.Scope != nil
+	if waits {
+		// The service manager makes the cgroup meanwhile.
+		if err := b.steps(settings.Outer); err != nil {
+			return err
+		}
+	}
+	if err := b.place(); err != nil {
+		return err
+	}
 	if err := b.birth(); err != nil {
 		return err
 	}
@@ -114,8 +130,10 @@ func (b *builder) build(l sys.Locked) (err error) {
 			err = b.failure()
 		}
 	}()
-	if err := b.steps(settings.Outer); err != nil {
-		return err
+	if !waits {
+		if err := b.steps(settings.Outer); err != nil {
+			return err
+		}
 	}
 	if dir := b.tree.RunHost(); dir >= 0 {
 		if b.notify, err = notify.Listen(dir, "notify", b.root(), b.root()); err != nil {
@@ -129,6 +147,10 @@ func (b *builder) build(l sys.Locked) (err error) {
 	}
 	if err := b.ready(); err != nil {
 		return err
+	}
+	b.settled()
+	if b.plan.Register != nil {
+		b.registered = sync.OnceValue(sys.Go("register", b.register))
 	}
 	// Here: the first process waits, its namespaces are complete. This thread
 	// joins those that decide what proc, sysfs, mqueue and cgroup2 show, but
@@ -149,6 +171,9 @@ func (b *builder) build(l sys.Locked) (err error) {
 		return err
 	}
 	if err := <-b.compiled; err != nil {
+		return err
+	}
+	if err := b.registered(); err != nil {
 		return err
 	}
 	return b.release()

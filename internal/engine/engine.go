@@ -21,13 +21,12 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
-	"path"
+	"sync"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 
-	"launch/internal/cgroup"
 	"launch/internal/console"
 	"launch/internal/notify"
 	"launch/internal/origin"
@@ -186,16 +185,18 @@ func (s *supervisor) once() (status int, err error) {
 		return 1, err
 	}
 	b := &builder{plan: p, opt: s.opt, state: s.state, alone: s.alone, secrets: s.secrets, cgroup: -1, notify: -1, kmsg: -1, pty: console.Pty{Master: -1, Slave: -1}}
-	if p.Cgroup != (plan.Cgroup{}) {
-		full := path.Join(p.Cgroup.Mount, p.Cgroup.Path)
-		if err := s.state.Record(state.Cgroup, full); err != nil {
-			return 1, err
-		}
-		if b.cgroup, err = cgroup.Create(p.Cgroup.Mount, p.Cgroup.Path, b.root(), b.root()); err != nil {
-			return 1, err
-		}
-		defer sys.Close(b.cgroup)
+	b.place, b.registered = func() error { return nil }, func() error { return nil }
+	if p.Scope != nil || p.Register != nil {
+		b.place = sync.OnceValue(sys.Go("unit", func() error { return s.settleIn(b) }))
+	} else if err := s.settleIn(b); err != nil {
+		return 1, err
 	}
+	defer func() {
+		if b.cgroup >= 0 {
+			sys.Close(b.cgroup)
+		}
+	}()
+	defer s.forget(b)
 
 	// The thread lives as long as the machine: it is what the first process
 	// dies with.
@@ -333,11 +334,20 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 	}
 	var fds []unix.PollFd
 	ear, unheard := b.notify, 0
+	host := -1
+	if b.unit.host != nil {
+		host = b.unit.host.FD()
+		// What came with an answer wakes nobody any more.
+		if asked, _ := b.unit.host.Stop(); asked {
+			stop()
+		}
+	}
 	for {
 		fds = append(fds[:0],
 			unix.PollFd{Fd: int32(b.proc.Pidfd), Events: unix.POLLIN},
 			unix.PollFd{Fd: int32(s.signals.R), Events: unix.POLLIN},
-			unix.PollFd{Fd: int32(ear), Events: unix.POLLIN}) // ignored if negative
+			unix.PollFd{Fd: int32(ear), Events: unix.POLLIN}, // ignored if negative
+			unix.PollFd{Fd: int32(host), Events: unix.POLLIN})
 		timeout := -1
 		if f != nil {
 			fds = f.Fds(fds)
@@ -386,8 +396,17 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 				ear = -1
 			}
 		}
+		if fds[3].Revents != 0 {
+			asked, err := b.unit.host.Stop()
+			if asked {
+				stop()
+			}
+			if err != nil {
+				host = -1
+			}
+		}
 		if f != nil {
-			state, err := f.Handle(fds[3:])
+			state, err := f.Handle(fds[4:])
 			if err != nil {
 				s.opt.Warn(fmt.Sprintf("the console is gone: %v", err))
 				f.Restore()

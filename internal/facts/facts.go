@@ -88,6 +88,8 @@ type Host struct {
 	// hierarchy is mounted; CgroupMount "" means that there is none.
 	Cgroup      string `json:"cgroup,omitempty"`
 	CgroupMount string `json:"cgroup_mount,omitempty"`
+	// Systemd: process 1 is systemd, so that units can be asked for.
+	Systemd bool `json:"systemd,omitempty"`
 	// Resolv tells which files say how the host resolves names.
 	Resolv Resolv `json:"resolv,omitzero"`
 	// Localtime is what the host's /etc/localtime is, and, if it is a link,

@@ -84,6 +84,7 @@ func Compile(in Input) (*Plan, error) {
 	}
 	c.payload()
 	c.program()
+	c.register() // the directory is known by now
 	c.effects()
 	for i := range c.Steps {
 		c.Steps[i].Flags = AttrWords(c.Steps[i].Attr)
@@ -190,22 +191,10 @@ func (c *compiler) namespaces() {
 		if !env.NoCgroupNamespace {
 			add("cgroup", unix.CLONE_NEWCGROUP, true, c.base)
 		}
-		c.Plan.Cgroup = Cgroup{Mount: c.Facts.Host.CgroupMount, Path: c.cgroupPath()}
+		c.unit()
 	} else {
 		c.note("the host has no cgroup2 hierarchy: the machine gets no cgroup of its own")
 	}
-}
-
-// cgroupPath is a child of the launcher's own cgroup. A unit that delegates
-// its cgroup has the launcher in a child already, and the machine beside it.
-func (c *compiler) cgroupPath() string {
-	own := c.Facts.Host.Cgroup
-	if c.KeepUnit {
-		if up, ok := strings.CutSuffix(own, "/supervisor"); ok {
-			return path.Join("/", up, "payload")
-		}
-	}
-	return path.Join("/", own, "launch-"+c.Machine)
 }
 
 func (c *compiler) note(format string, args ...any) {
@@ -744,8 +733,17 @@ func (c *compiler) effects() {
 	if c.Plan.Users.Mode == userns.Pick {
 		add(c.Plan.Users.Origin, "lock of the user range", "/run/systemd/nspawn-uid/", "released and removed")
 	}
-	if c.Plan.Cgroup != (Cgroup{}) {
-		add(c.base, "cgroup", path.Join(c.Plan.Cgroup.Mount, c.Plan.Cgroup.Path), "its processes are killed, it is removed")
+	if g := c.Plan.Cgroup; g != (Cgroup{}) {
+		if u := c.Plan.Scope; u != nil {
+			add(u.Origin, "scope unit", u.Name+" in "+u.Slice, "ends with the machine")
+		}
+		if g.Supervisor != "" {
+			add(c.from("keep-unit"), "cgroup of the launcher", path.Join(g.Mount, g.Supervisor), "ends with the unit")
+		}
+		add(c.base, "cgroup", path.Join(g.Mount, g.Path), "its processes are killed, it is removed")
+	}
+	if r := c.Plan.Register; r != nil {
+		add(r.Origin, "machine of systemd-machined", c.Machine, "unregistered")
 	}
 	for _, s := range c.Steps {
 		switch {

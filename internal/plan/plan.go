@@ -40,6 +40,8 @@ type Plan struct {
 	Source    string           `json:"source,omitempty"`
 	Ephemeral bool             `json:"ephemeral,omitempty"`
 	Cgroup    Cgroup           `json:"cgroup,omitzero"`
+	Scope     *Scope           `json:"scope,omitempty"`
+	Register  *Registration    `json:"register,omitempty"`
 	Console   settings.Console `json:"console"`
 	// Terminal is the machine's own; without one, it is zero.
 	Terminal TTY      `json:"terminal,omitzero"`
@@ -171,6 +173,34 @@ type Cgroup struct {
 	// Mount is where the host has the hierarchy, Path what is made below it.
 	Mount string `json:"mount"`
 	Path  string `json:"path"`
+	// Supervisor is where the launcher itself goes before, since Path's parent
+	// is to have cgroups below it and no processes; "" is nowhere.
+	Supervisor string `json:"supervisor,omitempty"`
+	// Divide: the controllers of the parent are passed on to the machine.
+	Divide bool `json:"divide,omitempty"`
+}
+
+// Scope is a unit that systemd makes for the machine: its cgroup is the parent
+// of the machine's.
+type Scope struct {
+	Name       string              `json:"name"`
+	Slice      string              `json:"slice"`
+	Properties []settings.Property `json:"properties"`
+	// Required: without it the machine is not started. Else its cgroup is Path
+	// of Else.
+	Required bool          `json:"required,omitempty"`
+	Else     Cgroup        `json:"else,omitzero"`
+	Origin   origin.Origin `json:"origin,omitzero"`
+}
+
+// Registration is what systemd-machined is told.
+type Registration struct {
+	// Class is container, Root the machine's tree on the host.
+	Class string `json:"class"`
+	Root  string `json:"root"`
+	// Required: without it the machine is not started.
+	Required bool          `json:"required,omitempty"`
+	Origin   origin.Origin `json:"origin,omitzero"`
 }
 
 // Do is what a step does.

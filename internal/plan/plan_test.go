@@ -87,6 +87,23 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 	"terminal": func(s *settings.Settings, f *facts.Facts) {
 		f.Host.StdinTTY, f.Host.StdoutTTY, f.Host.Term = true, true, "xterm"
 	},
+	// A host with systemd.
+	"scope": func(s *settings.Settings, f *facts.Facts) {
+		f.Host.Systemd, f.Host.Cgroup = true, "/user.slice/session-1.scope"
+		s.Exec.Mode, s.Machine = settings.Boot, "web-1"
+		s.Mounts = []mount.Mount{bind("/dev/kvm"), bind("/srv")}
+		s.Unit = settings.Unit{Slice: "a-b.slice", Properties: []string{"MemoryMax=1G", "DeviceAllow=/dev/kvm r"}}
+	},
+	"scope-plain": func(s *settings.Settings, f *facts.Facts) { f.Host.Systemd, s.Life.Register = true, settings.Yes },
+	"scope-none": func(s *settings.Settings, f *facts.Facts) {
+		f.Host.Systemd, s.Life.Register = true, settings.Never
+		f.Host.Cgroup = "/machine.slice/launch@web.service"
+		s.Life.KeepUnit = true
+		s.Unit.Slice = "a.slice"
+	},
+	"keep-unit-supervisor": func(s *settings.Settings, f *facts.Facts) {
+		f.Host.Systemd, s.Life.KeepUnit, f.Host.Cgroup = true, true, "/machine.slice/launch@web.service/supervisor"
+	},
 	// Descriptors that are terminals are replaced, the others stay.
 	"pipe": func(s *settings.Settings, f *facts.Facts) { s.Life.Console = settings.ConsolePipe },
 	"pipe-terminal": func(s *settings.Settings, f *facts.Facts) {

@@ -92,10 +92,7 @@ func (c *compiler) payload() {
 	if e.Mode == settings.PID2 {
 		p.StubEnv = []string{container, "container_uuid=" + c.Plan.ID}
 	}
-	c.Plan.Stop.Signal = e.KillSignal
-	if e.KillSignal == 0 && e.Mode == settings.Boot {
-		c.Plan.Stop.Signal = 34 + 3 // SIGRTMIN+3 as libc counts: systemd's halt
-	}
+	c.Plan.Stop.Signal = c.stopSignal()
 }
 
 // SetEnv adds an assignment, replacing one of the same name.

@@ -25,6 +25,11 @@ func (p *Plan) Print(w io.Writer) error {
 	for _, e := range p.Effects {
 		fmt.Fprintf(b, "host    %-26s %-44s %-40s %s\n", e.What, e.Path, e.Undo, e.Origin)
 	}
+	if p.Scope != nil {
+		for _, o := range p.Scope.Properties {
+			fmt.Fprintf(b, "scope   %s=%v\n", o.Name, o.Value)
+		}
+	}
 	for i, s := range p.Steps {
 		fmt.Fprintf(b, "%s %02d  %-8s %-34s %-44s %s\n", s.World, i+1, s.Do, s.what(), s.how(), s.Origin)
 		for _, e := range s.Content {

@@ -223,6 +223,7 @@ func Host(env []string) (facts.Host, error) {
 		}
 	}
 	h.Cgroup, h.CgroupMount = l.cgroup()
+	h.Systemd = l.exists(unix.AT_FDCWD, "/run/systemd/system")
 	there := func(kind string) bool { return l.exists(unix.AT_FDCWD, settings.ResolvFile(kind)) }
 	h.Resolv = facts.Resolv{Host: there("host"), Static: there("static"), Uplink: there("uplink"), Stub: there("stub")}
 	h.Localtime, h.Zone = l.localtime()

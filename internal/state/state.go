@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"path"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -56,6 +57,8 @@ type Machine struct {
 	lock    int
 	journal int
 	entries []entry
+	// recording: what is made side by side is recorded one after the other.
+	recording sync.Mutex
 }
 
 type entry struct {
@@ -178,6 +181,8 @@ func unescape(s string) string {
 
 // Record notes an effect that is about to be made.
 func (m *Machine) Record(e Effect, what string) error {
+	m.recording.Lock()
+	defer m.recording.Unlock()
 	if m.journal < 0 {
 		n, err := sys.Openat(m.dir, "undo", unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW, 0o600)
 		if err != nil {

@@ -96,12 +96,14 @@ func Debian(t testing.TB) string {
 	return cached(t, "debian", strings.Join(id, "\n"), makeDebian)
 }
 
-func makeDebian(dir string) error {
+func makeDebian(dir string) error { return debian(dir, Packages, masks) }
+
+func debian(dir string, packages []string, masks []mask) error {
 	sources, err := aptSources(Suite)
 	if err != nil {
 		return err
 	}
-	args := []string{"--quiet", "--variant=minbase", "--include=" + strings.Join(Packages, ",")}
+	args := []string{"--quiet", "--variant=minbase", "--include=" + strings.Join(packages, ",")}
 	for _, opt := range aptAcquire() {
 		args = append(args, "--aptopt="+opt)
 	}

@@ -1,0 +1,237 @@
+// Package machine makes a machine known to the host's service manager: as a
+// scope unit of systemd, and as a machine of systemd-machined, so that
+// systemctl and machinectl show it and can end it.
+//
+// It guarantees that a scope is complete when Start returns, that the
+// registration is about the process that was named and no later one of its
+// number (a descriptor is sent where machined takes it), and that whoever
+// misses systemd learns it by an error that Missing recognises. It refuses to
+// know what is in the machine and when it starts.
+//
+//	h, err := machine.Connect()
+//	cgroup, err := h.Start(machine.Scope{Name: "machine-web.scope", …}, pid)
+//	err = h.Register(machine.Machine{Name: "web", …})
+//	…
+//	err = h.Unregister("web")
+//
+// Room: host.
+package machine
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/bus"
+	"launch/internal/sys"
+)
+
+// Host is a connection to systemd and systemd-machined.
+type Host struct{ c *bus.Conn }
+
+// Scope is a unit that is asked for.
+type Scope struct {
+	Name       string
+	Properties []bus.Property
+}
+
+// Machine is what systemd-machined is told.
+type Machine struct {
+	Name string
+	// ID is 32 hex digits.
+	ID      string
+	Service string
+	Class   string
+	// Leader is the first process, and Pidfd stands for it; -1: there is none.
+	Leader, Pidfd int
+	Root          string
+	// Interfaces are the numbers of the host's network interfaces that belong
+	// to the machine.
+	Interfaces []int32
+}
+
+const (
+	units        = "org.freedesktop.systemd1"
+	unitsPath    = "/org/freedesktop/systemd1"
+	unitsFace    = units + ".Manager"
+	machines     = "org.freedesktop.machine1"
+	machinesPath = "/org/freedesktop/machine1"
+	machinesFace = machines + ".Manager"
+)
+
+func manage(member string, body *bus.Writer) bus.Call {
+	return bus.Call{Destination: units, Path: unitsPath, Interface: unitsFace, Member: member, Body: body}
+}
+
+// Connect reaches the system's bus.
+func Connect() (*Host, error) {
+	list, direct := bus.Addresses(false, os.Getenv)
+	var first error
+	for i, a := range list {
+		if direct[i] {
+			continue // there is no machined behind it, and nobody to ask us to stop
+		}
+		// Signals about a job come before its answer, or after it.
+		c, _, err := bus.Dial(a, false,
+			bus.Call{Destination: "org.freedesktop.DBus", Path: "/org/freedesktop/DBus", Interface: "org.freedesktop.DBus", Member: "AddMatch",
+				Body: bus.Strings("s", "type='signal',sender='"+units+"',interface='"+unitsFace+"',member='JobRemoved'")})
+		if err == nil {
+			return &Host{c}, nil
+		}
+		if first == nil {
+			first = fmt.Errorf("connect to the system's bus at %s: %w", a, err)
+		}
+	}
+	if first == nil {
+		first = errors.New("connect to the system's bus: $DBUS_SYSTEM_BUS_ADDRESS names no socket")
+	}
+	return nil, first
+}
+
+// Close ends the connection.
+func (h *Host) Close() { h.c.Close() }
+
+// FD can be read from when the host has something to say; see Stop.
+func (h *Host) FD() int { return h.c.FD() }
+
+// Stop reports whether systemd was asked to end the scope, and leaves it to
+// us. An error is the connection's end.
+func (h *Host) Stop() (bool, error) {
+	list, err := h.c.Signals()
+	for _, m := range list {
+		if m.Member == "RequestStop" {
+			return true, err
+		}
+	}
+	return false, err
+}
+
+// Missing reports whether there is nobody to be told anything: no bus, or no
+// such service on it.
+func Missing(err error) bool {
+	var e *bus.Error
+	if errors.As(err, &e) {
+		switch e.Name {
+		case "org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner",
+			"org.freedesktop.DBus.Error.Spawn.ServiceNotFound", "org.freedesktop.systemd1.NoSuchUnit", "org.freedesktop.systemd1.UnitMasked":
+			return true
+		}
+		return false
+	}
+	return errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED)
+}
+
+func is(err error, name string) bool {
+	var e *bus.Error
+	return errors.As(err, &e) && e.Name == name
+}
+
+// patience is how long a scope of the same name may take to go.
+const patience = 5 * time.Second
+
+// Start makes the scope with the process in it, and gives its cgroup. Whoever
+// wants to end the scope asks us, and not the processes in it: see Stop. The
+// scope ends with its last process.
+func (h *Host) Start(s Scope, pid int) (cgroup string, err error) {
+	body := &bus.Writer{Sig: "ssa(sv)a(sa(sv))"}
+	body.Str(s.Name)
+	body.Str("fail")
+	props := []bus.Property{{Name: "PIDs", Value: []uint32{uint32(pid)}}}
+	if h.c.Name != "" {
+		props = append(props, bus.Property{Name: "Controller", Value: h.c.Name})
+	}
+	body.Properties(append(props, s.Properties...))
+	body.Array(8, func() {})
+	fail := func(err error) (string, error) { return "", fmt.Errorf("start unit %s: %w", s.Name, err) }
+	deadline := time.Now().Add(patience)
+	for {
+		m, err := h.c.Ask(manage("StartTransientUnit", body))
+		if is(err, "org.freedesktop.systemd1.UnitExists") && time.Now().Before(deadline) {
+			// An earlier one, perhaps of this machine before it rebooted, is about
+			// to go, or has failed and would stay.
+			_, _ = h.c.Ask(manage("ResetFailedUnit", bus.Strings("s", s.Name)))
+			time.Sleep(20 * time.Millisecond)
+			continue
+		}
+		if err == nil {
+			err = h.c.Job(m)
+		}
+		if err != nil {
+			return fail(err)
+		}
+		break
+	}
+	text, err := sys.ReadFile(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/cgroup", 1<<16)
+	if err != nil {
+		return fail(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		if at, ok := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "0::"); ok {
+			return at, nil
+		}
+	}
+	return fail(errors.New("its process is in no cgroup"))
+}
+
+// Register tells systemd-machined about the machine.
+func (h *Host) Register(m Machine) error {
+	id, err := hex.DecodeString(m.ID)
+	if err != nil || len(id) != 16 {
+		return fmt.Errorf("register machine %s: %q is no machine id", m.Name, m.ID)
+	}
+	if m.Pidfd >= 0 {
+		body := &bus.Writer{Sig: "sa(sv)"}
+		body.Str(m.Name)
+		props := []bus.Property{
+			{Name: "Id", Value: id}, {Name: "Service", Value: m.Service}, {Name: "Class", Value: m.Class},
+			{Name: "LeaderPIDFD", Value: bus.FD(m.Pidfd)}, {Name: "RootDirectory", Value: m.Root},
+		}
+		if len(m.Interfaces) > 0 {
+			props = append(props, bus.Property{Name: "NetworkInterfaces", Value: m.Interfaces})
+		}
+		body.Properties(props)
+		_, err := h.c.Ask(ask("RegisterMachineEx", body))
+		// Before 259 there is no such call, and the number has to do: the process
+		// is our child, so nobody else has it.
+		if !is(err, "org.freedesktop.DBus.Error.UnknownMethod") {
+			return told("register", m.Name, err)
+		}
+	}
+	body := &bus.Writer{Sig: "sayssusai"}
+	body.Str(m.Name)
+	body.Value(id)
+	body.Str(m.Service)
+	body.Str(m.Class)
+	body.Uint32(uint32(m.Leader))
+	body.Str(m.Root)
+	body.Value(m.Interfaces)
+	_, err = h.c.Ask(ask("RegisterMachineWithNetwork", body))
+	return told("register", m.Name, err)
+}
+
+// Unregister makes systemd-machined forget the machine, whose first process is
+// gone. One that is forgotten already is no error.
+func (h *Host) Unregister(name string) error {
+	_, err := h.c.Ask(ask("UnregisterMachine", bus.Strings("s", name)))
+	if is(err, machines+".NoSuchMachine") {
+		return nil
+	}
+	return told("unregister", name, err)
+}
+
+func ask(member string, body *bus.Writer) bus.Call {
+	return bus.Call{Destination: machines, Path: machinesPath, Interface: machinesFace, Member: member, Body: body}
+}
+
+func told(what, name string, err error) error {
+	if err != nil {
+		return fmt.Errorf("%s machine %s: %w", what, name, err)
+	}
+	return nil
+}

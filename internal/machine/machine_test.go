@@ -1,0 +1,248 @@
+package machine
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+
+	"launch/internal/bus"
+)
+
+// fake answers on a real bus as systemd and systemd-machined do, by another
+// program's idea of the wire.
+type fake struct {
+	conn *dbus.Conn
+
+	mu     sync.Mutex
+	calls  []string
+	old    bool // before 259
+	exists int
+	err    *dbus.Error
+}
+
+type prop struct {
+	Name  string
+	Value dbus.Variant
+}
+
+type auxiliary struct {
+	Name  string
+	Props []prop
+}
+
+func (f *fake) note(format string, args ...any) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.calls = append(f.calls, fmt.Sprintf(format, args...))
+}
+
+func (f *fake) StartTransientUnit(from dbus.Sender, name, mode string, props []prop, aux []auxiliary) (dbus.ObjectPath, *dbus.Error) {
+	if f.exists > 0 {
+		f.exists--
+		return "", dbus.NewError("org.freedesktop.systemd1.UnitExists", []any{"Unit " + name + " already exists."})
+	}
+	var list []string
+	for _, p := range props {
+		v := p.Value.String()
+		if v == fmt.Sprintf("%q", string(from)) {
+			v = "the caller"
+		}
+		list = append(list, p.Name+"="+v)
+	}
+	f.note("start %s %s %s %d", name, mode, strings.Join(list, " "), len(aux))
+	const job = dbus.ObjectPath("/org/freedesktop/systemd1/job/17")
+	f.conn.Emit(unitsPath, unitsFace+".JobRemoved", uint32(17), job, name, "done")
+	// To the caller alone, as systemd does it.
+	msg := &dbus.Message{Type: dbus.TypeSignal, Headers: map[dbus.HeaderField]dbus.Variant{
+		dbus.FieldDestination: dbus.MakeVariant(string(from)),
+		dbus.FieldPath:        dbus.MakeVariant(dbus.ObjectPath("/org/freedesktop/systemd1/unit/x")),
+		dbus.FieldInterface:   dbus.MakeVariant("org.freedesktop.systemd1.Scope"),
+		dbus.FieldMember:      dbus.MakeVariant("RequestStop"),
+	}}
+	f.conn.Send(msg, nil)
+	return job, nil
+}
+
+func (f *fake) ResetFailedUnit(name string) *dbus.Error { f.note("reset %s", name); return nil }
+
+func (f *fake) RegisterMachineEx(name string, props []prop) *dbus.Error {
+	if f.old {
+		return dbus.NewError("org.freedesktop.DBus.Error.UnknownMethod", []any{"Unknown method RegisterMachineEx."})
+	}
+	if f.err != nil {
+		return f.err
+	}
+	var list []string
+	for _, p := range props {
+		v := p.Value.String()
+		if fd, ok := p.Value.Value().(dbus.UnixFD); ok {
+			file := os.NewFile(uintptr(fd), "sent")
+			text, _ := io.ReadAll(file)
+			file.Close()
+			v = fmt.Sprintf("descriptor of %q", text)
+		}
+		list = append(list, p.Name+"="+v)
+	}
+	f.note("register %s %s", name, strings.Join(list, " "))
+	return nil
+}
+
+func (f *fake) RegisterMachineWithNetwork(name string, id []byte, service, class string, leader uint32, root string, ifs []int32) (dbus.ObjectPath, *dbus.Error) {
+	if f.err != nil {
+		return "", f.err
+	}
+	f.note("register %s %x %s %s %d %s %v", name, id, service, class, leader, root, ifs)
+	return "/x", nil
+}
+
+func (f *fake) UnregisterMachine(name string) *dbus.Error {
+	if name == "gone" {
+		return dbus.NewError("org.freedesktop.machine1.NoSuchMachine", []any{"No machine 'gone' known"})
+	}
+	f.note("unregister %s", name)
+	return nil
+}
+
+// start starts a bus with the fake on it, and connects to it.
+func start(t *testing.T) (*fake, *Host) {
+	t.Helper()
+	path, err := exec.LookPath("dbus-daemon")
+	if err != nil {
+		t.Skip("there is no dbus-daemon")
+	}
+	address := "unix:path=" + filepath.Join(t.TempDir(), "bus")
+	daemon := exec.Command(path, "--session", "--nofork", "--address="+address)
+	if err := daemon.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { daemon.Process.Kill(); daemon.Wait() })
+	f := &fake{}
+	for try := 0; ; try++ {
+		if f.conn, err = dbus.Connect(address); err == nil {
+			break
+		}
+		if try == 200 {
+			t.Fatal(err)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Cleanup(func() { f.conn.Close() })
+	for object, face := range map[dbus.ObjectPath]string{unitsPath: unitsFace, machinesPath: machinesFace} {
+		if err := f.conn.Export(f, object, face); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{units, machines} {
+		if _, err := f.conn.RequestName(name, 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
+	h, err := Connect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.Close)
+	return f, h
+}
+
+func (f *fake) want(t *testing.T, want ...string) {
+	t.Helper()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if !reflect.DeepEqual(f.calls, want) {
+		t.Errorf("calls\n%s\nwant\n%s", strings.Join(f.calls, "\n"), strings.Join(want, "\n"))
+	}
+	f.calls = nil
+}
+
+func TestScope(t *testing.T) {
+	f, h := start(t)
+	f.exists = 2
+	at, err := h.Start(Scope{Name: "machine-x.scope", Properties: []bus.Property{
+		{Name: "Slice", Value: "machine.slice"}, {Name: "DeviceAllow", Value: [][2]string{{"/dev/fuse", "rwm"}}}, {Name: "KillSignal", Value: int32(37)},
+		{Name: "IPAddressDeny", Value: [][]any{{int32(2), []byte{127, 0, 0, 0}, uint32(8)}}}, {Name: "After", Value: []string{"a", "b"}},
+	}}, os.Getpid())
+	if err != nil || !strings.HasPrefix(at, "/") {
+		t.Fatal(at, err)
+	}
+	f.want(t, "reset machine-x.scope", "reset machine-x.scope", fmt.Sprintf(`start machine-x.scope fail PIDs=@au [%d] Controller=the caller Slice="machine.slice" `+
+		`DeviceAllow=[["/dev/fuse", "rwm"]] KillSignal=37 IPAddressDeny=@a(iayu) [[2, [0x7f, 0x0, 0x0, 0x0], 8]] After=["a", "b"] 0`, os.Getpid()))
+	asked := false
+	for end := time.Now().Add(5 * time.Second); !asked && time.Now().Before(end); {
+		if asked, err = h.Stop(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !asked {
+		t.Error("systemd asked us to stop, and nobody heard it")
+	}
+	if asked, err := h.Stop(); asked || err != nil {
+		t.Error("asked twice", err)
+	}
+}
+
+func TestRegister(t *testing.T) {
+	f, h := start(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.WriteString("a process")
+	w.Close()
+	defer r.Close()
+	m := Machine{Name: "x", ID: "000102030405060708090a0b0c0d0e0f", Service: "systemd-nspawn", Class: "container", Leader: 42, Pidfd: int(r.Fd()), Root: "/srv/x", Interfaces: []int32{7}}
+	if err := h.Register(m); err != nil {
+		t.Fatal(err)
+	}
+	f.old = true
+	if err := h.Register(m); err != nil {
+		t.Fatal(err)
+	}
+	m.Pidfd, m.Interfaces = -1, nil
+	if err := h.Register(m); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Unregister("x"); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Unregister("gone"); err != nil {
+		t.Fatal(err)
+	}
+	f.want(t,
+		`register x Id=@ay [0x0, 0x1, 0x2, 0x3, 0x4, 0x5, 0x6, 0x7, 0x8, 0x9, 0xa, 0xb, 0xc, 0xd, 0xe, 0xf] Service="systemd-nspawn" Class="container" LeaderPIDFD=descriptor of "a process" RootDirectory="/srv/x" NetworkInterfaces=[7]`,
+		"register x 000102030405060708090a0b0c0d0e0f systemd-nspawn container 42 /srv/x [7]",
+		"register x 000102030405060708090a0b0c0d0e0f systemd-nspawn container 42 /srv/x []",
+		"unregister x")
+	f.err = dbus.NewError("org.freedesktop.machine1.MachineExists", []any{"Machine 'x' already exists"})
+	if err := h.Register(m); err == nil || err.Error() != "register machine x: Machine 'x' already exists" || Missing(err) {
+		t.Error(err)
+	}
+	m.ID = "12"
+	if err := h.Register(m); err == nil {
+		t.Error("a machine id of one byte")
+	}
+}
+
+func TestMissing(t *testing.T) {
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+filepath.Join(t.TempDir(), "no"))
+	if _, err := Connect(); !Missing(err) {
+		t.Error(err)
+	}
+	f, h := start(t)
+	if _, err := f.conn.ReleaseName(machines); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Register(Machine{Name: "x", ID: strings.Repeat("0", 32), Pidfd: -1}); !Missing(err) {
+		t.Error(err)
+	}
+}
