@@ -547,6 +547,10 @@ func TestSize(t *testing.T) {
 			if !strings.Contains(r.Out.String(), "size "+c.want) {
 				t.Errorf("want %s: %s", c.want, r.Out)
 			}
+			r.Process.Signal(syscall.SIGTERM)
+			if code, err := r.Code(most); err != nil || code != 1 {
+				t.Errorf("status %d after SIGTERM (%v)", code, err)
+			}
 		})
 	}
 }
