@@ -69,7 +69,7 @@ func TestFaults(t *testing.T) {
 	}
 	points := 0
 	for _, errno := range []string{"EPERM", "ENOMEM"} {
-		for _, at := range some(creates, 30) {
+		for _, at := range some(creates, 15) {
 			points++
 			fault := at + "=" + errno
 			r := with(fault, create...)
@@ -91,7 +91,7 @@ func TestFaults(t *testing.T) {
 			clean("create with "+fault, r)
 		}
 	}
-	for _, at := range some(creates, 40) {
+	for _, at := range some(creates, 25) {
 		points++
 		r := with(at+"=kill", create...)
 		if r.code == 0 && !strings.HasPrefix(at, "child/") {
@@ -99,7 +99,7 @@ func TestFaults(t *testing.T) {
 		}
 		clean("create killed at "+at, r)
 	}
-	for _, at := range some(starts, 15) {
+	for _, at := range some(starts, 6) {
 		for _, what := range []string{"EPERM", "kill"} {
 			points++
 			w.ok(create...)
@@ -112,7 +112,7 @@ func TestFaults(t *testing.T) {
 	}
 	w.ok(create...)
 	w.ok("start", "x")
-	for _, at := range some(execs, 25) {
+	for _, at := range some(execs, 10) {
 		for _, what := range []string{"ENOMEM", "kill"} {
 			points++
 			r := with(at+"="+what, "exec", "x", "true")
@@ -125,7 +125,7 @@ func TestFaults(t *testing.T) {
 		}
 	}
 	clean("exec", result{})
-	for _, at := range some(deletes, 15) {
+	for _, at := range some(deletes, 6) {
 		for _, what := range []string{"EPERM", "kill"} {
 			points++
 			w.ok(create...)
