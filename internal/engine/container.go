@@ -869,6 +869,13 @@ func (b *builder) join2() (err error) {
 			return fmt.Errorf("join the container's pid namespace: %w", err)
 		}
 	}
+	if cpus := b.plan.Payload.Exact.InitialCPUs; len(cpus) > 0 {
+		// The process is born in the container's cgroup with what is left of
+		// them there.
+		if err := sys.SetAffinity(b.l, cpuMask(cpus)); err != nil {
+			return fmt.Errorf("keep to the processors %s: %w", cpus, err)
+		}
+	}
 	if err := b.start(0); err != nil {
 		return err
 	}

@@ -100,11 +100,7 @@ func (b *builder) lower(op plan.Op) error {
 	case plan.OOMScore:
 		// Done by the launcher, while the first process waits.
 	case plan.Affinity:
-		last := b.plan.CPUs[len(b.plan.CPUs)-1]
-		mask := make([]byte, last/64*8+8)
-		for _, n := range b.plan.CPUs {
-			mask[n/8] |= 1 << (n % 8)
-		}
+		mask := cpuMask(b.plan.CPUs)
 		add(unix.SYS_SCHED_SETAFFINITY, 0, uintptr(len(mask)), p.Bytes(mask))
 	case plan.Persona:
 		add(unix.SYS_PERSONALITY, uintptr(op.A))
@@ -204,3 +200,13 @@ const atFdcwd = ^uintptr(99) // AT_FDCWD, -100
 // capsNow are the capabilities that the first process has when its program
 // comes to them: all in a user namespace, else the launcher's bounding set.
 func (b *builder) capsNow() uint64 { return b.plan.HostCaps }
+
+// cpuMask is a list of processors as sched_setaffinity(2) takes it.
+func cpuMask(cpus settings.CPUs) []byte {
+	last := cpus[len(cpus)-1]
+	mask := make([]byte, last/64*8+8)
+	for _, n := range cpus {
+		mask[n/8] |= 1 << (n % 8)
+	}
+	return mask
+}

@@ -266,6 +266,10 @@ func TestExecOptions(t *testing.T) {
 	if r := w.do("exec", "--process", p, "e"); r.code != 4 || r.out != "5\n/etc\n" {
 		t.Errorf("a process from a file: %v", r)
 	}
+	for _, which := range []string{"initial", "final"} {
+		must(t, os.WriteFile(p, []byte(`{"args":["sh","-c","cat /proc/self/status"],"env":["PATH=/bin"],"cwd":"/","execCPUAffinity":{"`+which+`":"0"}}`), 0o644))
+		has(w.ok("exec", "--process", p, "e"), "Cpus_allowed_list:\t0")
+	}
 	w.ok("exec", "-d", "--pid-file", w.dir+"/pid", "e", "sleep", "1000")
 	pids := w.ok("ps", "--format", "json", "e")
 	if f := lines(w.dir + "/pid"); len(f) != 1 || !strings.Contains(pids, f[0]) || strings.Count(pids, ",") != 1 {
