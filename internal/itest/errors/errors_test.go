@@ -38,6 +38,7 @@ const (
 // behind it are other options.
 var bad = map[string][]string{
 	"directory":                 {"/no/such"},
+	"oci-bundle":                {"/no/such"},
 	"template":                  {"/no/such --directory=/no/such-either"},
 	"volatile":                  {"overlya", "= "},
 	"pivot-root":                {"deploy", "/deploy:data", "/no/such"},
@@ -175,7 +176,7 @@ func (p *place) run(words string) {
 		return slices.ContainsFunc(argv, func(w string) bool { return w == option || strings.HasPrefix(w, option+"=") })
 	}
 	if argv[0] != "cat" {
-		if !said("--directory") && !said("--template") && !strings.Contains(words, "no-such") || strings.Contains(words, "nobody-such") || strings.Contains(words, "OUT/no-such") {
+		if !said("--directory") && !said("--oci-bundle") && !said("--template") && !strings.Contains(words, "no-such") || strings.Contains(words, "nobody-such") || strings.Contains(words, "OUT/no-such") {
 			argv = append([]string{"--directory=" + p.dir}, argv...)
 		}
 		if !said("--machine") && words != "--template=OUT/dir" {

@@ -125,7 +125,7 @@ func (w *world) judgeCleanup(m machine, c call, what string, r result, before []
 	case e == 0 && r.status == -1:
 		return nil
 	case e != 0 && r.status == 1:
-		if !strings.HasPrefix(r.err, "launch: cannot clean up: ") || !strings.Contains(r.err, e.Error()) {
+		if !strings.Contains("\n"+r.err, "\nlaunch: cannot clean up: ") || !strings.Contains(r.err, e.Error()) {
 			return fmt.Errorf("the message doesn't say what went wrong")
 		}
 		return nil

@@ -179,7 +179,7 @@ var mutants = []mutant{
 		{payloadGo, "if why := b.interpreters(at); why != \"\" {", "if why := \"\"; why != \"\" {"},
 	}},
 	{"stub", "the first process executes the payload itself", []edit{
-		{lowerGo, "		add(unix.SYS_EXECVEAT, stubFd, ", "		if len(b.plan.Second) == 0 {\n			u := b.user\n			add(unix.SYS_FCNTL, statusFd, unix.F_SETFD, unix.FD_CLOEXEC)\n			add(unix.SYS_EXECVE, p.String(u.program), p.Strings(u.args...), p.Strings(u.env...))\n			break\n		}\n		add(unix.SYS_EXECVEAT, stubFd, "},
+		{lowerGo, "		n := uintptr(stubFd)\n", "		if len(b.plan.Second) == 0 {\n			u := b.user\n			add(unix.SYS_FCNTL, statusFd, unix.F_SETFD, unix.FD_CLOEXEC)\n			add(unix.SYS_EXECVE, p.String(u.program), p.Strings(u.args...), p.Strings(u.env...))\n			break\n		}\n		n := uintptr(stubFd)\n"},
 	}},
 	{"seals", "the stub's file may be changed", []edit{
 		{stubGo, "return sys.AddSeals(n, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)", "return nil"},
