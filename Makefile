@@ -47,6 +47,10 @@ install: build ## PREFIX=/usr/local
 	@for page in man/*.[1-8]; do \
 		[ ! -e "$$page" ] || install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man$${page##*.} "$$page"; \
 	done
+	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
+	for unit in units/*.service; do \
+		sed 's|/usr/local/bin/|$(PREFIX)/bin/|' "$$unit" >$(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/}; \
+	done
 	install -D -m 0644 completions/launch $(DESTDIR)$(PREFIX)/share/bash-completion/completions/launch
 	install -D -m 0644 completions/_launch $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_launch
 	install -D -m 0644 completions/launch.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/launch.fish

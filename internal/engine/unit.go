@@ -133,6 +133,9 @@ func (h *holder) release() {
 	if h == nil {
 		return
 	}
+	// A byte, since the end of the pipe may be open in a process that was born
+	// meanwhile. If the launcher dies, the end of the pipe does it.
+	_ = sys.WriteString(h.w, "g")
 	sys.Close(h.w)
 	_, _, _ = sys.Wait(h.proc.Pidfd) // nobody asks how it ended
 	sys.Close(h.proc.Pidfd)

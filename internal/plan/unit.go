@@ -62,6 +62,7 @@ func (c *compiler) unit() {
 		{Name: "Delegate", Value: true},
 		{Name: "CollectMode", Value: "inactive-or-failed"},
 		{Name: "Slice", Value: s.Slice},
+		{Name: "TasksMax", Value: uint64(16384)}, // a whole machine is more than a service
 		{Name: "DevicePolicy", Value: "closed"},
 		{Name: "DeviceAllow", Value: allow},
 	}

@@ -74,6 +74,7 @@ var house = []row{
 	{"internal/seccomp/gen", tests, ""},
 	{"oci/bundle/gen", tests, ""},
 	{"man", tests, "desk"},
+	{"units", tests, ""},
 	{"internal/rules", tests, ""},
 	{"internal/rules/report", tests, ""},
 	{"internal/itest", tests, ""},
