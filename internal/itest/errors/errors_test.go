@@ -39,6 +39,8 @@ const (
 var bad = map[string][]string{
 	"directory":                 {"/no/such"},
 	"oci-bundle":                {"/no/such"},
+	"slice":                     {"a/b"},
+	"property":                  {"Nope", "MemoryMax=abc"},
 	"template":                  {"/no/such --directory=/no/such-either"},
 	"volatile":                  {"overlya", "= "},
 	"pivot-root":                {"deploy", "/deploy:data", "/no/such"},
