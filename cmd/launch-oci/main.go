@@ -8,10 +8,12 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"runtime"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	_ "launch/internal/early" // its init makes a huge page
 	"launch/internal/sys"
 	"launch/oci/container"
 )
@@ -42,7 +44,12 @@ const version, commit, specVersion = "1.0.0", "none", "1.3.0"
 // out is where messages go.
 var out = &log{fd: -1}
 
-func main() { os.Exit(launchOCI(os.Args)) }
+func main() {
+	// What is done here is done one after the other. More than one processor
+	// only makes Go start threads that look for work and find none.
+	runtime.GOMAXPROCS(1)
+	os.Exit(launchOCI(os.Args))
+}
 
 func launchOCI(args []string) int {
 	name := path.Base(args[0])
