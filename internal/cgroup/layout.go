@@ -1,7 +1,6 @@
 package cgroup
 
 import (
-	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -191,10 +190,6 @@ func named(controllers []string) bool {
 	return len(controllers) == 1 && strings.HasPrefix(controllers[0], "name=")
 }
 
-// ErrSystemdPath says that a path of the form slice:prefix:name can only be
-// used with the systemd driver.
-var ErrSystemdPath = errors.New("is for the systemd cgroup driver")
-
 // Group gives the cgroups that a bundle's cgroupsPath stands for, one in each
 // hierarchy; nothing is made yet.
 //
@@ -204,9 +199,6 @@ var ErrSystemdPath = errors.New("is for the systemd cgroup driver")
 // own cgroup's parent, unless the own cgroup is the root. An empty path
 // is the id, taken as a relative path.
 func (l Layout) Group(cgroupsPath, id string) (Group, error) {
-	if strings.Count(cgroupsPath, ":") == 2 && !strings.Contains(cgroupsPath, "/") {
-		return Group{}, fmt.Errorf("cgroupsPath %q %w", cgroupsPath, ErrSystemdPath)
-	}
 	if cgroupsPath == "" {
 		cgroupsPath = id
 	}

@@ -73,7 +73,7 @@ func TestLayout(t *testing.T) {
 		{unifiedMounts, "0::/\n", "v2", "/", "error"},
 		{unifiedMounts, "0::/\n", "v2", "/..", "error"},
 		{unifiedMounts, "0::/\n", "v2", "a\nb", "error"},
-		{unifiedMounts, "0::/\n", "v2", "system.slice:cri:x", "error"},
+		{unifiedMounts, "0::/\n", "v2", "system.slice:cri:x", "2 /sys/fs/cgroup/system.slice:cri:x"},
 	} {
 		l := layout(c.mounts, c.own, "memory")
 		if l.Kind() != c.kind {

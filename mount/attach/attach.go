@@ -535,9 +535,13 @@ func (t *Tree) mount(s plan.Step) error {
 	if err == nil && later != 0 {
 		err = setattr(n, later, false)
 	}
-	if s.Type == "devpts" && t.UID != 0 {
+	if (s.Type == "devpts" || s.Type == "mqueue" && t.Exact) && t.UID != 0 {
 		// The kernel gives the directory and its ptmx to the host's root.
-		for _, name := range []string{"", "ptmx"} {
+		names := []string{"", "ptmx"}
+		if s.Type == "mqueue" {
+			names = names[:1]
+		}
+		for _, name := range names {
 			if err == nil {
 				err = sys.Fchownat(n, name, t.UID, t.GID)
 			}

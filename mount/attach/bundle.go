@@ -227,7 +227,11 @@ func (t *Tree) hide(s plan.Step) error {
 }
 
 func (t *Tree) empty(s plan.Step) (int, error) {
-	return t.fs("tmpfs", "tmpfs", []plan.Option{{Key: "nr_blocks", Value: "1"}, {Key: "nr_inodes", Value: "1"}}, s.Attr)
+	options := []plan.Option{{Key: "nr_blocks", Value: "1"}, {Key: "nr_inodes", Value: "1"}, {Key: "ro"}}
+	if t.UID != 0 {
+		options = append(options, plan.Option{Key: "uid", Value: fmt.Sprint(t.UID)}, plan.Option{Key: "gid", Value: fmt.Sprint(t.GID)})
+	}
+	return t.fs("tmpfs", "tmpfs", options, s.Attr)
 }
 
 // null gives the host's null device as a mount. Not the tree's: who can change
@@ -242,7 +246,8 @@ func (t *Tree) null() (int, error) {
 		err = errors.New("the host's /dev/null is not the null device")
 	}
 	if err == nil {
-		err = setattr(n, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, false)
+		// The host's /dev is shared with others, what is masked with is not.
+		err = sys.MountSetattr(n, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY, Propagation: unix.MS_PRIVATE})
 	}
 	if err != nil {
 		sys.Close(n)
@@ -272,26 +277,23 @@ func (t *Tree) guard(s plan.Step) error {
 	return sys.MoveMount(n, to)
 }
 
-// cgroups shows the container its own cgroups: with a cgroup namespace (Type
-// own) by file systems of that namespace, else by binding the host's
-// directories.
+// cgroups shows the container cgroups: with cgroup2 those of its cgroup
+// namespace, whether that is its own or the host's; with cgroup v1 its own
+// cgroups, by file systems of its namespace (Type own) or by binding the
+// host's directories.
 func (t *Tree) cgroups(s plan.Step) error {
-	text, err := t.Cgroup()
+	source := s.Source.Path
+	if source == "" {
+		source = "cgroup"
+	}
+	unified, err := t.unified()
 	if err != nil {
 		return err
 	}
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	own := s.Type == "own"
-	if _, rest, ok := strings.Cut(lines[0], "0::"); ok && len(lines) == 1 {
-		var n int
-		if own {
-			n, err = t.fs("cgroup2", "cgroup", nil, s.Attr)
-		} else {
-			n, err = sys.OpenTree(unix.AT_FDCWD, path.Join("/sys/fs/cgroup", rest), unix.OPEN_TREE_CLONE)
-			if err == nil {
-				err = setattr(n, s.Attr, false)
-			}
-		}
+	// Nothing in a cgroup file system is a device or a program.
+	s.Attr |= unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+	if unified {
+		n, err := t.fs("cgroup2", source, nil, s.Attr)
 		if err != nil {
 			return err
 		}
@@ -301,6 +303,12 @@ func (t *Tree) cgroups(s plan.Step) error {
 		}
 		return propagate(n, s.Propagation)
 	}
+	text, err := t.Cgroup()
+	if err != nil {
+		return err
+	}
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	own := s.Type == "own"
 	base, err := t.fs("tmpfs", "tmpfs", []plan.Option{{Key: "mode", Value: "0755"}}, s.Attr&^unix.MOUNT_ATTR_RDONLY)
 	if err != nil {
 		return err
@@ -312,6 +320,9 @@ func (t *Tree) cgroups(s plan.Step) error {
 	for _, line := range lines {
 		_, rest, _ := strings.Cut(line, ":")
 		names, rest, _ := strings.Cut(rest, ":")
+		if names == "" {
+			continue // cgroup2 has no controllers in such a layout
+		}
 		if err := t.hierarchy(base, names, rest, own, s.Attr); err != nil {
 			return fmt.Errorf("hierarchy %s: %w", names, err)
 		}
@@ -324,18 +335,29 @@ func (t *Tree) cgroups(s plan.Step) error {
 	return propagate(base, s.Propagation)
 }
 
-// hierarchy shows one hierarchy in a directory of base; names is "" for
-// cgroup2.
+// unified reports whether the host shows cgroup2 alone.
+func (t *Tree) unified() (bool, error) {
+	n, err := sys.Openat(t.host, "sys/fs/cgroup", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err == unix.ENOENT {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("open the host's /sys/fs/cgroup: %w", err)
+	}
+	defer sys.Close(n)
+	st, err := sys.Fstatfs(n)
+	return st.Type == unix.CGROUP2_SUPER_MAGIC, err
+}
+
+// hierarchy shows one hierarchy of cgroup v1 in a directory of base.
 func (t *Tree) hierarchy(base int, names, where string, own bool, attr uint64) error {
-	dir, kind := names, "cgroup"
+	dir, source := names, "cgroup"
 	var options []plan.Option
-	switch {
-	case names == "":
-		dir, kind = "unified", "cgroup2"
-	case strings.HasPrefix(names, "name="):
+	if strings.HasPrefix(names, "name=") {
 		dir = strings.TrimPrefix(names, "name=")
+		source = dir
 		options = []plan.Option{{Key: "none"}, {Key: "name", Value: dir}}
-	default:
+	} else {
 		for c := range strings.SplitSeq(names, ",") {
 			options = append(options, plan.Option{Key: c})
 		}
@@ -347,7 +369,7 @@ func (t *Tree) hierarchy(base int, names, where string, own bool, attr uint64) e
 	}
 	if err == nil && own {
 		sys.Close(n)
-		n, err = t.fs(kind, "cgroup", options, attr)
+		n, err = t.fs("cgroup", source, options, attr)
 	} else if err == nil {
 		err = setattr(n, attr, false)
 	}
