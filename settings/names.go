@@ -71,6 +71,17 @@ func CapabilityName(n int) string {
 	return ""
 }
 
+// CapabilityNames gives the names of a set, with spaces between.
+func CapabilityNames(mask uint64) string {
+	var names []string
+	for n := range 64 {
+		if mask&(1<<n) != 0 {
+			names = append(names, CapabilityName(n))
+		}
+	}
+	return strings.Join(names, " ")
+}
+
 // ParseCapability gives the number of a capability. Case doesn't matter.
 func ParseCapability(name string) (int, error) {
 	upper := strings.ToUpper(name)

@@ -1147,6 +1147,9 @@ func (b *builder) lowerExact(op plan.Op) error {
 			caps = *x.Caps
 		}
 		have := b.capsNow()
+		if lost := (caps.Bounding | caps.Permitted | caps.Inheritable) &^ have; lost != 0 {
+			b.opt.Warn("ignored: capabilities that the runtime doesn't have itself: " + settings.CapabilityNames(lost))
+		}
 		caps.Permitted &= have
 		caps.Effective &= caps.Permitted
 		caps.Inheritable &= have

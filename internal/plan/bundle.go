@@ -262,6 +262,10 @@ func (c *compiler) bundleMount(m mount.Mount) (Step, error) {
 	if label := c.Settings.Bundle.MountLabel; label != "" && c.Facts.Host.SELinux && m.Type != "proc" && m.Type != "sysfs" {
 		s.Options = append(s.Options, Option{"context", label})
 	}
+	if s.Attr&ro != 0 && m.Type != "tmpfs" && s.Target != "/dev" {
+		// As mount(2) does it: the file system, not only its mount.
+		s.Options = append(s.Options, Option{Key: "ro"})
+	}
 	if m.Type == "tmpfs" {
 		given := func(key string) bool {
 			return slices.ContainsFunc(s.Options, func(o Option) bool { return o.Key == key })
@@ -502,8 +506,11 @@ func (c *compiler) bundleProgram(join bool) {
 	if e.NoNewPrivileges && !stub {
 		filters()
 	}
-	if c.Facts.Host.Ignored != 0 {
-		op(Signals, none, c.Facts.Host.Ignored, 0, 0, "stop ignoring signals")
+	// What nohup(1) or a shell has the runtime ignore, its payload ignores too;
+	// 32 and 33 belong to C libraries.
+	const inherited = 1<<(unix.SIGHUP-1) | 1<<(unix.SIGINT-1) | 1<<(32-1) | 1<<(33-1)
+	if ignored := c.Facts.Host.Ignored &^ inherited; ignored != 0 {
+		op(Signals, none, ignored, 0, 0, "stop ignoring signals")
 	}
 	op(Unblock, none, 0, 0, 0, "unblock signals")
 	if stub {
