@@ -350,7 +350,7 @@ func (r *reader) users() {
 	uids, gids := r.linux.UIDMappings, r.linux.GIDMappings
 	if !r.has("user") {
 		if at, told := firstOf("/linux/uidMappings", len(uids), "/linux/gidMappings", len(gids)); told {
-			r.refuse(problem{at, nil, "cannot map users without a user namespace", `add {"type": "user"} to linux.namespaces`})
+			r.warn(problem{at, nil, "ignored: the container has no user namespace", `add {"type": "user"} to linux.namespaces`})
 		}
 		return
 	}

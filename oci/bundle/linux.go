@@ -169,6 +169,13 @@ func (r *reader) resources() {
 	}
 	r.checkResources("/linux/resources", r.linux.Resources)
 	r.b.Resources = r.linux.Resources
+	// Before 1.3 the field was required, and engines write 0 into it where
+	// nobody asked for a limit.
+	if _, minor, ok := semver(r.spec.Version); ok && minor < 3 {
+		if p := r.linux.Resources.Pids; p != nil && p.Limit != nil && *p.Limit == 0 {
+			p.Limit = nil
+		}
+	}
 }
 
 // CheckResources holds that resources of a file of their own can be written to

@@ -61,7 +61,7 @@ func (r *reader) mount(at string, from *specs.Mount) (m mount.Mount, ok bool) {
 		if m.Options != "" {
 			r.refuse(problem{o.at(m.Options), m.Options, "cannot change options of a file system that is mounted already", "leave out remount, or the option"})
 		}
-	case o.bind || from.Type == "bind":
+	case o.bind:
 		m.Kind, m.NoRecurse = mount.Bind, !o.rbind
 		if from.Source == "" {
 			r.refuse(problem{at + "/source", nil, "cannot bind without a source", ""})
@@ -72,6 +72,10 @@ func (r *reader) mount(at string, from *specs.Mount) (m mount.Mount, ok bool) {
 			r.warn(problem{o.at(m.Options), m.Options, "ignored: a bind mount shows a file system that has its options already", ""})
 			m.Options = ""
 		}
+	case from.Type == "bind":
+		// The specification has the options decide; the type is a dummy.
+		r.refuse(problem{at + "/type", from.Type, "cannot mount: no file system has this type", "add the option bind or rbind"})
+		return m, false
 	case from.Type == "" || from.Type == "none":
 		r.refuse(problem{at + "/type", nil, "cannot mount a file system without knowing its type", "give a type, or add the option rbind"})
 		return m, false

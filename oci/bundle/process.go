@@ -185,7 +185,7 @@ func (r *reader) capabilities(at string, c *specs.LinuxCapabilities, out *settin
 	}
 	drop := func(set string, mask *uint64, room uint64, why string) {
 		if over := *mask &^ room; over != 0 {
-			r.warn(problem{at + set, capNames(over), "ignored: capabilities that are not in the " + why, ""})
+			r.warn(problem{at + set, settings.CapabilityNames(over), "ignored: capabilities that are not in the " + why, ""})
 			*mask &= room
 		}
 	}
@@ -201,16 +201,6 @@ func contains(list []string, s string) bool {
 		}
 	}
 	return false
-}
-
-func capNames(mask uint64) string {
-	var names []string
-	for n := 0; n < 64; n++ {
-		if mask&(1<<n) != 0 {
-			names = append(names, settings.CapabilityName(n))
-		}
-	}
-	return strings.Join(names, " ")
 }
 
 func (r *reader) rlimits(at string, list []specs.POSIXRlimit) {
