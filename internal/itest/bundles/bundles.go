@@ -154,6 +154,19 @@ func (o outcome) facts() vector {
 			}
 		}
 	}
+	if v["ns pid"] == "the runtime's" {
+		// Numbers of the host's, new each time.
+		if v["self pid"] == v["status NSpid"] {
+			v["status NSpid"] = "its pid"
+		}
+		for _, k := range []string{"self session", "self pgrp"} {
+			if v[k] == v["self pid"] {
+				v[k] = "its pid"
+			}
+		}
+		delete(v, "self pid")
+		delete(v, "self ppid")
+	}
 	return v
 }
 

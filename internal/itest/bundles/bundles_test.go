@@ -74,8 +74,8 @@ func runUnder(t *testing.T, name, program, root, dir string, view cell.View, all
 	for _, b := range all {
 		o := outcome{out: read(b.name + ".out"), errors: read(b.name + ".err"), ns: ns, status: -1}
 		fmt.Sscan(read(b.name+".status"), &o.status)
-		// The container is named after the runtime.
-		o.out = strings.ReplaceAll(o.out, name+"-b", "ID")
+		// The container and the files are named after the runtime.
+		o.out = strings.NewReplacer(name+"-b", "ID", "/run/results/"+name+"/", "/run/results/").Replace(o.out)
 		results[b.name] = o
 	}
 	return results
