@@ -1,0 +1,183 @@
+// Package host boots a host for machines: a Debian with systemd as process 1,
+// a bus, systemd-machined, units and logins, in which launch is a program like
+// any other. It guarantees that nothing of it is left when the test ends. It
+// refuses to know what is tried in it.
+//
+//	h := host.Boot(t)
+//	out, err := h.Sh("machinectl list")
+//
+// Room: test.
+package host
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"launch/internal/itest/stage"
+	"launch/internal/itest/tree"
+)
+
+// Host is a booted host.
+type Host struct {
+	// Dir is its root, as we see it.
+	Dir    string
+	t      testing.TB
+	nspawn *exec.Cmd
+	says   *stage.Output
+	leader int
+}
+
+// prepare is the host's first program, before systemd. A mount over any part of
+// /proc would forbid a fresh one further inside.
+const prepare = `#!/bin/sh
+mount --make-rprivate /
+while umount /proc/kmsg 2>/dev/null; do :; done
+while umount /proc/sys/kernel/random/boot_id 2>/dev/null; do :; done
+mount --make-rshared /
+exec /lib/systemd/systemd
+`
+
+// enter puts the launcher of the host into cgroups of its own, since its
+// children are called the same wherever it is.
+const enter = `set -e
+for d in "$1" "$2"; do
+	[ "$d" ] || continue
+	mkdir "$d"
+	echo $$ >"$d/cgroup.procs"
+done
+shift 2
+exec "$@"
+`
+
+// most is how long the host's boot may take.
+const most = 60 * time.Second
+
+// Boot boots a host whose /var/lib/machines has a Debian for each of the names. The
+// test is skipped where that can't be had.
+func Boot(t testing.TB, machines ...string) *Host {
+	t.Helper()
+	tree.NeedRoot(t, "systemd-nspawn", "nsenter")
+	h := &Host{t: t, Dir: tree.Copy(t, tree.Host(t)), says: &stage.Output{}}
+	for _, m := range machines {
+		tree.Fresh(t, tree.Debian(t), filepath.Join(h.Dir, "var/lib/machines", m))
+	}
+	h.Write("usr/lib/itest/prepare", prepare, 0o755)
+	launch, err := os.ReadFile(stage.Launch(t).Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Write("usr/local/bin/launch", string(launch), 0o755)
+
+	var groups [2]string
+	name := fmt.Sprintf("launch-host-%d", os.Getpid())
+	for i, dir := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"} {
+		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err == nil {
+			groups[i] = filepath.Join(dir, name)
+		}
+	}
+	if groups[0] == "" {
+		t.Skip("the host under systemd-nspawn needs a cgroup2 beside cgroup v1, as here: /sys/fs/cgroup/unified isn't there")
+	}
+	h.nspawn = exec.Command("sh", "-c", enter, "host", groups[0], groups[1],
+		"systemd-nspawn", "--quiet", "--directory="+h.Dir, "--machine="+name, "--register=no", "--keep-unit", "--private-network", "--console=pipe",
+		"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--kill-signal=SIGRTMIN+3", "--rlimit=RLIMIT_NOFILE=1024:524288", "--capability=all",
+		"/usr/lib/itest/prepare")
+	h.nspawn.Env = append(stage.Environ(), "SYSTEMD_SECCOMP=0", "SYSTEMD_NSPAWN_API_VFS_WRITABLE=1", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_NSPAWN_LOCK=0")
+	h.nspawn.Stdout, h.nspawn.Stderr = h.says, h.says
+	h.nspawn.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if err := h.nspawn.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() { h.nspawn.Wait(); close(ended) }()
+	t.Cleanup(func() {
+		h.nspawn.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-ended:
+		case <-time.After(20 * time.Second):
+			h.nspawn.Process.Kill()
+			<-ended
+		}
+		for _, g := range groups {
+			if g != "" {
+				exec.Command("find", g, "-depth", "-type", "d", "-exec", "rmdir", "{}", ";").Run()
+			}
+		}
+	})
+	for end := time.Now().Add(most); ; {
+		if h.leader == 0 {
+			h.leader = child(h.nspawn.Process.Pid)
+		}
+		if h.leader != 0 {
+			out, err := h.enter("systemctl", "is-system-running").CombinedOutput()
+			if s := strings.TrimSpace(string(out)); s == "running" || s == "degraded" {
+				return h
+			} else if time.Now().After(end) {
+				t.Skipf("the host doesn't come up: %s %v\n%s", s, err, h.says)
+			}
+		}
+		select {
+		case <-ended:
+			t.Skipf("systemd-nspawn can't boot a host here:\n%s", h.says)
+		case <-time.After(200 * time.Millisecond):
+		}
+		if time.Now().After(end) {
+			t.Skipf("the host doesn't come up:\n%s", h.says)
+		}
+	}
+}
+
+// child gives the process that systemd-nspawn started and that became systemd.
+func child(parent int) int {
+	names, _ := filepath.Glob("/proc/[0-9]*/stat")
+	for _, name := range names {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			continue
+		}
+		pid, rest, ok := strings.Cut(string(text), " (systemd) ")
+		if f := strings.Fields(rest); ok && len(f) > 1 && f[1] == strconv.Itoa(parent) {
+			n, _ := strconv.Atoi(pid)
+			return n
+		}
+	}
+	return 0
+}
+
+func (h *Host) enter(args ...string) *exec.Cmd {
+	c := exec.Command("nsenter", append([]string{"--target", strconv.Itoa(h.leader), "--all"}, args...)...)
+	c.Env = stage.Environ()
+	return c
+}
+
+// Write makes a file of the host.
+func (h *Host) Write(name, text string, mode os.FileMode) {
+	h.t.Helper()
+	path := filepath.Join(h.Dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// Sh runs a script in the host, in a unit of its own, for a minute at most.
+func (h *Host) Sh(script string) (string, error) {
+	out, err := h.enter("systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--property=Delegate=yes", "--property=RuntimeMaxSec=60",
+		"/bin/sh", "-c", script).CombinedOutput()
+	return strings.TrimSpace(string(out)), err
+}
+
+// Journal gives the end of what the host wrote down.
+func (h *Host) Journal() string {
+	out, _ := h.enter("journalctl", "--boot", "--no-pager", "--lines=60", "--output=short-monotonic").CombinedOutput()
+	return string(out)
+}

@@ -1,0 +1,132 @@
+package host
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"launch/internal/itest/stage"
+)
+
+func TestMain(m *testing.M) { os.Exit(stage.Main(m)) }
+
+// words are what the scripts here are made of.
+const words = `
+until_() { n=0; until eval "$1" >/dev/null 2>&1; do n=$((n + 1)); [ $n -lt 150 ] || { echo "never: $1"; return 1; }; sleep 0.1; done; }
+leader() { machinectl show "$1" -p Leader --value 2>/dev/null; }
+gone() { until_ "! machinectl show $1"; }
+# Up: the machine's own manager answers, so that it hears signals.
+up() { until_ "nsenter -t \$(leader $1) -a systemctl is-system-running | grep -q 'running\|degraded'"; }
+state() { systemctl show launch@c1 -p ActiveState,SubState,Result,NRestarts --value | tr '\n' ' '; }
+`
+
+func run(t *testing.T, h *Host, script string) string {
+	t.Helper()
+	out, err := h.Sh(words + script)
+	if err != nil {
+		t.Errorf("%s\n%v\n%s\n--- journal ---\n%s", script, err, out, h.Journal())
+	}
+	return out
+}
+
+// show reads KEY=VALUE lines and leaves out some.
+func show(text string, without ...string) []string {
+	var list []string
+	for l := range strings.Lines(text) {
+		k, _, _ := strings.Cut(strings.TrimSpace(l), "=")
+		if k != "" && !slices.Contains(without, k) {
+			list = append(list, strings.TrimSpace(l))
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// TestHost is a host's day with machines of launch and of systemd-nspawn.
+func TestHost(t *testing.T) {
+	h := Boot(t, "c1", "c2")
+	unit, err := os.ReadFile("../../../units/launch@.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.Write("usr/local/lib/systemd/system/launch@.service", string(unit), 0o644)
+	run(t, h, "systemctl daemon-reload")
+
+	// The unit is like systemd-nspawn's own, as far as both say something.
+	const same = "-p Type,Slice,KillMode,Delegate,TasksMax,DevicePolicy,WatchdogUSec,SuccessExitStatus,RestartForceExitStatus,PartOf,WantedBy,RequiresMountsFor"
+	ours, peers := show(run(t, h, "systemctl show launch@c1 "+same)), show(run(t, h, "systemctl show systemd-nspawn@c1 "+same))
+	if !slices.Equal(ours, peers) || len(ours) < 10 {
+		t.Errorf("launch@c1 is\n%s\nsystemd-nspawn@c1\n%s", strings.Join(ours, "\n"), strings.Join(peers, "\n"))
+	}
+
+	t.Run("service", func(t *testing.T) {
+		step := func(what, script, want string) {
+			t.Helper()
+			if got := run(t, h, script); got != want {
+				t.Errorf("%s: %q, want %q\n%s", what, got, want, h.Journal())
+			}
+		}
+		step("start", "systemctl start launch@c1 && up c1 && state", "success 0 active running")
+		step("cgroups", `sed -n 's/^0:://p' /proc/$(leader c1)/cgroup /proc/$(systemctl show -p MainPID --value launch@c1)/cgroup`,
+			"/machine.slice/launch@c1.service/payload/init.scope\n/machine.slice/launch@c1.service/supervisor")
+		step("list", "machinectl list --no-legend | tr -s ' '", "c1 container systemd-nspawn debian 12 -")
+		step("status", "machinectl status c1 | grep -c 'Unit: launch@c1.service\\|Service: systemd-nspawn; class container\\|Root: /var/lib/machines/c1'", "3")
+		// Who is rebooted is another process of the same unit.
+		step("reboot", `a=$(leader c1); machinectl reboot c1; until_ "[ \$(leader c1) ] && [ \$(leader c1) != $a ]"; up c1; state`, "success 1 active running")
+		step("restart", `a=$(leader c1); systemctl restart launch@c1; until_ "[ \$(leader c1) ] && [ \$(leader c1) != $a ]"; up c1; state`, "success 0 active running")
+		step("kill", `l=$(leader c1); kill -9 $(systemctl show -p MainPID --value launch@c1); gone c1; until_ 'systemctl is-failed launch@c1'; state; [ -e /proc/$l ] || echo none; ls /run/launch`,
+			"signal 0 failed failed none")
+		step("start after a kill", "systemctl start launch@c1 && up c1 && state", "success 0 active running")
+		step("terminate", "machinectl terminate c1; gone c1; until_ '! systemctl is-active launch@c1'; state", "success 0 inactive dead")
+		step("start after the end", "systemctl start launch@c1 && up c1 && state", "success 0 active running")
+		step("poweroff", "machinectl poweroff c1; gone c1; until_ '! systemctl is-active launch@c1'; state", "success 0 inactive dead")
+		step("nothing is left", "ls /run/launch /run/systemd/machines; ls -d /sys/fs/cgroup/machine.slice/* 2>/dev/null | grep launch || true", "/run/launch:\n\n/run/systemd/machines:")
+	})
+
+	t.Run("scope", func(t *testing.T) {
+		const scope = `'machine-c\x2d2.scope'`
+		// What differs from start to start, or is of another version.
+		without := []string{"Leader", "Timestamp", "TimestampMonotonic"}
+		look := func(program, args string) (machine, unit []string, cgroup string) {
+			t.Helper()
+			run(t, h, "systemd-run --quiet --unit=run-c2 --collect "+program+" --quiet --boot -D /var/lib/machines/c2 -M c-2 --console=read-only --link-journal=no "+args+" && up c-2")
+			machine = show(run(t, h, "machinectl show c-2"), without...)
+			unit = show(run(t, h, "systemctl show "+scope+" -p Description,Slice,Delegate,DevicePolicy,KillMode,KillSignal,ControlGroup,CollectMode,TasksMax,ActiveState,SubState,Transient,TimeoutStopUSec"))
+			return machine, unit, run(t, h, "sed -n 's/^0:://p' /proc/$(leader c-2)/cgroup")
+		}
+		m1, u1, g1 := look("/usr/local/bin/launch", "")
+		// The launcher begins anew, with a scope of the same name.
+		if got := run(t, h, `a=$(leader c-2); machinectl reboot c-2; until_ "[ \$(leader c-2) ] && [ \$(leader c-2) != $a ]"; up c-2; systemctl is-active run-c2 `+scope); got != "active\nactive" {
+			t.Errorf("after a reboot: %q\n%s", got, h.Journal())
+		}
+		// Who ends the scope asks the machine.
+		if got := run(t, h, "machinectl terminate c-2; gone c-2; until_ '! systemctl is-active run-c2'; systemctl is-active "+scope+"; journalctl -b -u run-c2 -o cat | grep -c 'Halting system'; ls /run/launch"); got != "inactive\n1" {
+			t.Errorf("terminate: %q\n%s", got, h.Journal())
+		}
+		m2, u2, g2 := look("systemd-nspawn", "")
+		run(t, h, "machinectl terminate c-2; gone c-2; until_ '! systemctl is-active run-c2'")
+		if !slices.Equal(m1, m2) || len(m1) < 6 {
+			t.Errorf("machinectl shows\n%s\nfor systemd-nspawn\n%s", strings.Join(m1, "\n"), strings.Join(m2, "\n"))
+		}
+		if !slices.Equal(u1, u2) || len(u1) < 10 {
+			t.Errorf("the scope is\n%s\nthat of systemd-nspawn\n%s", strings.Join(u1, "\n"), strings.Join(u2, "\n"))
+		}
+		if g1 != g2 || g1 == "" {
+			t.Errorf("the machine is in %s, that of systemd-nspawn in %s", g1, g2)
+		}
+	})
+
+	t.Run("properties", func(t *testing.T) {
+		got := run(t, h, `systemd-run --quiet --pipe --wait --collect /usr/local/bin/launch --quiet -D /var/lib/machines/c2 -M c3 --slice=a-b --property=MemoryHigh=3G --property=IPAddressDeny=10.0.0.0/8 --property=CPUQuota=150% --pipe sh -c 'cat /proc/self/cgroup | grep ^0; sleep 3' </dev/null &
+until_ 'systemctl is-active machine-c3.scope'; systemctl show machine-c3.scope -p ControlGroup,MemoryHigh,CPUQuotaPerSecUSec,IPAddressDeny --value; wait`)
+		for _, want := range []string{"/a.slice/a-b.slice/machine-c3.scope", "3221225472", "1.500000s", "10.0.0.0/8", "0::/"} {
+			if !slices.Contains(strings.Split(got, "\n"), want) {
+				t.Errorf("no %q in\n%s", want, got)
+			}
+		}
+		if got := run(t, h, `systemctl mask --runtime --now -q systemd-machined dbus-org.freedesktop.machine1.service 2>/dev/null; systemctl stop systemd-machined; /usr/local/bin/launch --quiet -D /var/lib/machines/c2 -M c4 --pipe echo hi </dev/null 2>&1; /usr/local/bin/launch --quiet -D /var/lib/machines/c2 -M c4 --register=yes --pipe echo hi </dev/null >/dev/null 2>&1; echo $?`); got != "hi\n1" {
+			t.Errorf("without systemd-machined: %q\n%s", got, h.Journal())
+		}
+	})
+}
