@@ -35,8 +35,9 @@ const (
 	need = 640 << 10
 )
 
-// fresh keeps memory on the heap that the compiler would else put on the stack.
-var fresh []byte
+// fresh keeps memory on the heap that the compiler would else put on the stack;
+// skipped is never touched.
+var fresh, skipped []byte
 
 // The other packages' own work before main touches a quarter of the pages, so
 // this comes before them: the linker puts packages first that need few others.
@@ -49,17 +50,26 @@ func init() {
 		fresh[i*page] = 1
 		least = min(least, now()-before)
 	}
-	fresh = nil
 	if least < dear {
+		fresh = nil
 		return
 	}
 	from := at &^ (huge - 1)
-	if from+huge-at >= need {
+	if left := from + huge - at; left >= need {
 		advise(from, madvCollapse)
-		return
+	} else {
+		// Where the heap begins is chance. What is left of this huge page is taken
+		// away, so that what follows comes from the next one. Go maps that when
+		// something of it is used: advice before would be lost.
+		if left > 4*page {
+			skipped = make([]byte, left-4*page)
+		}
+		fresh = make([]byte, 4*page)
+		from = uintptr(unsafe.Pointer(&fresh[0])) &^ (huge - 1)
+		advise(from, madvHugepage)
+		advise(from, madvCollapse) // if something of it was touched before
 	}
-	// The next one, in which nothing is yet, so that a word suffices.
-	advise(from+huge, madvHugepage)
+	fresh = nil
 }
 
 // advise can only be about memory that Go has reserved for its heap: that comes

@@ -188,7 +188,10 @@ func (d *Dir) sharesPIDs() bool {
 
 // Delete removes a container that has stopped, or, with force, any. It must be
 // locked.
-func (d *Dir) Delete(force bool, warn func(string)) error {
+func (d *Dir) Delete(force bool, warn func(string)) error { return d.end(force, warn, nil) }
+
+// end is Delete; the hooks are nil if config.json must be read for them.
+func (d *Dir) end(force bool, warn func(string), known *settings.Hooks) error {
 	status, err := d.Status()
 	if err != nil && !force {
 		return err
@@ -199,19 +202,29 @@ func (d *Dir) Delete(force bool, warn func(string)) error {
 	if status != Stopped {
 		_ = d.Kill(int(unix.SIGKILL), false)
 	}
-	text, cerr := d.Config()
+	hooks := known
+	if hooks == nil {
+		text, err := d.Config()
+		if err == nil {
+			var s settings.Settings
+			if s, _, err = bundle.Read(d.Bundle, text); err == nil {
+				hooks = &s.Bundle.Hooks
+			}
+		}
+		// Else it was cut off before there was one.
+	}
 	if err := d.destroy(); err != nil {
 		return err
 	}
-	if cerr != nil {
-		return nil // cut off before there was one
+	if hooks != nil {
+		d.poststop(*hooks, warn)
 	}
-	s, _, err := bundle.Read(d.Bundle, text)
-	if err != nil {
-		return nil
-	}
-	d.poststop(s.Bundle.Hooks, warn)
 	return nil
+}
+
+// Delete removes it again, as Dir's does.
+func (l *Live) Delete(force bool, warn func(string)) error {
+	return l.Dir.end(force, warn, &l.Settings.Bundle.Hooks)
 }
 
 // poststop runs the hooks at the end. The container is gone: what a hook says
