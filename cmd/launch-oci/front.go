@@ -33,15 +33,20 @@ func newFront(detach bool, socket string) (*front, error) {
 }
 
 // passed are the signals that don't stay here: all but those that tell a
-// program of its own mistakes, those that Go has a use for, and those that
-// can't be caught.
+// program of its own mistakes, those that Go or a C library has a use for, those
+// that can't be caught, and those that nohup(1) or a shell has us ignore: the
+// payload ignores them too.
 func passed() []unix.Signal {
 	const last = 64
 	list := make([]unix.Signal, 0, last)
 	for s := unix.Signal(1); s <= last; s++ {
 		switch s {
 		case unix.SIGKILL, unix.SIGSTOP, unix.SIGCHLD, unix.SIGURG,
-			unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGPROF:
+			unix.SIGSEGV, unix.SIGBUS, unix.SIGFPE, unix.SIGILL, unix.SIGTRAP, unix.SIGPROF, 32, 33:
+		case unix.SIGHUP, unix.SIGINT:
+			if !sys.Ignored(s) {
+				list = append(list, s)
+			}
 		default:
 			list = append(list, s)
 		}

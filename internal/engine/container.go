@@ -659,9 +659,6 @@ func (b *builder) homeOf(root int, uid uint32) string {
 			return a.Home
 		}
 	}
-	if uid == 0 {
-		return "/root"
-	}
 	return "/"
 }
 

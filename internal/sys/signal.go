@@ -36,6 +36,14 @@ const (
 	saRestart  = 0x10000000
 )
 
+// Ignored reports whether a signal is ignored.
+func Ignored(s unix.Signal) bool {
+	const ignore = 1 // SIG_IGN
+	var now sigaction
+	_, err := call("rt_sigaction", unix.SYS_RT_SIGACTION, uintptr(s), 0, uintptr(unsafe.Pointer(&now)), 8, 0, 0)
+	return err == nil && now.handler == ignore
+}
+
 // Caught is a set of signals that wake a poll instead of ending the process.
 type Caught struct {
 	// R can be read when a signal came.

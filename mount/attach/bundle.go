@@ -290,8 +290,6 @@ func (t *Tree) cgroups(s plan.Step) error {
 	if err != nil {
 		return err
 	}
-	// Nothing in a cgroup file system is a device or a program.
-	s.Attr |= unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 	if unified {
 		n, err := t.fs("cgroup2", source, nil, s.Attr)
 		if err != nil {
@@ -303,6 +301,8 @@ func (t *Tree) cgroups(s plan.Step) error {
 		}
 		return propagate(n, s.Propagation)
 	}
+	// Nothing in a cgroup file system is a device or a program.
+	s.Attr |= unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
 	text, err := t.Cgroup()
 	if err != nil {
 		return err
