@@ -35,9 +35,13 @@ const (
 	need = 640 << 10
 )
 
-// fresh keeps memory on the heap that the compiler would else put on the stack;
+// fresh keeps memory on the heap that the compiler would else put on the stack.
+var fresh []byte
+
 // skipped is never touched.
-var fresh, skipped []byte
+//
+//lint:ignore U1000 it only has to be allocated, and stay
+var skipped []byte
 
 // The other packages' own work before main touches a quarter of the pages, so
 // this comes before them: the linker puts packages first that need few others.
