@@ -310,6 +310,8 @@ func FromSettings(s settings.Settings, profile *settings.Profile) (spec *specs.S
 	miss(s.Host.Timezone != "" && s.Host.Timezone != "off", "--timezone")
 	miss(s.Life.NotifyReady, "--notify-ready")
 	miss(s.Life.Register == settings.Yes, "--register")
+	miss(s.Unit.Slice != "", "--slice")
+	miss(len(s.Unit.Properties) > 0, "--property")
 	return spec, missed
 }
 

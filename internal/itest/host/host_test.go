@@ -125,6 +125,15 @@ until_ 'systemctl is-active machine-c3.scope'; systemctl show machine-c3.scope -
 				t.Errorf("no %q in\n%s", want, got)
 			}
 		}
+		// What is killed leaves a scope that goes by itself, and the name is free.
+		if got := run(t, h, `/usr/local/bin/launch --quiet -D /var/lib/machines/c2 -M c5 --pipe sleep 60 </dev/null & until_ 'machinectl show c5'; kill -9 $!; wait 2>/dev/null
+/usr/local/bin/launch --quiet -D /var/lib/machines/c2 -M c5 --register=yes --property=TasksMax=99 --pipe echo again </dev/null; ls /run/launch; until_ '! systemctl is-active machine-c5.scope'`); !strings.HasSuffix(got, "again") {
+			t.Errorf("after a kill: %q\n%s", got, h.Journal())
+		}
+		if got := run(t, h, `export DBUS_SYSTEM_BUS_ADDRESS=unix:path=/none; /usr/local/bin/launch -D /var/lib/machines/c2 -M c6 --timezone=off --pipe grep ^0 /proc/self/cgroup </dev/null 2>&1
+/usr/local/bin/launch --quiet -D /var/lib/machines/c2 -M c6 --slice=a --pipe true </dev/null >/dev/null 2>&1; echo $?`); got != "0::/\n1" {
+			t.Errorf("without a bus: %q\n%s", got, h.Journal())
+		}
 		if got := run(t, h, `systemctl mask --runtime --now -q systemd-machined dbus-org.freedesktop.machine1.service 2>/dev/null; systemctl stop systemd-machined; /usr/local/bin/launch --quiet -D /var/lib/machines/c2 -M c4 --pipe echo hi </dev/null 2>&1; /usr/local/bin/launch --quiet -D /var/lib/machines/c2 -M c4 --register=yes --pipe echo hi </dev/null >/dev/null 2>&1; echo $?`); got != "hi\n1" {
 			t.Errorf("without systemd-machined: %q\n%s", got, h.Journal())
 		}
