@@ -151,7 +151,7 @@ func (s *supervisor) listen() error {
 	}
 	var err error
 	if s.signals, err = sys.Catch(list...); err != nil {
-		return fmt.Errorf("catch signals: %w", err)
+		return fmt.Errorf("set up the signals: %w", err)
 	}
 	return nil
 }
