@@ -530,7 +530,7 @@ func (c *compiler) labels(op func(Call, origin.Origin, uint64, uint64, uint64, s
 	x, host := c.Plan.Payload.Exact, c.Facts.Host
 	if x.SELinux != "" {
 		if !host.SELinux {
-			c.note("the SELinux label of the process has no effect: the host is without SELinux")
+			return &settings.Error{What: "cannot set the SELinux label: SELinux is not enabled on the host", Origin: c.bundle("/process/selinuxLabel"), Value: x.SELinux}
 		} else {
 			o := op(Label, c.bundle("/process/selinuxLabel"), 0, 0, 0, "set the SELinux label %s", x.SELinux)
 			o.Path, o.Data = "/proc/thread-self/attr/exec", x.SELinux

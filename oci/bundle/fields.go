@@ -88,7 +88,7 @@ var Fields = [...]Field{
 	{Pointer: "/process/scheduler/runtime"},
 	{Pointer: "/process/scheduler/deadline"},
 	{Pointer: "/process/scheduler/period"},
-	{Pointer: "/process/selinuxLabel", Why: "no effect on a host without SELinux"},
+	{Pointer: "/process/selinuxLabel", Why: "an error on a host without SELinux"},
 	{Pointer: "/process/ioPriority/class"},
 	{Pointer: "/process/ioPriority/priority"},
 	{Pointer: "/process/execCPUAffinity/initial", Why: "of a process that joins a container"},
