@@ -297,3 +297,19 @@ func ours(n int) ([]int, error) {
 	}
 	return list, errors.Join(errs...)
 }
+
+// Limit sets all that r asks for: the limits of Apply, then which devices may
+// be used. A nil r asks for nothing.
+func (g Group) Limit(r *specs.LinuxResources) (warnings []string, err error) {
+	if r == nil {
+		return nil, nil
+	}
+	if warnings, err = g.Apply(r); err != nil {
+		return nil, err
+	}
+	devices, err := resource.ContainerDevices(r.Devices)
+	if err != nil {
+		return warnings, err
+	}
+	return warnings, g.SetDevices(devices)
+}

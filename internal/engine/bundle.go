@@ -5,7 +5,6 @@ import (
 	"path"
 
 	"launch/internal/cgroup"
-	"launch/internal/cgroup/resource"
 	"launch/internal/state"
 	"launch/internal/sys"
 	"launch/settings"
@@ -85,21 +84,12 @@ func (s *supervisor) place() (*cgroup.Place, error) {
 			return nil, err
 		}
 	}
-	if r := p.Resources; r != nil {
-		warnings, err := g.Apply(r)
-		if err != nil {
-			return nil, err
-		}
-		for _, w := range warnings {
-			s.opt.Warn(w)
-		}
-		devices, err := resource.ContainerDevices(r.Devices)
-		if err != nil {
-			return nil, err
-		}
-		if err := g.SetDevices(devices); err != nil {
-			return nil, err
-		}
+	warnings, err := g.Limit(p.Resources)
+	for _, w := range warnings {
+		s.opt.Warn(w)
+	}
+	if err != nil {
+		return nil, err
 	}
 	return g.Open()
 }

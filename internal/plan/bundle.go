@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"slices"
@@ -82,7 +83,7 @@ func compileBundle(in Input) (*Plan, error) {
 	}
 	c.Effects = []Effect{
 		{"lock and journal", "/run/launch/" + c.Machine, "removed", c.base},
-		{"cgroups", or(b.CgroupsPath, c.Machine), "their processes are killed, they are removed", c.bundle("/linux/cgroupsPath")},
+		{"cgroups", cmp.Or(b.CgroupsPath, c.Machine), "their processes are killed, they are removed", c.bundle("/linux/cgroupsPath")},
 	}
 	c.CgroupsPath, c.Resources = b.CgroupsPath, b.Resources
 	for i := range c.Steps {
@@ -531,10 +532,9 @@ func (c *compiler) labels(op func(Call, origin.Origin, uint64, uint64, uint64, s
 	if x.SELinux != "" {
 		if !host.SELinux {
 			return &settings.Error{What: "cannot set the SELinux label: SELinux is not enabled on the host", Origin: c.bundle("/process/selinuxLabel"), Value: x.SELinux}
-		} else {
-			o := op(Label, c.bundle("/process/selinuxLabel"), 0, 0, 0, "set the SELinux label %s", x.SELinux)
-			o.Path, o.Data = "/proc/thread-self/attr/exec", x.SELinux
 		}
+		o := op(Label, c.bundle("/process/selinuxLabel"), 0, 0, 0, "set the SELinux label %s", x.SELinux)
+		o.Path, o.Data = "/proc/thread-self/attr/exec", x.SELinux
 	}
 	switch {
 	case x.AppArmor == "":
@@ -564,11 +564,4 @@ func (c *compiler) exactLimits() []limit {
 		list = append(list, limit{"NOFILE", unix.RLIMIT_NOFILE, own[0], own[1], c.base})
 	}
 	return list
-}
-
-func or(a, b string) string {
-	if a != "" {
-		return a
-	}
-	return b
 }

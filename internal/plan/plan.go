@@ -232,12 +232,11 @@ const (
 	Link    Do = "link"    // make Path, on the host, a link to Source
 	Export  Do = "export"  // a new file system on the directory Path, on the host, which sees it read-only
 
-	Node      Do = "node"      // make the device node Target, as in Content, or bind the host's
-	Hide      Do = "hide"      // put /dev/null, or an empty directory, on Target
-	Guard     Do = "guard"     // bind Target onto itself with Attr
-	Propagate Do = "propagate" // set the propagation of the mount that Target is
-	Cgroups   Do = "cgroups"   // show the container's own cgroups (v1, or v2 without a cgroup namespace) on Target
-	Terminal  Do = "terminal"  // bind the container's terminal on Target
+	Node     Do = "node"     // make the device node Target, as in Content, or bind the host's
+	Hide     Do = "hide"     // put /dev/null, or an empty directory, on Target
+	Guard    Do = "guard"    // bind Target onto itself with Attr
+	Cgroups  Do = "cgroups"  // show the container's own cgroups (v1, or v2 without a cgroup namespace) on Target
+	Terminal Do = "terminal" // bind the container's terminal on Target
 )
 
 // Step is one thing that is done to the machine's mounts.
@@ -416,7 +415,6 @@ const (
 	Rebirth    Call = "rebirth"
 	Label      Call = "label"
 	Chroot     Call = "chroot"
-	Alone      Call = "private-keyring"
 	Enter      Call = "enter-container"
 	Scheduler  Call = "scheduler"
 	IOPriority Call = "io-priority"

@@ -253,9 +253,9 @@ func Host(env []string) (facts.Host, error) {
 		h.OpenMax, _ = strconv.ParseUint(strings.TrimSpace(s), 10, 64)
 	}
 	if s, ok := l.file("/proc/self/status"); ok {
-		h.Caps = hexField(s, "CapBnd:")
-		h.Ignored = hexField(s, "SigIgn:")
-		h.Raise = hexField(s, "CapEff:")>>unix.CAP_SYS_RESOURCE&1 == 1
+		h.Caps = facts.StatusMask(s, "CapBnd:")
+		h.Ignored = facts.StatusMask(s, "SigIgn:")
+		h.Raise = facts.StatusMask(s, "CapEff:")>>unix.CAP_SYS_RESOURCE&1 == 1
 	} else {
 		// Without it nobody would know which capabilities to drop.
 		l.fail("read /proc/self/status", unix.ENOENT)
@@ -279,13 +279,6 @@ func (l *look) hostname() string {
 func Hostname() string {
 	var l look
 	return l.hostname()
-}
-
-func hexField(status, key string) uint64 {
-	_, rest, _ := strings.Cut(status, "\n"+key)
-	line, _, _ := strings.Cut(rest, "\n")
-	n, _ := strconv.ParseUint(strings.TrimSpace(line), 16, 64)
-	return n
 }
 
 // limit reads a line of /proc/PID/limits.

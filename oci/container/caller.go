@@ -3,7 +3,6 @@ package container
 import (
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -23,9 +22,9 @@ func Caller() (facts.Host, error) {
 	}
 	s := string(text)
 	// What isn't permitted can't be passed on.
-	h.Caps = hexField(s, "CapBnd:") & hexField(s, "CapPrm:")
-	h.Ignored = hexField(s, "SigIgn:")
-	h.Raise = hexField(s, "CapEff:")>>unix.CAP_SYS_RESOURCE&1 == 1
+	h.Caps = facts.StatusMask(s, "CapBnd:") & facts.StatusMask(s, "CapPrm:")
+	h.Ignored = facts.StatusMask(s, "SigIgn:")
+	h.Raise = facts.StatusMask(s, "CapEff:")>>unix.CAP_SYS_RESOURCE&1 == 1
 	// Go raised our own soft limit of open files; the parent has the one that
 	// we were started with.
 	own, err := sys.Getrlimit(unix.RLIMIT_NOFILE)
@@ -37,13 +36,6 @@ func Caller() (facts.Host, error) {
 	}
 	h.Limits[unix.RLIMIT_NOFILE] = own
 	return h, nil
-}
-
-func hexField(status, key string) uint64 {
-	_, rest, _ := strings.Cut(status, "\n"+key)
-	line, _, _ := strings.Cut(rest, "\n")
-	n, _ := strconv.ParseUint(strings.TrimSpace(line), 16, 64)
-	return n
 }
 
 // labels finds out which security modules there are, if the process or the

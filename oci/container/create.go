@@ -264,21 +264,12 @@ func (d *Dir) place(b *settings.Bundle, p *plan.Plan, warn func(string)) (*cgrou
 
 // fill sets up the cgroups that are there.
 func (d *Dir) fill(b *settings.Bundle, p *plan.Plan, warn func(string)) error {
-	if b.Resources != nil {
-		warnings, err := d.Group.Apply(b.Resources)
-		if err != nil {
-			return err
-		}
-		for _, w := range warnings {
-			warn(w)
-		}
-		devices, err := resource.ContainerDevices(b.Resources.Devices)
-		if err != nil {
-			return err
-		}
-		if err := d.Group.SetDevices(devices); err != nil {
-			return err
-		}
+	warnings, err := d.Group.Limit(b.Resources)
+	for _, w := range warnings {
+		warn(w)
+	}
+	if err != nil {
+		return err
 	}
 	if p.Users.Private() {
 		uid, ok := p.Users.UIDs.Host(0)
