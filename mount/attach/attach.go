@@ -910,12 +910,18 @@ func (t *Tree) mask(s plan.Step) error {
 		return fmt.Errorf("open the empty node: %w", err)
 	}
 	defer sys.Close(from)
-	n, err := sys.OpenTree(from, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
+	return cover(to, from, 0, s.Attr)
+}
+
+// cover puts a clone of the mount that from is on the directory or file to,
+// with more flags. How is AT_RECURSIVE for all that is mounted below, or 0.
+func cover(to, from int, how uint, attr uint64) error {
+	n, err := sys.OpenTree(from, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH|how)
 	if err != nil {
 		return err
 	}
 	defer sys.Close(n)
-	if err := setattr(n, s.Attr, false); err != nil {
+	if err := setattr(n, attr, false); err != nil {
 		return err
 	}
 	return sys.MoveMount(n, to)

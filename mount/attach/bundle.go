@@ -266,15 +266,7 @@ func (t *Tree) guard(s plan.Step) error {
 		return err
 	}
 	defer sys.Close(to)
-	n, err := sys.OpenTree(to, "", unix.OPEN_TREE_CLONE|unix.AT_RECURSIVE|unix.AT_EMPTY_PATH)
-	if err != nil {
-		return err
-	}
-	defer sys.Close(n)
-	if err := setattr(n, s.Attr, false); err != nil {
-		return err
-	}
-	return sys.MoveMount(n, to)
+	return cover(to, to, unix.AT_RECURSIVE, s.Attr)
 }
 
 // cgroups shows the container cgroups: with cgroup2 those of its cgroup
