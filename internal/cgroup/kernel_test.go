@@ -193,6 +193,16 @@ func TestFreezeKill(t *testing.T) {
 	if pids, err := g.Pids(); err != nil || len(pids) != 0 {
 		t.Errorf("left after Kill: %v %v", pids, err)
 	}
+	// Another process may have removed the group meanwhile.
+	if err := g.Delete(); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Thaw(); err != nil {
+		t.Errorf("Thaw of a group that is gone: %v", err)
+	}
+	if err := g.Freeze(); err == nil {
+		t.Error("Freeze of a group that is gone: no error")
+	}
 }
 
 func ptr[T any](v T) *T { return &v }

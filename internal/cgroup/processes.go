@@ -110,8 +110,15 @@ func (g Group) Freeze() error {
 	return nil
 }
 
-// Thaw lets them go on.
-func (g Group) Thaw() error { return g.freeze(false) }
+// Thaw lets them go on. In a group that is gone, or is being removed meanwhile,
+// nothing stands still.
+func (g Group) Thaw() error {
+	err := g.freeze(false)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENODEV) {
+		return nil
+	}
+	return err
+}
 
 func (g Group) freeze(frozen bool) error {
 	d, version, err := g.freezer()
