@@ -54,6 +54,12 @@ type Stage struct {
 // the nodes that nspawn masks with, and mounts that are shared, so that a
 // launcher that lets mounts escape is seen.
 const setup = `set -e
+# What other tests have mounted goes away with their directories, here as well.
+while read -r _ _ _ _ at _; do
+	case $at in
+	"$3"/Test*) umount -l "$at" 2>/dev/null || true ;;
+	esac
+done </proc/self/mountinfo
 mount -t tmpfs -o mode=755,nosuid,nodev run /run
 mkdir -p /run/lock /run/systemd/inaccessible
 cd /run/systemd/inaccessible
@@ -83,7 +89,7 @@ func New(t testing.TB, view View) *Stage {
 		t.Skip("no cgroup2, and no hierarchy named systemd, is mounted here")
 	}
 	s.host = table(t, os.Getpid())
-	s.shell = exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", setup, "stage", string(view), hybrid())
+	s.shell = exec.Command("unshare", "--mount", "--propagation", "private", "sh", "-c", setup, "stage", string(view), hybrid(), filepath.Clean(os.TempDir()))
 	s.shell.Env = Environ()
 	stderr := &Output{}
 	s.shell.Stderr = stderr
