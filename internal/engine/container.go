@@ -631,11 +631,11 @@ func (b *builder) exactPayload(root int) error {
 	if plan.Getenv(u.env, "HOME") == "" {
 		u.env = plan.SetEnv(u.env, "HOME="+b.homeOf(root, x.IDs.UID))
 	}
-	dir, err := sys.Openat2(root, p.Dir, unix.O_PATH|unix.O_DIRECTORY, 0, inTree)
+	dir, err := sys.Openat2(root, p.Dir, unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot)
 	if err == unix.ENOENT && b.into < 0 {
 		err = b.tree.MakeDir(p.Dir)
 		if err == nil {
-			dir, err = sys.Openat2(root, p.Dir, unix.O_PATH|unix.O_DIRECTORY, 0, inTree)
+			dir, err = sys.Openat2(root, p.Dir, unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot)
 		}
 	}
 	if err != nil {
@@ -653,7 +653,7 @@ func (b *builder) exactPayload(root int) error {
 
 // homeOf is the home directory of a user by the tree's own list, or /.
 func (b *builder) homeOf(root int, uid uint32) string {
-	passwd, err := sys.ReadIn(root, "/etc/passwd", inTree, 1<<20)
+	passwd, err := sys.ReadIn(root, "/etc/passwd", sys.InRoot, 1<<20)
 	if err == nil {
 		if a, err := userns.ParsePasswd(passwd, fmt.Sprint(uid)); err == nil && a.Home != "" {
 			return a.Home
@@ -699,7 +699,7 @@ func exactFind(root int, name, search, dir string) (string, error) {
 
 // executable reports why a file of the tree can't be executed.
 func executable(root int, at string) error {
-	n, err := sys.Openat2(root, at, unix.O_PATH, 0, inTree)
+	n, err := sys.Openat2(root, at, unix.O_PATH, 0, sys.InRoot)
 	if err != nil {
 		return err
 	}
@@ -838,7 +838,7 @@ func (b *builder) join2() (err error) {
 	}
 	defer sys.Close(root)
 	if b.plan.Payload.Exact.Terminal {
-		devpts, err := sys.Openat2(root, "/dev/pts", unix.O_PATH|unix.O_DIRECTORY, 0, inTree)
+		devpts, err := sys.Openat2(root, "/dev/pts", unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot)
 		if err != nil {
 			return fmt.Errorf("open the container's /dev/pts: %w", err)
 		}

@@ -23,9 +23,6 @@ type user struct {
 	env      []string
 }
 
-// inTree is how names of the finished tree are looked up.
-const inTree = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
-
 // payload looks up user and program. Nothing of the tree is run for it.
 func (b *builder) payload() error {
 	p := b.plan.Payload
@@ -60,7 +57,7 @@ func (b *builder) payload() error {
 
 // account looks the user up in the tree's own files.
 func (b *builder) account(name string) error {
-	passwd, err := sys.ReadIn(b.tree.Root(), "/etc/passwd", inTree, 1<<20)
+	passwd, err := sys.ReadIn(b.tree.Root(), "/etc/passwd", sys.InRoot, 1<<20)
 	if err != nil {
 		return fmt.Errorf("cannot look up the user %q: read /etc/passwd of the tree: %w", name, err)
 	}
@@ -68,7 +65,7 @@ func (b *builder) account(name string) error {
 	if err != nil {
 		return fmt.Errorf("cannot find the user %q in /etc/passwd of the tree: %w", name, err)
 	}
-	groups, err := sys.ReadIn(b.tree.Root(), "/etc/group", inTree, 1<<20)
+	groups, err := sys.ReadIn(b.tree.Root(), "/etc/group", sys.InRoot, 1<<20)
 	if err != nil && err != unix.ENOENT {
 		return fmt.Errorf("cannot look up the groups of %q: read /etc/group of the tree: %w", name, err)
 	}
@@ -109,7 +106,7 @@ func (b *builder) find(candidates []string, search string) (string, error) {
 			if !strings.HasPrefix(at, "/") {
 				at = path.Join(b.dir(), at)
 			}
-			n, err := sys.Openat2(b.tree.Root(), at, unix.O_PATH, 0, inTree)
+			n, err := sys.Openat2(b.tree.Root(), at, unix.O_PATH, 0, sys.InRoot)
 			switch err {
 			case nil:
 			case unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.EACCES, unix.ENAMETOOLONG:
@@ -163,7 +160,7 @@ func (b *builder) interpreters(file string) (why string) {
 		fault := func(format string, args ...any) string {
 			return fmt.Sprintf("%s, the interpreter of %s, ", line, file) + fmt.Sprintf(format, args...)
 		}
-		n, err := sys.Openat2(b.tree.Root(), name, unix.O_PATH, 0, inTree)
+		n, err := sys.Openat2(b.tree.Root(), name, unix.O_PATH, 0, sys.InRoot)
 		switch err {
 		case nil:
 		case unix.ENOENT, unix.ENOTDIR:
@@ -189,7 +186,7 @@ func (b *builder) interpreters(file string) (why string) {
 // firstLine gives the interpreter that a script names, as the kernel reads it;
 // "" for what is no script.
 func (b *builder) firstLine(file string) string {
-	n, err := sys.Openat2(b.tree.Root(), file, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0, inTree)
+	n, err := sys.Openat2(b.tree.Root(), file, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0, sys.InRoot)
 	if err != nil {
 		return ""
 	}

@@ -84,9 +84,6 @@ func OpenTree(directory, template string) (n int, parent string, missing bool, e
 	return n, parent, true, err
 }
 
-// inTree is how a name of the tree is looked up.
-const inTree = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
-
 // look keeps the first thing that went wrong.
 type look struct{ err error }
 
@@ -119,7 +116,7 @@ func Root(n int, pivot string) (facts.Root, error) {
 	}
 	if pivot != "" {
 		// The range of users is the tree's, the rest is the new root's.
-		if n, err = sys.Openat2(n, pivot, unix.O_PATH|unix.O_DIRECTORY, 0, inTree); err != nil {
+		if n, err = sys.Openat2(n, pivot, unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot); err != nil {
 			return facts.Root{}, fmt.Errorf("open %s of the tree: %w", pivot, err)
 		}
 		defer sys.Close(n)
@@ -153,7 +150,7 @@ var loaders = [...]string{"ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
 // kind tells what a name of the tree is; a link in the last place is not
 // followed, those before it stay inside.
 func (l *look) kind(n int, name string) facts.Kind {
-	fd, err := sys.Openat2(n, name, unix.O_PATH|unix.O_NOFOLLOW, 0, inTree)
+	fd, err := sys.Openat2(n, name, unix.O_PATH|unix.O_NOFOLLOW, 0, sys.InRoot)
 	if err == unix.ENOENT || err == unix.ENOTDIR {
 		return facts.Absent
 	}
@@ -179,7 +176,7 @@ func (l *look) kind(n int, name string) facts.Kind {
 }
 
 func (l *look) exists(n int, name string) bool {
-	how, what := uint64(inTree), "open /"+name+" of the tree"
+	how, what := uint64(sys.InRoot), "open /"+name+" of the tree"
 	if n == unix.AT_FDCWD {
 		how, what = 0, "open "+name
 	}
@@ -196,7 +193,7 @@ func (l *look) exists(n int, name string) bool {
 
 // read reads a small regular file of the tree.
 func read(n int, name string) ([]byte, error) {
-	return sys.ReadIn(n, name, inTree, fileMax)
+	return sys.ReadIn(n, name, sys.InRoot, fileMax)
 }
 
 // file reads a file of the host's; ok is false when it is not there.

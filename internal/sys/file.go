@@ -12,6 +12,11 @@ func Openat(dirfd int, path string, flags int, mode uint32) (int, error) {
 	return result(r, err)
 }
 
+// InRoot is how names of a machine's tree are looked up, whoever made it:
+// links, absolute ones too, mean what they would mean inside, and procfs's
+// magic links mean nothing. A name of the tree is never looked up otherwise.
+const InRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
+
 // Openat2 opens path below dirfd with resolve flags. O_CLOEXEC is always
 // added. EAGAIN, which the kernel gives when something was renamed meanwhile,
 // is tried again a bounded number of times.

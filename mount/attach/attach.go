@@ -758,7 +758,7 @@ func (t *Tree) part(s plan.Step) (int, error) {
 	// The way there means what it means inside.
 	in := top
 	if dir := path.Dir(s.Part); dir != "." {
-		if in, err = sys.Openat2(top, dir, unix.O_PATH|unix.O_DIRECTORY, 0, inRoot); err != nil {
+		if in, err = sys.Openat2(top, dir, unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot); err != nil {
 			return -1, fmt.Errorf("open the tree's %s: %w", dir, err)
 		}
 		defer sys.Close(in)
@@ -995,7 +995,7 @@ func (t *Tree) base(s plan.Step) error {
 	name := path.Base(s.Target)
 	e := plan.Entry{Path: name, Mode: unix.S_IFDIR | s.Mode}
 	if s.Do == plan.Symlink {
-		n, err := sys.Openat2(t.root, s.Source.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, inRoot)
+		n, err := sys.Openat2(t.root, s.Source.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, sys.InRoot)
 		if err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP {
 			return nil // nothing there to point to
 		}

@@ -391,7 +391,7 @@ func (t *Tree) terminal(s plan.Step) error {
 	if t.TTY < 0 {
 		return nil
 	}
-	from, err := sys.Openat2(t.root, fmt.Sprintf("/dev/pts/%d", t.TTY), unix.O_PATH|unix.O_NOFOLLOW, 0, inRoot)
+	from, err := sys.Openat2(t.root, fmt.Sprintf("/dev/pts/%d", t.TTY), unix.O_PATH|unix.O_NOFOLLOW, 0, sys.InRoot)
 	if err != nil {
 		return fmt.Errorf("open the container's terminal: %w", err)
 	}

@@ -104,7 +104,7 @@ func (t *Tree) create(dir int, name string, how int) (n int, err error) {
 // zone makes the tree's /etc/localtime a link to a time zone that the tree
 // has.
 func (t *Tree) zone(s plan.Step) error {
-	n, err := sys.Openat2(t.root, "/etc/"+s.Source.Path, unix.O_PATH, 0, inRoot)
+	n, err := sys.Openat2(t.root, "/etc/"+s.Source.Path, unix.O_PATH, 0, sys.InRoot)
 	if err != nil {
 		return fmt.Errorf("find the time zone in the tree: %w", err)
 	}
@@ -124,7 +124,7 @@ func (t *Tree) zone(s plan.Step) error {
 // there; the target's own name is taken as it is. clear takes away what has
 // that name, which is never written through.
 func (t *Tree) put(s plan.Step, make func(dir int, name string, clear func() error) error) error {
-	dir, err := sys.Openat2(t.root, path.Dir(s.Target), unix.O_PATH|unix.O_DIRECTORY, 0, inRoot)
+	dir, err := sys.Openat2(t.root, path.Dir(s.Target), unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path.Dir(s.Target), err)
 	}
@@ -145,7 +145,7 @@ func (t *Tree) put(s plan.Step, make func(dir int, name string, clear func() err
 
 // remove takes a name of the tree away. It may be gone already.
 func (t *Tree) remove(s plan.Step) error {
-	dir, err := sys.Openat2(t.root, path.Dir(s.Target), unix.O_PATH|unix.O_DIRECTORY, 0, inRoot)
+	dir, err := sys.Openat2(t.root, path.Dir(s.Target), unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", path.Dir(s.Target), err)
 	}

@@ -19,7 +19,7 @@ func (t *Tree) pivot(s plan.Step) error {
 	if err := t.seat(); err != nil {
 		return err
 	}
-	at, err := sys.Openat2(t.root, s.Source.Path, unix.O_PATH|unix.O_DIRECTORY, 0, inRoot)
+	at, err := sys.Openat2(t.root, s.Source.Path, unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", s.Source.Path, err)
 	}
@@ -34,7 +34,7 @@ func (t *Tree) pivot(s plan.Step) error {
 		if t.old, err = sys.OpenTree(t.root, "", whole); err != nil {
 			return err
 		}
-		if t.oldAt, err = sys.Openat2(fresh, s.Target, unix.O_PATH|unix.O_DIRECTORY, 0, inRoot); err != nil {
+		if t.oldAt, err = sys.Openat2(fresh, s.Target, unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot); err != nil {
 			return fmt.Errorf("open %s of the new root: %w", s.Target, err)
 		}
 	}

@@ -12,14 +12,9 @@ import (
 	"launch/mount"
 )
 
-// inRoot is how names inside the machine are looked up: links, absolute ones
-// too, mean what they would mean inside, and procfs's magic links mean
-// nothing.
-const inRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
-
 // resolve opens what a path inside the machine names.
 func (t *Tree) resolve(target string) (int, error) {
-	return sys.Openat2(t.root, target, unix.O_PATH, 0, inRoot)
+	return sys.Openat2(t.root, target, unix.O_PATH, 0, sys.InRoot)
 }
 
 // apiDirs are the directories that every machine's own file systems go to. A
@@ -37,10 +32,10 @@ func isAPI(target string) bool {
 // step says with which mode.
 func (t *Tree) target(s plan.Step, kind uint32) (int, error) {
 	if isAPI(s.Target) && !t.Exact || s.NoFollow || t.Exact && (s.Target == "/proc" || s.Target == "/sys") {
-		n, err := sys.Openat2(t.root, s.Target, unix.O_PATH|unix.O_NOFOLLOW, 0, inRoot)
+		n, err := sys.Openat2(t.root, s.Target, unix.O_PATH|unix.O_NOFOLLOW, 0, sys.InRoot)
 		if err == unix.ENOENT && t.Exact {
 			if err = t.make(s, kind); err == nil {
-				n, err = sys.Openat2(t.root, s.Target, unix.O_PATH|unix.O_NOFOLLOW, 0, inRoot)
+				n, err = sys.Openat2(t.root, s.Target, unix.O_PATH|unix.O_NOFOLLOW, 0, sys.InRoot)
 			}
 		}
 		if err != nil {
@@ -113,7 +108,7 @@ func (t *Tree) make(s plan.Step, kind uint32) error {
 		} else if err != unix.ENOENT {
 			return fmt.Errorf("open %s: %w", here, err)
 		}
-		parent, err := sys.Openat2(t.root, done+"/", unix.O_PATH|unix.O_DIRECTORY, 0, inRoot)
+		parent, err := sys.Openat2(t.root, done+"/", unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot)
 		if err != nil {
 			return fmt.Errorf("open %s: %w", done+"/", err)
 		}

@@ -21,6 +21,7 @@ type mutant struct {
 	edits      []edit
 }
 
+// old is there once or, where it begins with *, any number of times.
 type edit struct{ file, old, new string }
 
 const (
@@ -33,6 +34,7 @@ const (
 	engineGo  = "internal/engine/engine.go"
 	programGo = "internal/plan/program.go"
 	probeGo   = "internal/probe/probe.go"
+	sysFileGo = "internal/sys/file.go"
 	limitGo   = "internal/sys/limit.go"
 	passwdGo  = "userns/passwd.go"
 	valueGo   = "settings/value.go"
@@ -43,23 +45,21 @@ const (
 
 var mutants = []mutant{
 	{"paths", "names of the tree are looked up without IN_ROOT", []edit{
-		{resolveGo, "const inRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const inRoot = unix.RESOLVE_NO_MAGICLINKS"},
 		{resolveGo, "return sys.Openat2(t.root, target, ", `return sys.Openat2(t.root, "."+target, `},
 		{resolveGo, "		n, err := sys.Openat2(t.root, s.Target, ", `		n, err := sys.Openat2(t.root, "."+s.Target, `},
 		{resolveGo, `sys.Openat2(t.root, done+"/", `, `sys.Openat2(t.root, "."+done+"/", `},
 		{copyGo, "clear func() error) error) error {\n	dir, err := sys.Openat2(t.root, path.Dir(s.Target), ", "clear func() error) error) error {\n	dir, err := sys.Openat2(t.root, \".\"+path.Dir(s.Target), "},
 		{copyGo, "remove(s plan.Step) error {\n	dir, err := sys.Openat2(t.root, path.Dir(s.Target), ", "remove(s plan.Step) error {\n	dir, err := sys.Openat2(t.root, \".\"+path.Dir(s.Target), "},
 		{copyGo, "sys.Openat2(t.root, \"/etc/\"", "sys.Openat2(t.root, \"./etc/\""},
+		{resolveGo, "*sys.InRoot", "unix.RESOLVE_NO_MAGICLINKS"},
+		{attachGo, "*sys.InRoot", "unix.RESOLVE_NO_MAGICLINKS"},
+		{copyGo, "*sys.InRoot", "unix.RESOLVE_NO_MAGICLINKS"},
 	}},
 	{"magic links", "magic links are not forbidden by name", []edit{
-		{resolveGo, "const inRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const inRoot = unix.RESOLVE_IN_ROOT"},
-		{payloadGo, "const inTree = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const inTree = unix.RESOLVE_IN_ROOT"},
-		{probeGo, "const inTree = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const inTree = unix.RESOLVE_IN_ROOT"},
+		{sysFileGo, "const InRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const InRoot = unix.RESOLVE_IN_ROOT"},
 	}},
 	{"no links", "too much: links inside the tree are refused, too", []edit{
-		{resolveGo, "const inRoot = unix.RESOLVE_IN_ROOT", "const inRoot = unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_IN_ROOT"},
-		{payloadGo, "const inTree = unix.RESOLVE_IN_ROOT", "const inTree = unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_IN_ROOT"},
-		{probeGo, "const inTree = unix.RESOLVE_IN_ROOT", "const inTree = unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_IN_ROOT"},
+		{sysFileGo, "const InRoot = unix.RESOLVE_IN_ROOT", "const InRoot = unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_IN_ROOT"},
 	}},
 	{"no targets", "too much: missing targets and directories are not made", []edit{
 		{resolveGo, "	if err != unix.ENOENT || s.Mode == 0 {", "	if true {"},
@@ -81,13 +81,13 @@ var mutants = []mutant{
 		{attachGo, "	switch s.Do {\n	case plan.Layer:", "	if s.Target == \"/run\" && s.Do == plan.Mount {\n		n, err := t.resolve(s.Target)\n		if err != nil {\n			return err\n		}\n		defer sys.Close(n)\n		if err := t.fill(n, s.Content); err != nil {\n			return err\n		}\n	}\n	switch s.Do {\n	case plan.Layer:"},
 	}},
 	{"own", "where the tree has something in /proc, /sys, /dev or /run, nothing is mounted there", []edit{
-		{attachGo, "	switch s.Do {\n	case plan.Layer:", "	if isAPI(s.Target) && s.Do == plan.Mount {\n		if n, err := sys.Openat2(t.root, s.Target, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, inRoot); err == nil {\n			names, _ := sys.Names(n)\n			sys.Close(n)\n			if len(names) > 0 {\n				return nil\n			}\n		}\n	}\n	switch s.Do {\n	case plan.Layer:"},
+		{attachGo, "	switch s.Do {\n	case plan.Layer:", "	if isAPI(s.Target) && s.Do == plan.Mount {\n		if n, err := sys.Openat2(t.root, s.Target, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, sys.InRoot); err == nil {\n			names, _ := sys.Names(n)\n			sys.Close(n)\n			if len(names) > 0 {\n				return nil\n			}\n		}\n	}\n	switch s.Do {\n	case plan.Layer:"},
 	}},
 	{"covered", "a mount may be made where it is covered", []edit{
 		{resolveGo, "	if s.Avoid == \"\" {", "	if true {"},
 	}},
 	{"below mounts", "too much: what is mounted in the tree is not entered", []edit{
-		{resolveGo, "	n, err := t.resolve(s.Target)\n	if err == nil {\n		if err = t.avoid", "	n, err := t.resolve(s.Target)\n	if err == nil && s.Avoid != \"\" {\n		sys.Close(n)\n		n, err = sys.Openat2(t.root, s.Target, unix.O_PATH, 0, inRoot|unix.RESOLVE_NO_XDEV)\n	}\n	if err == nil {\n		if err = t.avoid"},
+		{resolveGo, "	n, err := t.resolve(s.Target)\n	if err == nil {\n		if err = t.avoid", "	n, err := t.resolve(s.Target)\n	if err == nil && s.Avoid != \"\" {\n		sys.Close(n)\n		n, err = sys.Openat2(t.root, s.Target, unix.O_PATH, 0, sys.InRoot|unix.RESOLVE_NO_XDEV)\n	}\n	if err == nil {\n		if err = t.avoid"},
 	}},
 	{"mask nodes", "the nodes for masks are taken from the machine's /run", []edit{
 		{attachGo, "from, err = sys.Openat2(t.runHost, \"inaccessible/\"+name, unix.O_PATH|unix.O_NOFOLLOW, 0,\n			unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV)", `from, err = t.resolve("/run/host/inaccessible/" + name)`},
@@ -142,7 +142,7 @@ var mutants = []mutant{
 		{lowerGo, "add(unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)", "add(unix.SYS_GETPID)"},
 	}},
 	{"passwd anywhere", "user and program are looked up from the host's root", []edit{
-		{payloadGo, "const inTree = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const inTree = 0"},
+		{payloadGo, "*sys.InRoot", "0"},
 		{payloadGo, "sys.ReadIn(b.tree.Root(), \"/etc/passwd\"", "sys.ReadIn(b.tree.Root(), \"etc/passwd\""},
 		{payloadGo, "sys.ReadIn(b.tree.Root(), \"/etc/group\"", "sys.ReadIn(b.tree.Root(), \"etc/group\""},
 		{payloadGo, "sys.Openat2(b.tree.Root(), at, ", "sys.Openat2(b.tree.Root(), \".\"+at, "},
@@ -163,7 +163,7 @@ var mutants = []mutant{
 		{probeGo, "	if err == unix.ENOENT || err == unix.ENOTDIR {\n		return facts.Absent", "	if err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP {\n		return facts.Absent"},
 	}},
 	{"facts anywhere", "what is known of the tree is looked up from the host's root", []edit{
-		{probeGo, "const inTree = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const inTree = 0"},
+		{probeGo, "*sys.InRoot", "0"},
 	}},
 	{"any kind of file", "what is read need not be a regular file", []edit{
 		{limitGo, "if st.Mode&unix.S_IFMT != unix.S_IFREG {", "if false && st.Mode != 0 {"},
@@ -188,8 +188,8 @@ var mutants = []mutant{
 		{stubGo, "Only: len(b.plan.Second) == 0, ", "Only: true, "},
 	}},
 	{"big files", "files are read whatever their size", []edit{
-		{payloadGo, `"/etc/passwd", inTree, 1<<20`, `"/etc/passwd", inTree, 1<<40`},
-		{probeGo, "return sys.ReadIn(n, name, inTree, fileMax)", "return sys.ReadIn(n, name, inTree, 1<<40)"},
+		{payloadGo, `"/etc/passwd", sys.InRoot, 1<<20`, `"/etc/passwd", sys.InRoot, 1<<40`},
+		{probeGo, "return sys.ReadIn(n, name, sys.InRoot, fileMax)", "return sys.ReadIn(n, name, sys.InRoot, 1<<40)"},
 	}},
 	{"any line", "lines of passwd may be of any length, with any byte", []edit{
 		{passwdGo, "if len(line) > MaxLine {", "if false {"},
@@ -285,10 +285,11 @@ func (m mutant) overlay(dir string) (string, error) {
 			}
 			text = string(b)
 		}
-		if n := strings.Count(text, e.old); n != 1 {
+		old, often := strings.CutPrefix(e.old, "*")
+		if n := strings.Count(text, old); n != 1 && (n == 0 || !often) {
 			return "", fmt.Errorf("%s has this %d times, the mutant needs it once: %q", e.file, n, e.old)
 		}
-		texts[path] = strings.Replace(text, e.old, e.new, 1)
+		texts[path] = strings.ReplaceAll(text, old, e.new)
 	}
 	replace := map[string]string{}
 	for path, text := range texts {

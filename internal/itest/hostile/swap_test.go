@@ -14,8 +14,8 @@ import (
 // checked is a launcher that looks whether a path of the tree leads outside,
 // and then uses it by name: right in every still tree, wrong in one that moves.
 var checked = mutant{"checked, then used", "paths are checked and then looked up again", []edit{
-	{resolveGo, "func (t *Tree) resolve(target string) (int, error) {\n	return sys.Openat2(t.root, target, unix.O_PATH, 0, inRoot)", `func (t *Tree) checked(target string, flags int) (int, error) {
-	n, err := sys.Openat2(t.root, target, flags, 0, inRoot|unix.RESOLVE_NO_SYMLINKS)
+	{resolveGo, "func (t *Tree) resolve(target string) (int, error) {\n	return sys.Openat2(t.root, target, unix.O_PATH, 0, sys.InRoot)", `func (t *Tree) checked(target string, flags int) (int, error) {
+	n, err := sys.Openat2(t.root, target, flags, 0, sys.InRoot|unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
 		return -1, err
 	}
@@ -25,7 +25,7 @@ var checked = mutant{"checked, then used", "paths are checked and then looked up
 
 func (t *Tree) resolve(target string) (int, error) {
 	return t.checked(target, unix.O_PATH)`},
-	{resolveGo, `sys.Openat2(t.root, done+"/", unix.O_PATH|unix.O_DIRECTORY, 0, inRoot)`, `t.checked(done+"/", unix.O_PATH|unix.O_DIRECTORY)`},
+	{resolveGo, `sys.Openat2(t.root, done+"/", unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot)`, `t.checked(done+"/", unix.O_PATH|unix.O_DIRECTORY)`},
 }}
 
 // mounts is how many targets each machine of the race has.

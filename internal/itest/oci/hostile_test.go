@@ -130,7 +130,7 @@ var attacks = []attack{
 		return ""
 	}},
 	{"a mount goes through a link of the tree", [][3]string{
-		{resolveGo, "const inRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const inRoot = 0"},
+		{"internal/sys/file.go", "const InRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const InRoot = 0"},
 		{resolveGo, "return sys.Openat2(t.root, target, ", `return sys.Openat2(t.root, "."+target, `},
 		{resolveGo, `sys.Openat2(t.root, done+"/", `, `sys.Openat2(t.root, "."+done+"/", `},
 	}, func(w *world) string {
