@@ -7,7 +7,10 @@
 // Room: paper.
 package userns
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // Mode says how the machine's users relate to the host's.
 type Mode string
@@ -76,6 +79,18 @@ func (m Map) String() string {
 		s += fmt.Sprintf("%d %d %d\n", e.Inside, e.Outside, e.Size)
 	}
 	return s
+}
+
+// ParseMap reads what String gives, as the kernel writes it.
+func ParseMap(text string) (m Map, err error) {
+	for line := range strings.Lines(text) {
+		var e Extent
+		if _, err := fmt.Sscan(line, &e.Inside, &e.Outside, &e.Size); err != nil {
+			return nil, err
+		}
+		m = append(m, e)
+	}
+	return m, nil
 }
 
 // Map gives the map that puts the machine's ids 0… on the range.

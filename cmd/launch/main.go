@@ -49,6 +49,9 @@ func launch(args, env []string) int {
 	if len(args) > 0 && args[0] == "convert" {
 		return convert(args[1:], env, cwd)
 	}
+	if len(args) > 0 && args[0] == "mounts" {
+		return mounts(args[1:], env)
+	}
 	req, err := cli.Parse(args, env, cwd)
 	if err != nil {
 		cli.Report(os.Stderr, err)

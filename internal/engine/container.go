@@ -400,14 +400,7 @@ func readMap(pid int, name string) (m userns.Map, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for line := range strings.Lines(string(text)) {
-		var e userns.Extent
-		if _, err := fmt.Sscan(line, &e.Inside, &e.Outside, &e.Size); err != nil {
-			return nil, err
-		}
-		m = append(m, e)
-	}
-	return m, nil
+	return userns.ParseMap(string(text))
 }
 
 // hostID gives the host's numbers for a user and group of the container's.

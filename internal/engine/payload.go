@@ -40,7 +40,7 @@ func (b *builder) payload() error {
 			return fmt.Errorf("give the terminal to user %d: %w", u.uid, err)
 		}
 	}
-	found, err := b.find(p.Candidates, plan.Getenv(u.env, "PATH"))
+	found, err := looker{b.tree.Root(), b.dir()}.find(p.Candidates, plan.Getenv(u.env, "PATH"))
 	if err != nil {
 		return err
 	}
@@ -87,8 +87,14 @@ func (b *builder) account(name string) error {
 	return nil
 }
 
+// looker looks for programs below a root, as seen from a directory there.
+type looker struct {
+	root int
+	dir  string
+}
+
 // find gives the first candidate that the tree has and that may be executed.
-func (b *builder) find(candidates []string, search string) (string, error) {
+func (k looker) find(candidates []string, search string) (string, error) {
 	var denied string
 	for _, c := range candidates {
 		list := []string{c}
@@ -104,9 +110,9 @@ func (b *builder) find(candidates []string, search string) (string, error) {
 		for _, file := range list {
 			at := file
 			if !strings.HasPrefix(at, "/") {
-				at = path.Join(b.dir(), at)
+				at = path.Join(k.dir, at)
 			}
-			n, err := sys.Openat2(b.tree.Root(), at, unix.O_PATH, 0, sys.InRoot)
+			n, err := sys.Openat2(k.root, at, unix.O_PATH, 0, sys.InRoot)
 			switch err {
 			case nil:
 			case unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.EACCES, unix.ENAMETOOLONG:
@@ -123,7 +129,7 @@ func (b *builder) find(candidates []string, search string) (string, error) {
 				denied = at + " is no executable file"
 				continue
 			}
-			if why := b.interpreters(at); why != "" {
+			if why := k.interpreters(at); why != "" {
 				denied = why
 				continue
 			}
@@ -147,20 +153,20 @@ func (b *builder) find(candidates []string, search string) (string, error) {
 // of the tree. That nothing outside can be reached by one does not depend on
 // this look, which may be out of date when the kernel has its own, but on the
 // stub.
-func (b *builder) interpreters(file string) (why string) {
+func (k looker) interpreters(file string) (why string) {
 	for range 5 { // as many as the kernel follows
-		line := b.firstLine(file)
+		line := k.firstLine(file)
 		if line == "" {
 			return ""
 		}
 		name := line
 		if !strings.HasPrefix(name, "/") {
-			name = path.Join(b.dir(), name)
+			name = path.Join(k.dir, name)
 		}
 		fault := func(format string, args ...any) string {
 			return fmt.Sprintf("%s, the interpreter of %s, ", line, file) + fmt.Sprintf(format, args...)
 		}
-		n, err := sys.Openat2(b.tree.Root(), name, unix.O_PATH, 0, sys.InRoot)
+		n, err := sys.Openat2(k.root, name, unix.O_PATH, 0, sys.InRoot)
 		switch err {
 		case nil:
 		case unix.ENOENT, unix.ENOTDIR:
@@ -185,8 +191,8 @@ func (b *builder) interpreters(file string) (why string) {
 
 // firstLine gives the interpreter that a script names, as the kernel reads it;
 // "" for what is no script.
-func (b *builder) firstLine(file string) string {
-	n, err := sys.Openat2(b.tree.Root(), file, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0, sys.InRoot)
+func (k looker) firstLine(file string) string {
+	n, err := sys.Openat2(k.root, file, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0, sys.InRoot)
 	if err != nil {
 		return ""
 	}

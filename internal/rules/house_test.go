@@ -38,6 +38,7 @@ var house = []row{
 
 	{"userns", paper, "paper"},
 	{"mount", paper, "paper"},
+	{"mount/tree", paper, "paper"},
 	{"settings", paper, "paper"},
 	{"settings/nspawn", paper, "paper"},
 	{"internal/facts", paper, "paper"},

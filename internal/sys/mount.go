@@ -116,3 +116,59 @@ func Umount(path string, flags int) error {
 	_, err = call("umount2", unix.SYS_UMOUNT2, uintptr(unsafe.Pointer(p)), uintptr(flags), 0, 0, 0, 0)
 	return err
 }
+
+// SetGroup gives the mount that to is the sharing group of the mount that from
+// is, and its master. Both are descriptors.
+func SetGroup(from, to int) error {
+	var empty byte
+	_, err := call("move_mount", unix.SYS_MOVE_MOUNT, fd(from), uintptr(unsafe.Pointer(&empty)), fd(to), uintptr(unsafe.Pointer(&empty)),
+		unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH|moveMountSetGroup, 0)
+	return err
+}
+
+const moveMountSetGroup = 0x100
+
+// Fspick opens the file system of the mount that n is, to change its options.
+func Fspick(n int) (int, error) {
+	return result(pathCall("fspick", unix.SYS_FSPICK, n, "", unix.FSPICK_CLOEXEC|unix.FSPICK_EMPTY_PATH, 0, 0))
+}
+
+// FsReconfigure makes a picked file system take the options set so far.
+func FsReconfigure(n int) error {
+	return fsconfig(n, unix.FSCONFIG_CMD_RECONFIGURE, "", nil, 0)
+}
+
+// mntIDReq is the kernel's struct mnt_id_req.
+type mntIDReq struct {
+	size, _ uint32
+	id      uint64
+	param   uint64
+}
+
+// Listmount gives the ids of the mounts below the thread's root, from the
+// smallest above last (Linux 6.8 and newer). It gives how many there are in
+// ids.
+func Listmount(_ Locked, last uint64, ids []uint64) (int, error) {
+	const root = ^uint64(0)
+	req := &mntIDReq{size: 24, id: root, param: last}
+	n, err := call("listmount", unix.SYS_LISTMOUNT, uintptr(unsafe.Pointer(req)), uintptr(unsafe.Pointer(&ids[0])), uintptr(len(ids)), 0, 0, 0)
+	return int(n), err
+}
+
+// Statmount writes the parts of struct statmount that mask names into b;
+// EOVERFLOW: b is too short (Linux 6.8 and newer).
+func Statmount(_ Locked, id, mask uint64, b []byte) error {
+	req := &mntIDReq{size: 24, id: id, param: mask}
+	_, err := call("statmount", unix.SYS_STATMOUNT, uintptr(unsafe.Pointer(req)), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), 0, 0, 0)
+	return err
+}
+
+// Chroot makes the thread's working directory its root.
+func Chroot(_ Locked) error {
+	dot, err := str(".")
+	if err != nil {
+		return err
+	}
+	_, err = call("chroot", unix.SYS_CHROOT, uintptr(unsafe.Pointer(dot)), 0, 0, 0, 0, 0)
+	return err
+}
