@@ -27,6 +27,9 @@ type Environment struct {
 	// Service is what the machine is told of who runs it; "" is
 	// DefaultService.
 	Service string `json:"service,omitempty"`
+	// MAC is the hardware address of host0, 12 hex digits; "" is one that
+	// belongs to the machine's name.
+	MAC string `json:"mac,omitempty"`
 	// AnyTree: a tree to boot need not have an os-release file.
 	AnyTree bool `json:"any_tree,omitempty"`
 	// Unlocked: nobody is kept from using the tree at the same time.
@@ -111,6 +114,25 @@ func parseService(_ Place, text string) (any, error) {
 		return nil, fmt.Errorf("%q has characters that can't be printed", text)
 	}
 	return text, nil
+}
+
+// parseMAC reads a hardware address: six bytes in hex, between colons or
+// dashes, or none.
+func parseMAC(_ Place, text string) (any, error) {
+	digits := text
+	for _, sep := range []string{":", "-"} {
+		if parts := strings.Split(text, sep); len(parts) == 6 && !slices.ContainsFunc(parts, func(p string) bool { return len(p) != 2 }) {
+			digits = strings.Join(parts, "")
+		}
+	}
+	digits = strings.ToLower(digits)
+	if len(digits) != 12 || strings.Trim(digits, "0123456789abcdef") != "" {
+		return nil, fmt.Errorf("%q is no hardware address, like 8a:68:08:2a:1a:13", text)
+	}
+	if first := strings.IndexByte("0123456789abcdef", digits[1]); first&1 != 0 || digits == "000000000000" {
+		return nil, fmt.Errorf("%q is the address of many, or of nobody, and not that of one interface", text)
+	}
+	return digits, nil
 }
 
 // onlyErrors reports whether the level leaves out warnings. One that nobody

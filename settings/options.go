@@ -208,6 +208,13 @@ var Options = [...]Option{
 		Parse: parseBool,
 		Set:   func(s *Settings, a Assignment) { s.Network.Private = a.Value.(bool) },
 	},
+	{
+		Name: "network-veth", Flag: "network-veth", Short: 'n', Section: "Network", Key: "VirtualEthernet",
+		Group: GroupNetwork, Topic: TopicNetwork, Trusted: TrustedOnly, Empty: EmptyClears, Since: 209,
+		Help:  "Join the machine's network with the host's by a virtual cable",
+		Parse: parseBool,
+		Set:   func(s *Settings, a Assignment) { s.Network.Veth = a.Value.(bool) },
+	},
 
 	// Security.
 	{
@@ -626,6 +633,12 @@ var Options = [...]Option{
 		Set:   func(s *Settings, a Assignment) { s.Environment.Service = a.Value.(string) },
 	},
 	{
+		Name: "network-mac", Env: "SYSTEMD_NSPAWN_NETWORK_MAC", Group: GroupSwitches, Trusted: NoFile, Since: 255,
+		Help:  "The hardware address of host0, in the machine",
+		Parse: parseMAC,
+		Set:   func(s *Settings, a Assignment) { s.Environment.MAC = a.Value.(string) },
+	},
+	{
 		Name: "check-os-release", Env: "SYSTEMD_NSPAWN_CHECK_OS_RELEASE", Group: GroupSwitches, Trusted: NoFile,
 		Help:  "Whether a tree to boot must have an os-release file",
 		Parse: parseBool,
@@ -721,7 +734,6 @@ var Options = [...]Option{
 	{Name: "network-interface", Flag: "network-interface", Section: "Network", Key: "Interface", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "network-macvlan", Flag: "network-macvlan", Section: "Network", Key: "MACVLAN", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "network-ipvlan", Flag: "network-ipvlan", Section: "Network", Key: "IPVLAN", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "network-veth", Flag: "network-veth", Short: 'n', Section: "Network", Key: "VirtualEthernet", Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "network-veth-extra", Flag: "network-veth-extra", Section: "Network", Key: "VirtualEthernetExtra", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "network-bridge", Flag: "network-bridge", Section: "Network", Key: "Bridge", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "network-zone", Flag: "network-zone", Section: "Network", Key: "Zone", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},

@@ -380,6 +380,9 @@ func (r *resolver) check(assignments []Assignment) error {
 		// its host name.
 		s.Life.Register = Never
 	}
+	if s.Network.Veth {
+		s.Network.Private = true // whatever else was said about it
+	}
 	volatile, readOnly := s.Image.Volatile != VolatileNo, s.Image.ReadOnly
 	switch {
 	case boot && pid2:

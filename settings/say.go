@@ -75,7 +75,8 @@ func Say(s Settings) (list []Saying, missed []string) {
 		both("private-users", u.Range.String())
 	}
 	text("private-users-ownership", string(s.Users.Ownership))
-	flag("private-network", s.Network.Private)
+	flag("private-network", s.Network.Private && !s.Network.Veth)
+	flag("network-veth", s.Network.Veth)
 	caps := func(name string, mask uint64) {
 		var names []string
 		for n := range 64 {

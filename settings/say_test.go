@@ -13,6 +13,7 @@ func TestSay(t *testing.T) {
 	for _, words := range [][]string{
 		{"directory=/srv/web"},
 		{"directory=/srv/web", "boot=yes", "machine=box", "hostname=other", "read-only=yes", "private-users=pick", "private-users-ownership=map", "private-network=yes"},
+		{"directory=/srv/web", "network-veth=yes"},
 		{"directory=/srv/web", "volatile=state", "private-users=65536:4096", "kill-signal=TERM", "uuid=0123456789abcdef0123456789abcdef"},
 		{"directory=/srv/web", "chdir=/srv", "setenv=A=1 '2\" #", "setenv=B=", "uid=www", "words=sh -c \"a b\" ''"},
 		{"directory=/srv/web", "capability=CAP_NET_ADMIN,CAP_SYS_TIME", "drop-capability=CAP_MKNOD", "no-new-privileges=yes", "ambient-capability=CAP_KILL"},

@@ -125,8 +125,11 @@ type Users struct {
 
 // Network is what the machine sees of networks.
 type Network struct {
-	// Private: an own network namespace, with nothing but loopback.
+	// Private: an own network namespace. If nothing else is said, there is
+	// only loopback in it.
 	Private bool `json:"private,omitempty"`
+	// Veth: a pair of interfaces joins it with the host's. It implies Private.
+	Veth bool `json:"veth,omitempty"`
 }
 
 // Host is what of the host's configuration the machine shares.

@@ -146,6 +146,11 @@ func start(req cli.Request, env []string, cwd string) int {
 			return fail(err)
 		}
 	}
+	if s.Network.Veth {
+		if f.Network, err = probe.Network(host.CgroupMount); err != nil && !planning {
+			return fail(err)
+		}
+	}
 	boot, err := probe.NewID()
 	if err != nil {
 		return fail(err)

@@ -67,6 +67,8 @@ type builder struct {
 	intoPID int
 	entered uint64             // the namespaces that it has and we don't
 	moved   []*netns.Interface // of the host's, in the container now
+	// interfaces are the numbers of the machine's interfaces on the host.
+	interfaces []int32
 	// rebirthAt is the op with which the first process is born again, or 0.
 	rebirthAt int
 }
@@ -149,6 +151,9 @@ func (b *builder) build(l sys.Locked) (err error) {
 		return err
 	}
 	b.settled()
+	if err := b.veth(); err != nil {
+		return err
+	}
 	if b.plan.Register != nil {
 		b.registered = sync.OnceValue(sys.Go("register", b.register))
 	}
@@ -395,6 +400,11 @@ func (b *builder) join() error {
 	if network {
 		if err := loopback(); err != nil {
 			return fmt.Errorf("bring up the loopback interface: %w", err)
+		}
+		if v := b.plan.Veth; v != nil && v.Machine.Up {
+			if err := netns.Up(v.Machine.Name); err != nil {
+				return err
+			}
 		}
 	}
 	return nil

@@ -159,7 +159,7 @@ func (b *builder) register() error {
 	}
 	err := u.host.Register(machine.Machine{
 		Name: p.Machine, ID: p.ID, Service: p.Service, Class: p.Register.Class,
-		Leader: b.proc.PID, Pidfd: b.proc.Pidfd, Root: p.Register.Root,
+		Leader: b.proc.PID, Pidfd: b.proc.Pidfd, Root: p.Register.Root, Interfaces: b.interfaces,
 	})
 	switch {
 	case err == nil:

@@ -24,6 +24,18 @@ type Facts struct {
 	Root    Root    `json:"root"`
 	Host    Host    `json:"host"`
 	Journal Journal `json:"journal,omitzero"`
+	Network Network `json:"network,omitzero"`
+}
+
+// Network is what decides about interfaces. It is looked at only if there is
+// to be one.
+type Network struct {
+	Known bool `json:"known"`
+	// HostID is the host's machine id, 32 hex digits, or "".
+	HostID string `json:"host_id,omitempty"`
+	// Managed: systemd-networkd runs on the host, and looks after the
+	// interfaces of machines.
+	Managed bool `json:"managed,omitempty"`
 }
 
 // Journal is what the host has in the place of the machine's journal,

@@ -1,7 +1,9 @@
 // Package netns moves network interfaces between network namespaces, with what
-// makes them usable: their global addresses, and whether they are up.
+// makes them usable: their global addresses, and whether they are up; and it
+// makes pairs of them.
 //
-// It guarantees that an interface which could not be moved is where it was. It
+// It guarantees that an interface which could not be moved is where it was,
+// and that none is removed that it didn't make. It
 // speaks rtnetlink itself, a few messages of it. It refuses to know what a
 // container is.
 //
@@ -14,12 +16,17 @@ package netns
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"launch/internal/sys"
 )
+
+// errTorn is what can't happen.
+var errTorn = errors.New("an answer of the kernel is torn")
 
 // Interface is a network interface, as it was when it was looked at.
 type Interface struct {
@@ -54,7 +61,7 @@ func request(kind, flags uint16, body []byte) (answers [][]byte, err error) {
 		for b := buf[:got]; len(b) >= unix.SizeofNlMsghdr; {
 			size := int(binary.NativeEndian.Uint32(b))
 			if size < unix.SizeofNlMsghdr || size > len(b) {
-				return nil, fmt.Errorf("an answer of the kernel is torn")
+				return nil, errTorn
 			}
 			kind, body := binary.NativeEndian.Uint16(b[4:]), b[unix.SizeofNlMsghdr:size]
 			switch kind {
@@ -62,7 +69,7 @@ func request(kind, flags uint16, body []byte) (answers [][]byte, err error) {
 				return answers, nil
 			case unix.NLMSG_ERROR:
 				if len(body) < 4 {
-					return nil, fmt.Errorf("an answer of the kernel is torn")
+					return nil, errTorn
 				}
 				if errno := -int32(binary.NativeEndian.Uint32(body)); errno != 0 {
 					return nil, unix.Errno(errno)
@@ -76,6 +83,104 @@ func request(kind, flags uint16, body []byte) (answers [][]byte, err error) {
 }
 
 func align(n int) int { return (n + 3) &^ 3 }
+
+// Pair is a pair of virtual interfaces: what one is given, the other has.
+type Pair struct {
+	Name string
+	// Index is the number of the interface in the thread's namespace. It is
+	// chosen beforehand, so that the interface can be told from another of its
+	// name.
+	Index int
+	// Alias is one more name, or "".
+	Alias string
+	// MAC, PeerMAC: the hardware addresses, or nil.
+	MAC, PeerMAC []byte
+	Peer         string
+	// Up: the one in the thread's namespace is brought up.
+	Up bool
+}
+
+// vethPeer is VETH_INFO_PEER of linux/veth.h.
+const vethPeer = 1
+
+// Numbers is where those of Pair.Index are from: the kernel counts from 1.
+const Numbers = 1 << 20
+
+// Make makes the pair, the peer in the network namespace of the process. The
+// error is EEXIST if the name is taken, EBUSY if the number is.
+func (p Pair) Make(pid int) error {
+	flags := uint32(0)
+	if p.Up {
+		flags = unix.IFF_UP
+	}
+	name := func(b []byte, name string, mac []byte) []byte {
+		b = attribute(b, unix.IFLA_IFNAME, append([]byte(name), 0))
+		if mac != nil {
+			b = attribute(b, unix.IFLA_ADDRESS, mac)
+		}
+		return b
+	}
+	peer := attribute(name(link(0, 0), p.Peer, p.PeerMAC), unix.IFLA_NET_NS_PID, binary.NativeEndian.AppendUint32(nil, uint32(pid)))
+	info := attribute(nil, unix.IFLA_INFO_KIND, []byte("veth"))
+	info = attribute(info, unix.IFLA_INFO_DATA, attribute(nil, vethPeer, peer))
+	b := attribute(name(link(uint32(p.Index), flags), p.Name, p.MAC), unix.IFLA_LINKINFO, info)
+	if _, err := request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, b); err != nil {
+		return fmt.Errorf("make the interface %s: %w", p.Name, err)
+	}
+	if p.Alias != "" {
+		list := attribute(nil, unix.IFLA_ALT_IFNAME, append([]byte(p.Alias), 0))
+		if _, err := request(unix.RTM_NEWLINKPROP, unix.NLM_F_CREATE|unix.NLM_F_EXCL|unix.NLM_F_APPEND, attribute(link(uint32(p.Index), 0), unix.IFLA_PROP_LIST|unix.NLA_F_NESTED, list)); err != nil {
+			return fmt.Errorf("give the interface %s the name %s: %w", p.Name, p.Alias, err)
+		}
+	}
+	return nil
+}
+
+// Remove removes an interface of the thread's namespace, if the one with this
+// number has this name.
+func Remove(name string, index int) error {
+	answers, err := request(unix.RTM_GETLINK, 0, link(uint32(index), 0))
+	if err == unix.ENODEV {
+		return nil
+	}
+	if err == nil && (len(answers) != 1 || len(answers[0]) < unix.SizeofIfInfomsg) {
+		err = errTorn
+	}
+	if err == nil {
+		if nameOf(answers[0][unix.SizeofIfInfomsg:]) != name {
+			return nil
+		}
+		_, err = request(unix.RTM_DELLINK, 0, link(uint32(index), 0))
+	}
+	if err != nil && err != unix.ENODEV { // the kernel may have been faster
+		return fmt.Errorf("remove the interface %s: %w", name, err)
+	}
+	return nil
+}
+
+// nameOf looks for the name among the attributes of an interface.
+func nameOf(b []byte) string {
+	for len(b) >= 4 {
+		size := int(binary.NativeEndian.Uint16(b))
+		if size < 4 || size > len(b) {
+			break
+		}
+		if binary.NativeEndian.Uint16(b[2:]) == unix.IFLA_IFNAME {
+			name, _, _ := strings.Cut(string(b[4:size]), "\x00")
+			return name
+		}
+		b = b[min(align(size), len(b)):]
+	}
+	return ""
+}
+
+// Up brings up an interface of the thread's namespace.
+func Up(name string) error {
+	if _, err := request(unix.RTM_NEWLINK, 0, attribute(link(0, unix.IFF_UP), unix.IFLA_IFNAME, append([]byte(name), 0))); err != nil {
+		return fmt.Errorf("bring up the interface %s: %w", name, err)
+	}
+	return nil
+}
 
 // attribute appends one.
 func attribute(b []byte, kind uint16, value []byte) []byte {

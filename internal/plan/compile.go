@@ -84,6 +84,7 @@ func Compile(in Input) (*Plan, error) {
 	}
 	c.payload()
 	c.program()
+	c.veth()
 	c.register() // the directory is known by now
 	c.effects()
 	for i := range c.Steps {
@@ -744,6 +745,9 @@ func (c *compiler) effects() {
 	}
 	if r := c.Plan.Register; r != nil {
 		add(r.Origin, "machine of systemd-machined", c.Machine, "unregistered")
+	}
+	if v := c.Plan.Veth; v != nil {
+		add(v.Origin, "network interface", v.Host.String()+" to "+v.Machine.String(), "removed")
 	}
 	for _, s := range c.Steps {
 		switch {

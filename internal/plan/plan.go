@@ -42,6 +42,7 @@ type Plan struct {
 	Cgroup    Cgroup           `json:"cgroup,omitzero"`
 	Scope     *Scope           `json:"scope,omitempty"`
 	Register  *Registration    `json:"register,omitempty"`
+	Veth      *Veth            `json:"veth,omitempty"`
 	Console   settings.Console `json:"console"`
 	// Terminal is the machine's own; without one, it is zero.
 	Terminal TTY      `json:"terminal,omitzero"`
@@ -201,6 +202,23 @@ type Registration struct {
 	// Required: without it the machine is not started.
 	Required bool          `json:"required,omitempty"`
 	Origin   origin.Origin `json:"origin,omitzero"`
+}
+
+// Veth is a pair of network interfaces, one on the host, one in the machine.
+type Veth struct {
+	Host, Machine Interface
+	Origin        origin.Origin `json:"origin,omitzero"`
+}
+
+// Interface is a network interface that is made.
+type Interface struct {
+	Name string `json:"name"`
+	// Alias is its whole name, where Name has no room for that.
+	Alias string `json:"alias,omitempty"`
+	// MAC is the hardware address, 12 hex digits; "": any.
+	MAC string `json:"mac,omitempty"`
+	// Up: it is brought up, since nobody else does it.
+	Up bool `json:"up,omitempty"`
 }
 
 // Do is what a step does.

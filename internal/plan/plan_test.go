@@ -68,8 +68,18 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 	"map": func(s *settings.Settings, f *facts.Facts) {
 		s.Users = settings.Users{Mode: userns.Fixed, Range: userns.Range{Start: 1310720, Size: 65536}, Ownership: userns.MapIt}
 	},
-	"as-pid2":   func(s *settings.Settings, f *facts.Facts) { s.Exec.Mode = settings.PID2 },
-	"network":   func(s *settings.Settings, f *facts.Facts) { s.Network.Private = true },
+	"as-pid2": func(s *settings.Settings, f *facts.Facts) { s.Exec.Mode = settings.PID2 },
+	"network": func(s *settings.Settings, f *facts.Facts) { s.Network.Private = true },
+	"veth": func(s *settings.Settings, f *facts.Facts) {
+		s.Network = settings.Network{Private: true, Veth: true}
+		s.Machine = "averylongcontainername"
+		f.Network = facts.Network{Known: true, HostID: "0123456789abcdef0123456789abcdef"}
+	},
+	"veth-managed": func(s *settings.Settings, f *facts.Facts) {
+		s.Network = settings.Network{Private: true, Veth: true}
+		s.Machine, s.Exec.Mode, s.Environment.MAC = "foo", settings.Boot, "020000000001"
+		f.Network = facts.Network{Known: true, HostID: "0123456789abcdef0123456789abcdef", Managed: true}
+	},
 	"read-only": func(s *settings.Settings, f *facts.Facts) { s.Image.ReadOnly = true },
 	"ephemeral": func(s *settings.Settings, f *facts.Facts) {
 		s.Image.Ephemeral = true
@@ -364,5 +374,26 @@ func TestSetRange(t *testing.T) {
 				t.Errorf("%s: uid=%s", s.Target, o.Value)
 			}
 		}
+	}
+}
+
+// TestInterfaces: names and hardware addresses are those that systemd-nspawn
+// has given.
+func TestInterfaces(t *testing.T) {
+	for _, c := range [][3]string{{"ve-web", "ve-web", ""}, {"ve-averylongcontainername", "ve-averylonWI9H", "ve-averylongcontainername"},
+		{"vb-averylongcontainername", "vb-averylonOVQG", "vb-averylongcontainername"}, {"ve-twelve-chars", "ve-twelve-chars", ""}} {
+		if name, alias := interfaceName(c[0]); name != c[1] || alias != c[2] {
+			t.Errorf("%s: %q %q, want %q %q", c[0], name, alias, c[1], c[2])
+		}
+	}
+	const id = "0123456789abcdef0123456789abcdef"
+	if got := mac(id, "foo", hostMACKey); got != "8a68082a1a13" {
+		t.Error(got)
+	}
+	if got := mac(id, "foo", machineMACKey); got != "b26d7c0edc94" {
+		t.Error(got)
+	}
+	if got := mac("", "foo", hostMACKey); got != "" {
+		t.Error(got)
 	}
 }

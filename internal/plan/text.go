@@ -83,6 +83,21 @@ func (t TTY) String() string {
 	return w
 }
 
+// String gives the name and what is special about it.
+func (i Interface) String() string {
+	w := i.Name
+	if i.Alias != "" {
+		w += " (" + i.Alias + ")"
+	}
+	if i.MAC != "" {
+		w += " " + i.MAC
+	}
+	if i.Up {
+		w += " up"
+	}
+	return w
+}
+
 func (p *Plan) usersWord() string {
 	u := p.Users
 	switch {

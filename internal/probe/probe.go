@@ -518,3 +518,14 @@ func Journal(id string, told bool) (facts.Journal, error) {
 	}
 	return j, l.err
 }
+
+// Network looks at what decides about the machine's interfaces. mount is where
+// the host's cgroups are.
+func Network(mount string) (facts.Network, error) {
+	var l look
+	id, _ := l.file("/etc/machine-id")
+	n := facts.Network{Known: true, HostID: strings.TrimSpace(id)}
+	// A service that does not run has no cgroup.
+	n.Managed = mount != "" && l.exists(unix.AT_FDCWD, mount+"/system.slice/systemd-networkd.service")
+	return n, l.err
+}

@@ -31,6 +31,7 @@ type row struct {
 // house is the map of the house. Some rooms are drawn before they are built.
 var house = []row{
 	{"internal/origin", base, "paper"},
+	{"internal/siphash", base, "paper"},
 	{"internal/early", base, "base"},
 	{"internal/sys", base, "base"},
 	{"internal/child", base, "child"},

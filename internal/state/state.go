@@ -14,12 +14,14 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"launch/internal/cgroup"
+	"launch/internal/netns"
 	"launch/internal/sys"
 	"launch/internal/tree"
 	"launch/userns/pick"
@@ -44,6 +46,7 @@ const (
 	Lock   Effect = "lock"   // a lock file, unless somebody holds it
 	Group  Effect = "group"  // a bundle's cgroup, of any version
 	Empty  Effect = "empty"  // an empty directory, unless somebody uses it
+	Link   Effect = "link"   // a network interface: /NAME/NUMBER
 	Mounts Effect = "mounts" // a directory: what is mounted on it and on its entries is unmounted, they are removed
 )
 
@@ -261,6 +264,13 @@ func (e entry) undo() error {
 	case Ranges:
 		_, err := pick.CleanAt(e.what)
 		return err
+	case Link:
+		name, number, _ := strings.Cut(e.what[1:], "/")
+		index, err := strconv.ParseInt(number, 10, 32)
+		if err != nil {
+			return fmt.Errorf("undo %s %q: no number of an interface", e.effect, e.what)
+		}
+		return netns.Remove(name, int(index))
 	case Tree:
 		return tree.Remove(unix.AT_FDCWD, e.what)
 	case Mounts:

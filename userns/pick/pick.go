@@ -18,6 +18,7 @@ import (
 	"strconv"
 
 	"golang.org/x/sys/unix"
+	"launch/internal/siphash"
 	"launch/internal/sys"
 	"launch/userns"
 )
@@ -167,7 +168,7 @@ func CleanAt(dir string) (int, error) {
 func candidate(name string, byName bool) (uint32, error) {
 	var c uint32
 	if byName {
-		c = uint32(siphash(0xaf41f04af0e056e1, 0x72ff943341cf4196, name))
+		c = uint32(siphash.Sum("\xe1\x56\xe0\xf0\x4a\xf0\x41\xaf\x96\x41\xcf\x41\x33\x94\xff\x72", name))
 	} else {
 		var b [4]byte
 		if err := sys.Random(b[:]); err != nil {

@@ -101,7 +101,7 @@ var others = func() []machine {
 		of("second", "--as-pid2"), files,
 		of("limits", "--rlimit=NOFILE=100", "--oom-score-adjust=300", "--cpu-affinity=0", "--ambient-capability=CAP_CHOWN",
 			"--restrict-address-families=AF_UNIX"),
-		terminal,
+		terminal, of("cable", "--network-veth"),
 	}
 }()
 

@@ -148,6 +148,15 @@ func (w *world) things(m machine) (list []string, err error) {
 		}
 		list = append(list, "mount "+line)
 	}
+	// The table of the world's own network namespace.
+	if b, err = os.ReadFile("/proc/self/net/dev"); err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(b)) {
+		if name, _, ok := strings.Cut(line, ":"); ok {
+			list = append(list, "interface "+strings.TrimSpace(name))
+		}
+	}
 	// The work of other tests is in this table, too; theirs have other names.
 	if h := w.cgroups; h != "" {
 		filepath.WalkDir(h, func(p string, d fs.DirEntry, err error) error {

@@ -1,13 +1,19 @@
-package pick
+// Package siphash is SipHash-2-4, by which systemd makes names, addresses and
+// user ranges out of a machine's name. It refuses to know what for.
+//
+//	n := siphash.Sum(key, "web")
+//
+// Room: paper.
+package siphash
 
 import (
 	"encoding/binary"
 	"math/bits"
 )
 
-// siphash is SipHash-2-4 of the message under a key of two little-endian
-// halves.
-func siphash(k0, k1 uint64, m string) uint64 {
+// Sum hashes the message under a key of 16 bytes.
+func Sum(key, m string) uint64 {
+	k0, k1 := binary.LittleEndian.Uint64([]byte(key[:8])), binary.LittleEndian.Uint64([]byte(key[8:16]))
 	v0, v1 := k0^0x736f6d6570736575, k1^0x646f72616e646f6d
 	v2, v3 := k0^0x6c7967656e657261, k1^0x7465646279746573
 	round := func() {
