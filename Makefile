@@ -44,6 +44,7 @@ build: go ## bin/launch, static
 install: build ## PREFIX=/usr/local
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 0755 $(BIN)/* $(DESTDIR)$(PREFIX)/bin/
+	ln -sf launch $(DESTDIR)$(PREFIX)/bin/exec-in-host-mount-namespace
 	@for page in man/*.[1-8]; do \
 		[ ! -e "$$page" ] || install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man$${page##*.} "$$page"; \
 	done

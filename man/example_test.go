@@ -175,7 +175,8 @@ func cook(t *testing.T) kitchen {
 }
 
 // run types a command. The plan mark, and commands for which there is no
-// program here, make launch plan instead of start.
+// program here, make launch plan instead of start. The host mark gives the
+// command a host of its own.
 func (k kitchen) run(c command, mark string) (string, error) {
 	words := strings.Fields(c.text)
 	if mark == "plan" {
@@ -183,6 +184,12 @@ func (k kitchen) run(c command, mark string) (string, error) {
 			return "", nil // heavy, and not ours
 		}
 		c.text = "launch --plan" + strings.TrimPrefix(c.text, "launch")
+	}
+	if mark == "host" {
+		// On a made-up host, whose process 1 may be looked at and whose mounts
+		// are of no use to others.
+		c.text = "cat >script <<'EOF'\n" + strings.Replace(c.text, "host-exec", "host-exec --nested", 1) + "\nexit $?\nEOF\n" +
+			"unshare --pid --fork --kill-child --mount --mount-proc sh script"
 	}
 	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()

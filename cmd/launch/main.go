@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"strings"
 	"time"
 
@@ -29,11 +30,17 @@ import (
 	"launch/internal/probe"
 	"launch/internal/state"
 	"launch/internal/tree"
+	"launch/mount/hostns"
 	"launch/settings"
 	"launch/settings/nspawn"
 )
 
-func main() { os.Exit(launch(os.Args[1:], os.Environ())) }
+func main() {
+	if path.Base(os.Args[0]) == hostns.Name {
+		os.Exit(hostExec(os.Args[1:], os.Environ()))
+	}
+	os.Exit(launch(os.Args[1:], os.Environ()))
+}
 
 // launch does what the command line asks for and gives the exit status.
 func launch(args, env []string) int {
@@ -51,6 +58,9 @@ func launch(args, env []string) int {
 	}
 	if len(args) > 0 && args[0] == "mounts" {
 		return mounts(args[1:], env)
+	}
+	if len(args) > 0 && (args[0] == "host-exec" || args[0] == hostns.Name) {
+		return hostExec(args[1:], env)
 	}
 	req, err := cli.Parse(args, env, cwd)
 	if err != nil {
