@@ -82,13 +82,16 @@ type Mount struct {
 	// comma separated, as written.
 	Options string `json:"options,omitempty"`
 	// What only bundles say. Set and Clear are MOUNT_ATTR_ flags of the mount,
-	// AllSet and AllClear of it and of all below; Propagation are MS_ flags
-	// with MS_REC, in order. CopyUp: a tmpfs begins with a copy of what the
+	// AllSet and AllClear of it and of all below; Rest are those that no word
+	// is about, and that are cleared where the kernel lets, as mount(2) has it
+	// for a mount with any flags. Propagation are MS_ flags with MS_REC, in
+	// order. CopyUp: a tmpfs begins with a copy of what the
 	// target holds. NoFollow: a Target that is a link is made as one. UIDs and
 	// GIDs are the owners' map of an id-mapped mount, for all below if
 	// MapAll; MapContainer: the container's own map.
 	Set          uint64     `json:"set,omitempty"`
 	Clear        uint64     `json:"clear,omitempty"`
+	Rest         uint64     `json:"rest,omitempty"`
 	AllSet       uint64     `json:"all_set,omitempty"`
 	AllClear     uint64     `json:"all_clear,omitempty"`
 	Propagation  []uint64   `json:"propagation,omitempty"`

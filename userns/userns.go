@@ -106,3 +106,30 @@ func (m Map) Host(id uint32) (uint32, bool) {
 	}
 	return 0, false
 }
+
+// Through gives the map as it reads for who lives in other users: ids outside
+// become those that the other map has for them inside. It is false if some
+// have none.
+func (m Map) Through(home Map) (Map, bool) {
+	var out Map
+	for _, e := range m {
+		for e.Size > 0 {
+			found := false
+			for _, h := range home {
+				r := Range{Start: h.Outside, Size: h.Size}
+				if !r.Contains(e.Outside) {
+					continue
+				}
+				n := min(e.Size, h.Size-(e.Outside-h.Outside))
+				out = append(out, Extent{Inside: e.Inside, Outside: h.Inside + (e.Outside - h.Outside), Size: n})
+				e.Inside, e.Outside, e.Size = e.Inside+n, e.Outside+n, e.Size-n
+				found = true
+				break
+			}
+			if !found {
+				return nil, false
+			}
+		}
+	}
+	return out, true
+}

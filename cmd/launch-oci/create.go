@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -10,12 +11,14 @@ import (
 	"golang.org/x/sys/unix"
 
 	"launch/internal/sys"
+	"launch/oci/bundle"
 	"launch/oci/container"
 	"launch/settings"
 )
 
 var createOptions = []option{
 	{names: "bundle b", arg: "DIR", help: "the bundle's directory, by default the current one"},
+	{names: "config f", arg: "FILE", help: "what is read in place of the bundle's config.json"},
 	{names: "console-socket", arg: "SOCKET", help: "where the master side of the terminal is sent"},
 	{names: "pidfd-socket", arg: "SOCKET", help: "where a pidfd of the first process is sent"},
 	{names: "pid-file", arg: "FILE", help: "gets the number of the first process"},
@@ -26,7 +29,7 @@ var createOptions = []option{
 
 var createVerb = &verb{
 	name: "create", args: "CONTAINER", help: "create a container", least: 1, most: 1,
-	options: createOptions, run: create,
+	options: createOptions, run: create, users: bundleUsers,
 }
 
 var runVerb = &verb{
@@ -36,26 +39,59 @@ var runVerb = &verb{
 		option{names: "keep", help: "don't delete it at its end"},
 		option{names: "no-subreaper", help: "don't adopt orphans"},
 	),
-	run: run,
+	run: run, users: bundleUsers,
+}
+
+// bundleUsers are the users that a container of the bundle can be made in.
+func bundleUsers(c *call) (container.Users, error) {
+	dir, err := c.bundle()
+	if err != nil {
+		return container.Users{}, err
+	}
+	return container.UsersOfBundle(dir, c.config())
+}
+
+// config is the name of the bundle's configuration.
+func (c *call) config() string { return cmp.Or(c.text("config"), bundle.File) }
+
+// bundle is the bundle's directory.
+func (c *call) bundle() (string, error) {
+	cwd, err := os.Getwd()
+	if err != nil {
+		return "", err
+	}
+	if dir := c.text("bundle"); path.IsAbs(dir) {
+		return dir, nil
+	}
+	return path.Join(cwd, c.text("bundle")), nil
+}
+
+// containerUsers are the users that a container was made in.
+func containerUsers(c *call) (container.Users, error) {
+	if len(c.words) == 0 {
+		return container.Users{Join: -1}, nil
+	}
+	d, err := c.open()
+	if err != nil {
+		return container.Users{}, err
+	}
+	defer d.Close()
+	return d.UsersOf()
 }
 
 // makeOptions reads what create and run are told.
 func (c *call) makeOptions() (container.CreateOptions, error) {
 	o := container.CreateOptions{
-		Root: c.root(), ID: c.words[0], Systemd: c.global.on("systemd-cgroup"), Rootless: c.rootless(),
+		Root: c.root(), ID: c.words[0], Config: c.config(), Rootless: c.rootless(),
+		Systemd: c.systemd(), NoCgroups: c.global.text("cgroup-manager") == "disabled",
 		ConsoleSocket: c.text("console-socket"), PidfdSocket: c.text("pidfd-socket"), PidFile: c.text("pid-file"),
 		KeepKeyring: c.on("no-new-keyring"), Warn: out.warn, Guard: guard, Notify: os.Getenv("NOTIFY_SOCKET"),
 		Doubt: func(w settings.Warning) { out.warn(warning(w)) },
 	}
-	if os.Geteuid() != 0 {
-		return o, errors.New("cannot make a container without root's rights: operation not permitted (be root of a user namespace, as podman makes one, or the host's)")
-	}
-	cwd, err := os.Getwd()
-	if err != nil {
+
+	var err error
+	if o.Bundle, err = c.bundle(); err != nil {
 		return o, err
-	}
-	if o.Bundle = c.text("bundle"); !path.IsAbs(o.Bundle) {
-		o.Bundle = path.Join(cwd, o.Bundle)
 	}
 	if o.Host, err = container.Caller(); err != nil {
 		return o, err

@@ -33,7 +33,7 @@ var execVerb = &verb{
 		{names: "cgroup", arg: "[CONTROLLER,...:]PATH", help: "a cgroup below the container's", many: true},
 		{names: "ignore-paused", help: "also in a paused container, where it waits"},
 	},
-	run: execute,
+	run: execute, users: containerUsers,
 }
 
 // execFailed is the exit status when there was no process at all.
@@ -114,7 +114,7 @@ func (c *call) exec() (int, error) {
 		return 0, err
 	}
 	o := container.ExecOptions{Host: host, Exec: e, ConsoleSocket: c.text("console-socket"), PidfdSocket: c.text("pidfd-socket"), PidFile: c.text("pid-file"),
-		Master: f.takes(), IgnorePaused: c.on("ignore-paused"), Warn: out.warn, Guard: guard, Cgroups: c.values["cgroup"]}
+		Master: f.takes(), IgnorePaused: c.on("ignore-paused"), Rootless: c.rootless(), Warn: out.warn, Guard: guard, Cgroups: c.values["cgroup"]}
 	var env []string
 	if o.Keep, env, err = c.keep(); err != nil {
 		return 0, err

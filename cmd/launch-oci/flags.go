@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"launch/oci/container"
 )
 
 // A flag of runc's command line. One without Arg is a switch.
@@ -23,6 +25,9 @@ type verb struct {
 	rest    bool
 	options []option
 	run     func(*call) int
+	// users are those that a caller without root's rights goes on in; nil: he
+	// needs none.
+	users func(*call) (container.Users, error)
 }
 
 // call is a verb with what it was told.

@@ -46,7 +46,7 @@ func listAll(c *call) int {
 	switch format := c.text("format"); {
 	case c.on("quiet"):
 	case format == "json":
-		os.Stdout.Write(bundle.AppendList(nil, rows))
+		os.Stdout.Write(append(bundle.AppendList(nil, rows), '\n'))
 	case format == "" || format == "table":
 		fmt.Print(columns(table))
 	default:

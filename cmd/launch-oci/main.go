@@ -23,11 +23,13 @@ var globals = []option{
 	{names: "log", arg: "FILE", help: "where messages go"},
 	{names: "log-format", arg: "text|json", help: "how messages are written"},
 	{names: "debug", help: "tell more"},
+	{names: "log-level", arg: "error|warning|debug", help: "how much is told"},
 	{names: "systemd-cgroup", help: "let systemd make the cgroups"},
+	{names: "cgroup-manager", arg: "cgroupfs|systemd|disabled", help: "who makes the cgroups"},
 	{names: "rootless", arg: "true|false|auto", help: "do without what only root may do"},
 	{names: "criu", arg: "PATH", help: "ignored"},
 	{names: "help h", help: "show this"},
-	{names: "version v", help: "show the version"},
+	{names: "version v V", help: "show the version"},
 }
 
 var helpOption = option{names: "help h", help: "show this"}
@@ -81,7 +83,21 @@ func launchOCI(args []string) int {
 		rest = rest[1:]
 	}
 	out.debugging = g.on("debug")
-	if err := out.open(g.text("log")); err != nil {
+	switch f := g.text("log-level"); f {
+	case "", "error", "warning":
+	case "debug":
+		out.debugging = true
+	default:
+		out.fail(fmt.Errorf("invalid log-level: %s", f))
+		return 1
+	}
+	switch f := g.text("cgroup-manager"); f {
+	case "", "cgroupfs", "systemd", "disabled":
+	default:
+		out.fail(fmt.Errorf("invalid cgroup-manager: %s", f))
+		return 1
+	}
+	if err := out.open(strings.TrimPrefix(g.text("log"), "file:")); err != nil {
 		out.fail(err)
 		return 1
 	}
@@ -133,7 +149,34 @@ func (v *verb) call(name string, g *call, args []string) int {
 		v.usage(os.Stdout, name)
 		return c.fail(err)
 	}
+	if v.users != nil && os.Geteuid() != 0 {
+		return c.again()
+	}
 	return v.run(c)
+}
+
+// again lets a user without root's rights go on as root of users of his own.
+func (c *call) again() int {
+	fail := func(err error) int {
+		out.fail(err)
+		if c.verb == execVerb {
+			return execFailed
+		}
+		return 1
+	}
+	u, err := c.verb.users(c)
+	if err != nil {
+		return fail(err)
+	}
+	caught, err := sys.Catch(passed()...)
+	if err != nil {
+		return fail(fmt.Errorf("catch signals: %w", err))
+	}
+	status, err := u.Again(caught)
+	if err != nil {
+		return fail(err)
+	}
+	return status
 }
 
 // fail tells an error and gives the exit status for it.
@@ -152,10 +195,21 @@ func (c *call) root() string {
 		}
 		return path.Clean(r)
 	}
-	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && os.Geteuid() != 0 {
+	if dir := os.Getenv("XDG_RUNTIME_DIR"); dir != "" && !hostRoot() {
 		return path.Join(dir, "launch-oci")
 	}
 	return "/run/launch-oci"
+}
+
+// hostRoot reports whether who called is root, as far as he can tell.
+func hostRoot() bool {
+	_, rootless := container.RootlessCaller()
+	return os.Geteuid() == 0 && !rootless
+}
+
+// systemd reports whether systemd is to make the cgroups.
+func (c *call) systemd() bool {
+	return c.global.on("systemd-cgroup") || c.global.text("cgroup-manager") == "systemd"
 }
 
 // open opens the container that the first word names.

@@ -29,7 +29,7 @@ func ps(c *call) int {
 	}
 	switch c.text("format") {
 	case "json":
-		os.Stdout.Write(bundle.AppendPIDs(nil, pids))
+		os.Stdout.Write(append(bundle.AppendPIDs(nil, pids), '\n'))
 		return 0
 	case "", "table":
 	default:

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 
@@ -14,6 +15,7 @@ var specVerb = &verb{
 	name: "spec", help: "write a new config.json", most: 0,
 	options: []option{
 		{names: "bundle b", arg: "DIR", help: "where it goes"},
+		{names: "file f", arg: "FILE", help: "its name"},
 		{names: "rootless", help: "for a user without root's rights"},
 	},
 	run: spec,
@@ -29,15 +31,16 @@ func spec(c *call) int {
 			return c.fail(err)
 		}
 	}
-	n, err := sys.Openat(unix.AT_FDCWD, bundle.File, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o666)
+	name := cmp.Or(c.text("file"), bundle.File)
+	n, err := sys.Openat(unix.AT_FDCWD, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o666)
 	if err == unix.EEXIST {
-		return c.fail(fmt.Errorf("file %s exists. Remove it first", bundle.File))
+		return c.fail(fmt.Errorf("file %s exists. Remove it first", name))
 	}
 	if err == nil {
 		err = sys.WriteString(n, text)
 	}
 	if err != nil {
-		return c.fail(fmt.Errorf("write %s: %w", bundle.File, err))
+		return c.fail(fmt.Errorf("write %s: %w", name, err))
 	}
 	return 0
 }

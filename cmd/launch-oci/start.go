@@ -6,7 +6,7 @@ import (
 	"launch/oci/container"
 )
 
-var startVerb = &verb{name: "start", args: "CONTAINER", help: "start a created container", least: 1, most: 1, run: locked(func(d *container.Dir, warn func(string)) error {
+var startVerb = &verb{name: "start", args: "CONTAINER", help: "start a created container", least: 1, most: 1, users: containerUsers, run: locked(func(d *container.Dir, warn func(string)) error {
 	return d.Start(os.Getenv("NOTIFY_SOCKET"), warn)
 })}
 

@@ -71,6 +71,8 @@ type builder struct {
 	interfaces []int32
 	// rebirthAt is the op with which the first process is born again, or 0.
 	rebirthAt int
+	// keepGroups: the caller's groups can't be left.
+	keepGroups bool
 }
 
 // root is the host's id of the machine's root user.

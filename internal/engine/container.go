@@ -47,6 +47,11 @@ type CreateOptions struct {
 	Keep int
 	// KeepKeyring: the payload stays in the caller's session keyring.
 	KeepKeyring bool
+	// Rootless: the caller is root in users of his own at most. Own is a
+	// directory that nobody else uses: the root is put together on it where
+	// the caller may not make one in /run.
+	Rootless bool
+	Own      string
 	// Bound: the first process does not outlive the caller.
 	Bound bool
 	// State gives the state of the container as JSON, for hooks.
@@ -79,8 +84,8 @@ type JoinOptions struct {
 	// Pidfd is the container's first process, and PID its number.
 	Pidfd, PID int
 	Warn       func(string)
-	// Cgroup, Enter, Leave, Console, Keep, Listener: as in CreateOptions.
-	// Placed is called when the process exists and waits.
+	// Cgroup, Enter, Leave, Console, Keep, Listener, Rootless: as in
+	// CreateOptions. Placed is called when the process exists and waits.
 	Cgroup   int
 	Enter    func(sys.Locked) error
 	Leave    func(sys.Locked) error
@@ -88,13 +93,14 @@ type JoinOptions struct {
 	Console  func(master int) error
 	Keep     int
 	Listener func(listener, pid int) error
+	Rootless bool
 }
 
 // Join starts a process of the plan made by plan.CompileJoin in a running
 // container.
 func Join(p *plan.Plan, o JoinOptions) (*Container, error) {
 	b := newContainerBuilder(p, CreateOptions{Pin: -1, Warn: o.Warn, Gate: -1, Cgroup: o.Cgroup, Enter: o.Enter, Leave: o.Leave, Placed: o.Placed,
-		Console: o.Console, Keep: o.Keep, Listener: o.Listener})
+		Console: o.Console, Keep: o.Keep, Listener: o.Listener, Rootless: o.Rootless})
 	b.into, b.intoPID = o.Pidfd, o.PID
 	return b.contain(func() error { return b.join2() })
 }
@@ -214,7 +220,7 @@ func (b *builder) start(flags uint64) (err error) {
 // create does the work of Create.
 func (b *builder) create(l sys.Locked) (err error) {
 	o := b.create0
-	how := attach.How{Shared: b.plan.Shared, Namespace: -1}
+	how := attach.How{Shared: b.plan.Shared, Namespace: -1, Own: o.Own}
 	if b.plan.Bare {
 		how.Seat = b.plan.Directory
 	}
@@ -370,9 +376,7 @@ func MapsOf(file string) (uids, gids userns.Map, err error) {
 		if err == nil {
 			var n int
 			if n, err = sys.Read(ready, make([]byte, 1)); err == nil && n == 1 {
-				if uids, err = readMap(c.PID, "uid_map"); err == nil {
-					gids, err = readMap(c.PID, "gid_map")
-				}
+				uids, gids, err = MapsOfProcess(c.PID)
 			}
 		}
 		sys.Close(ready)
@@ -391,6 +395,14 @@ func MapsOf(file string) (uids, gids userns.Map, err error) {
 	})
 	if err != nil {
 		err = fmt.Errorf("read the maps of the user namespace %s: %w", file, err)
+	}
+	return uids, gids, err
+}
+
+// MapsOfProcess gives the maps of a process's users.
+func MapsOfProcess(pid int) (uids, gids userns.Map, err error) {
+	if uids, err = readMap(pid, "uid_map"); err == nil {
+		gids, err = readMap(pid, "gid_map")
 	}
 	return uids, gids, err
 }
@@ -532,6 +544,19 @@ func (b *builder) placed() error {
 		if err := sys.WriteFile(unix.AT_FDCWD, procPath(b.proc.PID, "timens_offsets"), text); err != nil {
 			return fmt.Errorf("write the time offsets: %w", err)
 		}
+	}
+	if b.create0.Rootless {
+		// The kernel lets nobody leave a group in users that an unprivileged
+		// user made alone, since it may be one that is kept out of a file.
+		pid := b.proc.PID
+		if b.into >= 0 {
+			pid = b.intoPID
+		}
+		text, err := sys.ReadFile(unix.AT_FDCWD, procPath(pid, "setgroups"), 16)
+		if err != nil {
+			return fmt.Errorf("ask whether groups can be left: %w", err)
+		}
+		b.keepGroups = strings.TrimSpace(string(text)) == "deny"
 	}
 	if b.create0.Placed != nil {
 		return b.create0.Placed(b.proc.PID)
@@ -955,22 +980,41 @@ func runHook(l sys.Locked, h settings.Hook, state []byte, pidfd int) error {
 // runHookIn runs a hook as a child of the thread; with a pidfd it joins the
 // namespaces of that process first.
 func runHookIn(l sys.Locked, h settings.Hook, state []byte, pidfd int, flags uint64) error {
-	fail := func(err error) error {
-		return &settings.Error{What: fmt.Sprintf("cannot go on: hook %s failed: %v", h.Path, err), Origin: h.Origin}
+	err := runProgram(l, h, state, pidfd, flags)
+	if err == nil {
+		return nil
 	}
+	// Callers look for which hook of which kind it was.
+	name := h.Path
+	if f := strings.Split(h.Origin.Key, "/"); len(f) > 3 {
+		name = fmt.Sprintf("%s hook #%s: %s", f[2], f[3], h.Path)
+	}
+	return &settings.Error{What: fmt.Sprintf("error running %s: %v", name, err), Origin: h.Origin}
+}
+
+// RunTool runs a program of the host's that does something for us.
+func RunTool(path string, args ...string) error {
+	return sys.Elsewhere(func(l sys.Locked) error {
+		return runProgram(l, settings.Hook{Path: path, Args: append([]string{path}, args...), Env: os.Environ()}, nil, -1, 0)
+	})
+}
+
+// runProgram runs a program with a text on its standard input. An error has
+// what it said.
+func runProgram(l sys.Locked, h settings.Hook, state []byte, pidfd int, flags uint64) error {
 	in, err := sys.MemfdCreate("state", 0)
 	if err != nil {
-		return fail(err)
+		return err
 	}
 	defer sys.Close(in)
 	outR, outW, err := sys.Pipe()
 	if err != nil {
-		return fail(err)
+		return err
 	}
 	defer sys.Close(outR)
 	if _, err := sys.Pwrite(in, state, 0); err != nil {
 		sys.Close(outW)
-		return fail(err)
+		return err
 	}
 	args := h.Args
 	if len(args) == 0 {
@@ -992,7 +1036,7 @@ func runHookIn(l sys.Locked, h settings.Hook, state []byte, pidfd int, flags uin
 	c, err := child.Start(l, p, child.Options{})
 	sys.Close(outW)
 	if err != nil {
-		return fail(err)
+		return err
 	}
 	defer sys.Close(c.Pidfd)
 	said, late, err := hookOutput(c.Pidfd, outR, h.Timeout)
@@ -1002,13 +1046,13 @@ func runHookIn(l sys.Locked, h settings.Hook, state []byte, pidfd int, flags uin
 	code, status, werr := sys.Wait(c.Pidfd)
 	switch f := c.Failure(); {
 	case err != nil:
-		return fail(err)
+		return err
 	case werr != nil:
-		return fail(werr)
+		return werr
 	case late:
-		return fail(fmt.Errorf("it ran longer than its timeout of %d s", h.Timeout))
+		return fmt.Errorf("it ran past its timeout of %d s", h.Timeout)
 	case f != nil:
-		return fail(f)
+		return f
 	case code == cldExited && status == 0:
 		return nil
 	case code == cldExited:
@@ -1019,7 +1063,7 @@ func runHookIn(l sys.Locked, h settings.Hook, state []byte, pidfd int, flags uin
 	if said = strings.TrimSpace(said); said != "" {
 		err = fmt.Errorf("%w: %s", err, said)
 	}
-	return fail(err)
+	return err
 }
 
 // hookOutput reads what a hook says until it ends, or its time is over.

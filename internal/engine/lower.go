@@ -43,7 +43,9 @@ func (b *builder) lower(op plan.Op) error {
 	case plan.Go:
 		add(unix.SYS_READ, uintptr(b.goR), child.Keep(p, &one), 1).NeedResult()
 	case plan.BecomeRoot:
-		add(unix.SYS_SETGROUPS, 0, 0)
+		if !b.keepGroups {
+			add(unix.SYS_SETGROUPS, 0, 0)
+		}
 		add(unix.SYS_SETRESGID, 0, 0, 0)
 		add(unix.SYS_SETRESUID, 0, 0, 0)
 	case plan.Share:
@@ -125,7 +127,9 @@ func (b *builder) lower(op plan.Op) error {
 		}
 	case plan.Switch:
 		groups := b.user.groups
-		add(unix.SYS_SETGROUPS, uintptr(len(groups)), p.Uint32s(groups))
+		if len(groups) > 0 || !b.keepGroups {
+			add(unix.SYS_SETGROUPS, uintptr(len(groups)), p.Uint32s(groups))
+		}
 		add(unix.SYS_SETRESGID, uintptr(b.user.gid), uintptr(b.user.gid), uintptr(b.user.gid))
 		add(unix.SYS_SETRESUID, uintptr(b.user.uid), uintptr(b.user.uid), uintptr(b.user.uid))
 	case plan.Caps:

@@ -189,7 +189,7 @@ func (c *compiler) bundleMounts() error {
 }
 
 func (c *compiler) bundleMount(m mount.Mount) (Step, error) {
-	s := Step{World: settings.Inner, Target: m.Target, Mode: 0o755, Attr: m.Set, Clear: m.Clear, AllAttr: m.AllSet, AllClear: m.AllClear,
+	s := Step{World: settings.Inner, Target: m.Target, Mode: 0o755, Attr: m.Set, Clear: m.Clear, Rest: m.Rest, AllAttr: m.AllSet, AllClear: m.AllClear,
 		Propagation: m.Propagation, NoFollow: m.NoFollow, Origin: m.Origin}
 	refuse := func(what, hint string) (Step, error) {
 		return s, &settings.Error{What: what, Origin: m.Origin, Value: m.Target, Hint: hint}
@@ -342,7 +342,7 @@ func (c *compiler) devices() {
 func (c *compiler) bundlePayload() {
 	e := c.Settings.Exec
 	p := &c.Plan.Payload
-	p.Args, p.Env, p.Dir, p.Exact = e.Words, e.Env, e.Dir, e.Process
+	p.Args, p.Env, p.Dir, p.Exact = e.Words, lastValues(e.Env), e.Dir, e.Process
 	if p.Exact == nil {
 		p.Exact = &settings.Process{IDs: settings.IDs{Umask: -1}}
 	}
@@ -361,6 +361,25 @@ func (c *compiler) bundlePayload() {
 	if c.Plan.Stop.Signal = e.KillSignal; e.KillSignal == 0 {
 		c.Plan.Stop.Signal = int(unix.SIGTERM)
 	}
+}
+
+// lastValues leaves one value of each variable: the last, as if they had been
+// set one after the other. getenv(3) would find the first.
+func lastValues(env []string) []string {
+	at := make(map[string]int, len(env))
+	out := make([]string, 0, len(env))
+	for _, v := range env {
+		name, _, ok := strings.Cut(v, "=")
+		if i, again := at[name]; ok && again {
+			out[i] = v
+			continue
+		}
+		if ok {
+			at[name] = len(out)
+		}
+		out = append(out, v)
+	}
+	return out
 }
 
 // bundleProgram plans the first process of a container, or one that joins it.

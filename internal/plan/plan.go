@@ -314,6 +314,7 @@ type Step struct {
 	// well. Propagation are MS_ flags, with MS_REC for all below, one after the
 	// other.
 	AllAttr     uint64   `json:"-"`
+	Rest        uint64   `json:"-"` // cleared as well, unless the kernel forbids it
 	AllClear    uint64   `json:"-"`
 	Propagation []uint64 `json:"propagation,omitempty"`
 	// CopyUp: the new file system begins with a copy of what Target holds.

@@ -100,6 +100,9 @@ type How struct {
 	// Seat is a directory of the caller's own mount namespace that the root is
 	// attached to, and stays.
 	Seat string
+	// Own is a directory that nobody else uses, for callers that may not make
+	// the usual one.
+	Own string
 }
 
 // BeginAs is Begin for a tree that has no mount namespace of its own, or
@@ -133,7 +136,9 @@ func BeginAs(l sys.Locked, how How) (*Tree, error) {
 		}
 	}
 	if !t.bare {
-		if err := sys.Mkdirat(unix.AT_FDCWD, seat, 0o700); err != nil && err != unix.EEXIST {
+		if err := sys.Mkdirat(unix.AT_FDCWD, seat, 0o700); (err == unix.EACCES || err == unix.EPERM || err == unix.EROFS) && how.Own != "" {
+			seat = how.Own
+		} else if err != nil && err != unix.EEXIST {
 			return nil, fmt.Errorf("make %s: %w", seat, err)
 		}
 	}
@@ -697,9 +702,14 @@ func (t *Tree) bind(s plan.Step) error {
 			return fmt.Errorf("map owners: %w", err)
 		}
 	}
-	if s.Attr|s.Clear != 0 {
+	if s.Attr|s.Clear|s.Rest != 0 {
 		// A bundle's flags are of the one mount, those for all below are apart.
-		if err := change(n, s.Attr, s.Clear, s.Recursive && !t.Exact); err != nil {
+		err := change(n, s.Attr, s.Clear|s.Rest, s.Recursive && !t.Exact)
+		if err == unix.EPERM && s.Rest != 0 {
+			// In users of one's own, the host's flags are locked.
+			err = change(n, s.Attr, s.Clear, false)
+		}
+		if err != nil {
 			return err
 		}
 	}

@@ -284,6 +284,13 @@ func (t *Tree) cgroups(s plan.Step) error {
 	}
 	if unified {
 		n, err := t.fs("cgroup2", source, nil, s.Attr)
+		if err == unix.EPERM && s.Type != "own" {
+			// In users of his own, somebody who shares the host's cgroup
+			// namespace may bind what he sees.
+			if n, err = sys.OpenTree(t.host, "sys/fs/cgroup", unix.OPEN_TREE_CLONE); err == nil {
+				err = setattr(n, s.Attr, false)
+			}
+		}
 		if err != nil {
 			return err
 		}

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"launch/mount"
 )
@@ -72,6 +73,15 @@ func (r *reader) mount(at string, from *specs.Mount) (m mount.Mount, ok bool) {
 			r.warn(problem{o.at(m.Options), m.Options, "ignored: a bind mount shows a file system that has its options already", ""})
 			m.Options = ""
 		}
+		// mount(2) gives a mount the flags that it is told, and no others: so
+		// do other runtimes as soon as a word is about one. But "ro" alone
+		// takes nothing else away.
+		if told := m.Set | m.Clear; told != 0 && m.Set != unix.MOUNT_ATTR_RDONLY {
+			m.Rest = flags &^ told
+			if o.atime {
+				m.Rest &^= unix.MOUNT_ATTR__ATIME
+			}
+		}
 	case from.Type == "bind":
 		// The specification has the options decide; the type is a dummy.
 		r.refuse(problem{at + "/type", from.Type, "cannot mount: no file system has this type", "add the option bind or rbind"})
@@ -98,12 +108,17 @@ func (r *reader) mount(at string, from *specs.Mount) (m mount.Mount, ok bool) {
 	return m, r.err == nil
 }
 
+// flags are those of a mount.
+const flags = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NODIRATIME |
+	unix.MOUNT_ATTR_NOSYMFOLLOW | unix.MOUNT_ATTR__ATIME
+
 // mountWords are what the options say beside flags.
 type mountWords struct {
 	where                string
 	words                []string
 	bind, rbind, remount bool
 	idmap, ridmap        bool
+	atime                bool // a word is about access times
 }
 
 // at gives the pointer of an option.
@@ -165,6 +180,7 @@ func (r *reader) mountOptions(at string, words []string, m *mount.Mount) *mountW
 		default:
 			m.Clear = m.Clear&^f.Set | f.Clear
 			m.Set = m.Set&^f.Clear | f.Set
+			o.atime = o.atime || f.Clear&unix.MOUNT_ATTR__ATIME != 0
 		}
 	}
 	return o

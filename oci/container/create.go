@@ -28,10 +28,13 @@ type CreateOptions struct {
 	Root   string // where containers are kept
 	ID     string
 	Bundle string // absolute
+	Config string // bundle.File, or another file there or anywhere
 	Host   facts.Host
 	// Systemd: the cgroup is a scope of systemd's.
 	Systemd  bool
 	Rootless bool
+	// NoCgroups: the container stays in the caller's cgroups.
+	NoCgroups bool
 	// ConsoleSocket and PidfdSocket are sockets that the terminal's master
 	// side and a descriptor of the first process are sent to; PidFile is
 	// written with its number. All may be empty.
@@ -66,9 +69,10 @@ type Live struct {
 // The lock of its directory is held until Close. After an error nothing of it
 // is left.
 func Create(o CreateOptions) (l *Live, err error) {
-	text, err := sys.ReadFile(unix.AT_FDCWD, path.Join(o.Bundle, bundle.File), bundle.Limit)
+	config := configOf(o.Bundle, o.Config)
+	text, err := sys.ReadFile(unix.AT_FDCWD, config, bundle.Limit)
 	if err != nil {
-		return nil, fmt.Errorf("read %s: %w", path.Join(o.Bundle, bundle.File), err)
+		return nil, fmt.Errorf("read %s: %w", config, err)
 	}
 	defer func() {
 		// Inside only the place in the structure is known.
@@ -88,6 +92,12 @@ func Create(o CreateOptions) (l *Live, err error) {
 	s.Machine = o.ID
 	s.Exec.Env = append(s.Exec.Env, o.Env...)
 	if err := checkTerminal(s.Exec.Process, o.ConsoleSocket, o.Master); err != nil {
+		return nil, err
+	}
+	owner, rootless := RootlessCaller()
+	if !rootless {
+		owner = os.Getuid()
+	} else if s.Bundle.UIDs, s.Bundle.GIDs, err = translate(s.Bundle.UIDs, s.Bundle.GIDs); err != nil {
 		return nil, err
 	}
 	for _, n := range s.Bundle.Namespaces {
@@ -140,7 +150,7 @@ func Create(o CreateOptions) (l *Live, err error) {
 		made.Close()
 	}()
 	b := s.Bundle
-	d.Version, d.Bundle, d.Rootfs, d.Owner, d.Created = b.Version, o.Bundle, s.Image.Directory, os.Getuid(), time.Now()
+	d.Version, d.Bundle, d.Rootfs, d.Owner, d.Created = b.Version, o.Bundle, s.Image.Directory, owner, time.Now()
 	for k, v := range b.Annotations {
 		d.Annotations = append(d.Annotations, [2]string{k, v})
 	}
@@ -164,6 +174,13 @@ func Create(o CreateOptions) (l *Live, err error) {
 			return nil, fmt.Errorf("make the directory for notifications: %w", err)
 		}
 	}
+	seat := ""
+	if o.Rootless {
+		seat = path.Join(d.name, seatName)
+		if err := sys.Mkdirat(d.fd, seatName, 0o700); err != nil {
+			return nil, fmt.Errorf("make %s: %w", seat, err)
+		}
+	}
 	place, err := d.place(b, p, o.Warn)
 	if err != nil {
 		return nil, err
@@ -176,7 +193,7 @@ func Create(o CreateOptions) (l *Live, err error) {
 		return nil, fmt.Errorf("open the exec fifo: %w", err)
 	}
 	l.Process, err = engine.Create(p, engine.CreateOptions{
-		Pin: pin, Warn: o.Warn, Gate: l.gate, Cgroup: place.FD, Enter: place.Enter, Leave: place.Leave,
+		Pin: pin, Rootless: o.Rootless, Own: seat, Warn: o.Warn, Gate: l.gate, Cgroup: place.FD, Enter: place.Enter, Leave: place.Leave,
 		Placed: func(pid int) error {
 			if err := place.Finish(pid); err != nil {
 				return err
@@ -214,6 +231,13 @@ func Create(o CreateOptions) (l *Live, err error) {
 	return l, announce(o.PidfdSocket, o.PidFile, l.Process)
 }
 
+func configOf(dir, config string) string {
+	if path.IsAbs(config) {
+		return config
+	}
+	return path.Join(dir, config)
+}
+
 // checkTerminal refuses a terminal that nobody would have the other side of,
 // and somebody who waits for one that isn't made.
 func checkTerminal(p *settings.Process, socket string, master func(int) error) error {
@@ -228,6 +252,10 @@ func checkTerminal(p *settings.Process, socket string, master func(int) error) e
 
 // group finds out which cgroups the container will be in.
 func (d *Dir) group(o CreateOptions, b *settings.Bundle) error {
+	if o.NoCgroups {
+		d.Group.Rootless = true // what would be in them is left out, or refused
+		return nil
+	}
 	layout, err := cgroup.Detect()
 	if err != nil {
 		return err

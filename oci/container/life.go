@@ -154,6 +154,15 @@ func (d *Dir) Kill(sig int, all bool) error {
 		return err
 	}
 	defer sys.Close(n)
+	switch unix.Signal(sig) {
+	case unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT:
+		// Before the payload runs there is nobody to whom these could mean
+		// anything but the end, and the kernel spares the first process of a
+		// pid namespace.
+		if status, err := d.Status(); err == nil && status == Created {
+			sig = int(unix.SIGKILL)
+		}
+	}
 	if err := sys.PidfdSignal(n, sig); err != nil {
 		if err == unix.ESRCH {
 			return ErrNotRunning
@@ -260,7 +269,7 @@ type ExecOptions struct {
 	ConsoleSocket, PidfdSocket, PidFile string
 	Master                              func(master int) error
 	Keep                                int
-	IgnorePaused                        bool
+	IgnorePaused, Rootless              bool
 	Cgroups                             []string // [CONTROLLER,...:]PATH each
 	Warn                                func(string)
 	// Guard: as in CreateOptions.
@@ -344,7 +353,7 @@ func (d *Dir) join(p *plan.Plan, pidfd int, o ExecOptions) (*engine.Container, e
 		}
 		defer place.Close()
 		return engine.Join(p, engine.JoinOptions{
-			Pidfd: pidfd, PID: d.PID, Warn: o.Warn, Cgroup: place.FD, Enter: place.Enter, Leave: place.Leave,
+			Pidfd: pidfd, PID: d.PID, Warn: o.Warn, Rootless: o.Rootless, Cgroup: place.FD, Enter: place.Enter, Leave: place.Leave,
 			Placed: func(pid int) error {
 				if d.RDT.Dir != "" {
 					if err := d.RDT.Join(pid); err != nil {

@@ -77,6 +77,9 @@ const (
 	madeName   = "made"
 	configName = "config.json"
 	gateName   = "exec.fifo"
+	// seatName is the directory that the root of a container of an
+	// unprivileged user is put together on.
+	seatName = "seat"
 	// resourcesName are the limits since an update.
 	resourcesName = "resources.json"
 	// tracesName is there once a process of the container may trace others.
@@ -407,10 +410,10 @@ func (d *Dir) record(made string) error {
 // remove removes the directory with what is in it. It goes first out of its
 // name, so that nobody finds half of it.
 func (d *Dir) remove() error {
-	for _, name := range []string{notifyDir + "/" + notifySocket, notifyDir} {
-		flags := 0
-		if name == notifyDir {
-			flags = unix.AT_REMOVEDIR
+	for _, name := range []string{notifyDir + "/" + notifySocket, notifyDir, seatName} {
+		flags := unix.AT_REMOVEDIR
+		if path.Base(name) == notifySocket {
+			flags = 0
 		}
 		if err := sys.Unlinkat(d.fd, name, flags); err != nil && err != unix.ENOENT {
 			return fmt.Errorf("remove %s/%s: %w", d.name, name, err)

@@ -423,6 +423,9 @@ int main(int argc, char **argv) {
 			continue;
 		}
 		snprintf(b, sizeof b, "%.*s", (int)(eq - *e), *e);
+		/* Others find the first of two. */
+		if (eq > *e && getenv(b) != eq + 1)
+			strcat(b, " again");
 		str(b, eq + 1);
 	}
 	close_object();
