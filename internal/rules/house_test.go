@@ -63,6 +63,7 @@ var house = []row{
 	{"internal/notify", host, "host"},
 	{"oci/image", host, "host"},
 	{"oci/layer", host, "host"},
+	{"oci/store", host, "host"},
 
 	{"internal/state", engine, "engine"},
 	{"mount/snapshot", engine, "host"},
