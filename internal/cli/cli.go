@@ -59,10 +59,32 @@ func table() []option {
 // Parse reads the words behind the program's name. The caller's environment
 // and working directory are what a value may refer to.
 func Parse(args []string, env []string, cwd string) (Request, error) {
+	return parse(args, env, cwd, nil, nil)
+}
+
+// ParseStart reads the words behind a verb that starts a machine: its own
+// options, and all the others. The words behind them are no command yet.
+func ParseStart(v *settings.Verb, args []string, env []string, cwd string) (Request, Told, error) {
+	told := Told{}
+	r, err := parse(args, env, cwd, v, told)
+	if n := len(r.Assignments); len(r.Words) > 0 {
+		r.Assignments = r.Assignments[:n-1]
+	}
+	return r, told, err
+}
+
+func parse(args []string, env []string, cwd string, v *settings.Verb, told Told) (Request, error) {
 	r := Request{Action: Run}
 	place := settings.Place{Cwd: cwd, Env: env}
 	done := errors.New("nothing else matters")
-	words, err := getopt(args, table(), func(w word) error {
+	options := table()
+	if v != nil {
+		options = append(options, verbTable(v, len(options))...)
+	}
+	words, err := getopt(args, options, func(w word) error {
+		if w.id >= len(settings.Options) {
+			return told.add(&v.Options[w.id-len(settings.Options)], w)
+		}
 		o := &settings.Options[w.id]
 		from := origin.Origin{Source: origin.CommandLine, Path: w.typed}
 		if o.Later {
@@ -117,7 +139,7 @@ func Parse(args []string, env []string, cwd string) (Request, error) {
 	case err == done:
 		return r, nil
 	case errors.As(err, &bad):
-		return r, &settings.Error{What: bad.text, Hint: suggest(bad.unknown)}
+		return r, &settings.Error{What: bad.text, Hint: suggest(bad.unknown, v)}
 	case err != nil:
 		return r, err
 	}
@@ -141,19 +163,30 @@ func given(w word) string {
 	return w.typed + "=" + w.value
 }
 
-// suggest gives a hint for a long option that nobody knows.
-func suggest(name string) string {
+// suggest gives a hint for a long option that nobody knows. The verb, if there
+// is one, has options of its own.
+func suggest(name string, v *settings.Verb) string {
 	if name == "" {
 		return ""
 	}
 	var flags []string
-	for i := range settings.Options {
-		if o := &settings.Options[i]; o.Flag != "" && !o.Later && o.Old == "" {
-			flags = append(flags, o.Flag)
+	if v != nil {
+		for i := range v.Options {
+			flags = append(flags, v.Options[i].Flag)
+		}
+	}
+	if v == nil || v.Start {
+		for i := range settings.Options {
+			if o := &settings.Options[i]; o.Flag != "" && !o.Later && o.Old == "" {
+				flags = append(flags, o.Flag)
+			}
 		}
 	}
 	if near := settings.Nearest(name, flags...); near != "" {
 		return "did you mean --" + near + "?"
+	}
+	if v != nil {
+		return Name + " " + v.Name + " --help lists the options"
 	}
 	return "launch --help lists the options"
 }

@@ -71,12 +71,7 @@ func Usage(w io.Writer) {
 		fmt.Fprintf(w, "\n%s:\n", topic)
 		for i := range settings.Options {
 			if o := &settings.Options[i]; o.Topic == topic {
-				left := spelling(o)
-				if n := utf8.RuneCountInString(left); n <= column {
-					fmt.Fprintf(w, "%s%s  %s\n", left, strings.Repeat(" ", column-n), o.Help)
-				} else {
-					fmt.Fprintf(w, "%s\n%s  %s\n", left, strings.Repeat(" ", column), o.Help)
-				}
+				line(w, o)
 			}
 		}
 	}
