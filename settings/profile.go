@@ -13,6 +13,12 @@ type Profile struct {
 	// Caps is the bounding set, bit n being capability n; NetworkCaps come on
 	// top with a private network.
 	Caps, NetworkCaps uint64
+	// SystemCalls are values of --system-call-filter= that come before others.
+	SystemCalls []string
+	// App: the payload is a program that brings its own files, and no operating
+	// system. Nothing of the host's settings goes into its tree, users need no
+	// entry there, and signals are passed on to it as they are.
+	App bool
 }
 
 // When says in which machines an API mount is made. The zero value means all.
@@ -135,3 +141,44 @@ var NSpawn = Profile{
 // OCI is the profile of bundles: nothing that the bundle doesn't say, but for
 // the device nodes and links that the runtime spec promises.
 var OCI = Profile{Name: "oci"}
+
+// Strict is the profile of images: a program that somebody else has packed.
+var Strict = Profile{
+	Name: "strict",
+	App:  true,
+	API: []APIMount{
+		{World: Outer, Target: "/dev", Type: "tmpfs", Attr: ns | nx | sa, Options: "mode=0755,size=4m,nr_inodes=64k", Owned: true, Content: "dev"},
+		{World: Outer, Target: "/dev/shm", Type: "tmpfs", Attr: ns | nd | nx | sa, Options: "mode=01777,size=64m,nr_inodes=64k", Owned: true},
+		{World: Outer, Target: "/dev/pts", Type: "devpts", Attr: ns | nx, Options: "ptmxmode=0666,mode=0600"},
+
+		{World: Inner, Target: "/proc", Type: "proc", Attr: ns | nd | nx},
+		{World: Inner, Target: "/proc/sys", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/proc/acpi", Type: "hide", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/proc/apm", Type: "hide", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/proc/asound", Type: "hide", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/proc/interrupts", Type: "hide", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/proc/kallsyms", Type: "hide", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/proc/kcore", Type: "hide", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/proc/keys", Type: "hide", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/proc/kmsg", Type: "hide", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/proc/latency_stats", Type: "hide", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/proc/sched_debug", Type: "hide", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/proc/scsi", Type: "hide", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/proc/sysrq-trigger", Type: "hide", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/proc/timer_list", Type: "hide", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/proc/timer_stats", Type: "hide", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/proc/bus", Attr: ro | ns | nd | nx, Lenient: true},
+		{World: Inner, Target: "/proc/fs", Attr: ro | ns | nd | nx, Lenient: true},
+		{World: Inner, Target: "/proc/irq", Attr: ro | ns | nd | nx, Lenient: true},
+		{World: Inner, Target: "/dev/mqueue", Type: "mqueue", Attr: ns | nd | nx, Soft: true},
+		{World: Inner, Target: "/sys", Type: "sysfs", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/sys/firmware", Type: "hide", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/sys/devices/virtual/powercap", Type: "hide", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/sys/class/thermal", Type: "hide", Attr: ro | ns | nd | nx},
+		{World: Inner, Target: "/sys/fs/cgroup", Type: "cgroup2", Attr: ro | ns | nd | nx},
+	},
+	Caps: 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID | 1<<unix.CAP_KILL |
+		1<<unix.CAP_NET_BIND_SERVICE | 1<<unix.CAP_SETFCAP | 1<<unix.CAP_SETGID | 1<<unix.CAP_SETPCAP | 1<<unix.CAP_SETUID |
+		1<<unix.CAP_SYS_CHROOT,
+	SystemCalls: []string{"~@keyring bpf io_uring_enter io_uring_register io_uring_setup perf_event_open userfaultfd"},
+}

@@ -49,6 +49,37 @@ type Image struct {
 	Ephemeral bool `json:"ephemeral,omitempty"`
 	// Template is the tree that Directory becomes a copy of if it is missing.
 	Template string `json:"template,omitempty"`
+	// Stack is what the root is made of where it is no tree of its own;
+	// Directory is then where the machine's own part of it is.
+	Stack *Stack `json:"stack,omitempty"`
+}
+
+// Stack is a root of several directories over each other, all in one directory
+// of the host's.
+type Stack struct {
+	// Base is that directory; absolute.
+	Base string `json:"base,omitempty"`
+	// Layers are below it, lowest first; nobody changes them.
+	Layers []string `json:"layers,omitempty"`
+	// Upper is below it, too: what the machine changes. Work is an empty
+	// directory beside it.
+	Upper string `json:"upper,omitempty"`
+	Work  string `json:"work,omitempty"`
+	// Temporary: the machine's Directory goes with it.
+	Temporary bool `json:"temporary,omitempty"`
+	// Volumes are directories of the machine that can be written to even if the
+	// root can't; Ports what it listens on, as in 80/tcp.
+	Volumes []string `json:"volumes,omitempty"`
+	Ports   []string `json:"ports,omitempty"`
+	// Files are files of the host's that take the place of the machine's, by
+	// their names there.
+	Files []File `json:"files,omitempty"`
+}
+
+// File is a file of the host's and what it is called in the machine.
+type File struct {
+	Source string `json:"source"`
+	Target string `json:"target"`
 }
 
 // Volatile says which part of the tree is thrown away at the end.
@@ -72,6 +103,8 @@ type Exec struct {
 	Dir string `json:"dir,omitempty"`
 	// User is a name or number, resolved inside the tree; empty means root.
 	User string `json:"user,omitempty"`
+	// Group takes the place of the user's groups; a name or number.
+	Group string `json:"group,omitempty"`
 	// Hostname is the kernel's host name if it isn't the machine's name.
 	Hostname string `json:"hostname,omitempty"`
 	// KeepCaps and DropCaps are masks over the default set, bit n being

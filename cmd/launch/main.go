@@ -50,17 +50,21 @@ func launch(args, env []string) int {
 	}
 	// A verb is one only as the very first word: behind an option, or behind
 	// --, it is a command to run.
-	if len(args) > 0 && args[0] == "cat" {
-		return cat(args[1:], env, cwd)
-	}
-	if len(args) > 0 && args[0] == "convert" {
-		return convert(args[1:], env, cwd)
-	}
-	if len(args) > 0 && args[0] == "mounts" {
-		return mounts(args[1:], env)
-	}
-	if len(args) > 0 && (args[0] == "host-exec" || args[0] == hostns.Name) {
-		return hostExec(args[1:], env)
+	if len(args) > 0 {
+		switch args[0] {
+		case "cat":
+			return cat(args[1:], env, cwd)
+		case "convert":
+			return convert(args[1:], env, cwd)
+		case "mounts":
+			return mounts(args[1:], env)
+		case "host-exec", hostns.Name:
+			return hostExec(args[1:], env)
+		case "run":
+			return runImage(args[1:], env, cwd)
+		case "pull", "images", "rmi":
+			return images(args[0], args[1:])
+		}
 	}
 	req, err := cli.Parse(args, env, cwd)
 	if err != nil {

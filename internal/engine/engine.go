@@ -143,6 +143,9 @@ type supervisor struct {
 // listen makes signals wake the loop instead of ending the launcher.
 func (s *supervisor) listen() error {
 	list := []unix.Signal{unix.SIGWINCH, unix.SIGCONT}
+	if s.plan.Stop.Pass {
+		list = append(list, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM)
+	}
 	// Who starts us with a signal ignored, as nohup does, means it.
 	for _, sig := range []unix.Signal{unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGTSTP} {
 		if !signal.Ignored(sig) {
@@ -380,7 +383,15 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 							s.opt.Warn(err.Error())
 						}
 					}
-				case unix.SIGHUP:
+				case unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGHUP:
+					if s.plan.Stop.Pass {
+						sys.PidfdSignal(b.proc.Pidfd, int(sig))
+						break
+					}
+					if sig != unix.SIGHUP {
+						stop()
+						break
+					}
 					asked = true
 					sys.PidfdSignal(b.proc.Pidfd, int(unix.SIGKILL))
 				default:
@@ -429,6 +440,12 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 	}
 	if err != nil {
 		return 1, fmt.Errorf("reap the machine's first process: %w", err)
+	}
+	if s.plan.Stop.Pass {
+		if code != cldExited {
+			status += 128 // as a shell says it
+		}
+		return status, nil
 	}
 	return verdict(code, status, asked)
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -29,8 +30,8 @@ func (b *builder) payload() error {
 	u := &b.user
 	u.home = "/root"
 	u.env = append([]string(nil), p.Env...)
-	if p.User != "" && p.User != "root" && p.User != "0" {
-		if err := b.account(p.User); err != nil {
+	if p.User != "" && p.User != "root" && p.User != "0" || p.Group != "" {
+		if err := b.account(p); err != nil {
 			return &settings.Error{What: err.Error(), Origin: p.UserOrigin, Value: p.User}
 		}
 	}
@@ -56,12 +57,21 @@ func (b *builder) payload() error {
 }
 
 // account looks the user up in the tree's own files.
-func (b *builder) account(name string) error {
+func (b *builder) account(p plan.Payload) error {
+	name := p.User
+	if name == "" {
+		name = "0"
+	}
+	id, notID := userns.ParseID(name)
+	number := notID == nil && p.AnyID
 	passwd, err := sys.ReadIn(b.tree.Root(), "/etc/passwd", sys.InRoot, 1<<20)
-	if err != nil {
+	if err != nil && !(number && err == unix.ENOENT) {
 		return fmt.Errorf("cannot look up the user %q: read /etc/passwd of the tree: %w", name, err)
 	}
 	a, err := userns.ParsePasswd(passwd, name)
+	if number && errors.Is(err, userns.ErrNoUser) {
+		a, err = userns.Account{UID: id, Home: "/"}, nil
+	}
 	if err != nil {
 		return fmt.Errorf("cannot find the user %q in /etc/passwd of the tree: %w", name, err)
 	}
@@ -71,7 +81,12 @@ func (b *builder) account(name string) error {
 	}
 	u := &b.user
 	u.uid, u.gid, u.home = a.UID, a.GID, a.Home
-	if u.groups, err = userns.Groups(groups, a.Name, a.GID); err != nil {
+	if p.Group != "" {
+		if u.gid, err = userns.ParseGroup(groups, p.Group); err != nil {
+			return fmt.Errorf("cannot find the group %q in /etc/group of the tree: %w", p.Group, err)
+		}
+		u.groups = []uint32{u.gid}
+	} else if u.groups, err = userns.Groups(groups, a.Name, a.GID); err != nil {
 		return fmt.Errorf("cannot look up the groups of %q in /etc/group of the tree: %w", name, err)
 	}
 	if u.home == "" {

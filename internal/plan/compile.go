@@ -109,7 +109,7 @@ func (c *compiler) check() error {
 		e.Origin = c.From(option)
 	}
 	switch {
-	case !root.Known:
+	case !root.Known || c.Profile.App:
 		return nil
 	case c.Settings.Exec.Mode == settings.Boot && !root.OSRelease && !c.Settings.Environment.AnyTree:
 		e.What = fmt.Sprintf("cannot boot %s: it holds no operating system (no /etc/os-release, no /usr/lib/os-release)", dir)
@@ -245,6 +245,12 @@ func (c *compiler) before() {
 	}
 	from := c.from("directory")
 	switch {
+	case img.Stack != nil:
+		// What lies below is shared by all, and never changes; its own part is
+		// the machine's alone by its name.
+		if img.Stack.Temporary {
+			step(Step{Do: Own, Path: c.Directory, Origin: from})
+		}
 	case img.Ephemeral:
 		o := c.from("ephemeral")
 		c.Plan.Source, c.Plan.Ephemeral = c.Directory, true
@@ -280,7 +286,7 @@ func (c *compiler) tree() error {
 		shifted := root.Known && root.UID>>16 != 0
 		foreign := root.Known && c.foreign()
 		// A range that begins at 0 shows the files' owners as they are.
-		if !u.Private() || u.Mode != userns.Pick && u.Range.Start == 0 && u.Ownership != userns.Chown && u.Ownership != userns.Foreign {
+		if !u.Private() || img.Stack != nil || u.Mode != userns.Pick && u.Range.Start == 0 && u.Ownership != userns.Chown && u.Ownership != userns.Foreign {
 			return nil
 		}
 		switch {
@@ -325,7 +331,11 @@ func (c *compiler) tree() error {
 		pivot.Old = ""
 	}
 	take := func() {
-		c.step(Step{Do: Tree, Source: dir, Origin: from})
+		if img.Stack != nil {
+			c.step(c.stack(from))
+		} else {
+			c.step(Step{Do: Tree, Source: dir, Origin: from})
+		}
 		if pivot.New != "" {
 			c.step(Step{Do: Pivot, Source: mount.Path{Path: pivot.New, InRoot: true}, Target: pivot.Old, Origin: c.from("pivot-root")})
 		}
@@ -373,6 +383,22 @@ func (c *compiler) tree() error {
 	}
 	c.base0()
 	return nil
+}
+
+// stack plans a root of several directories. An overlay can't be shown with
+// other owners, but what it is made of can, so that is mapped: no file changes
+// its owner, however many machines share it.
+func (c *compiler) stack(from origin.Origin) Step {
+	st := c.Settings.Image.Stack
+	s := Step{Do: Stack, Path: st.Base, Attr: nd, IDMap: c.rootMap(), Origin: from}
+	for _, l := range st.Layers {
+		s.Lower = append(s.Lower, mount.Path{Path: l})
+	}
+	if st.Upper != "" {
+		s.Source = mount.Path{Path: st.Upper}
+		s.Options = []Option{{"workdir", st.Work}}
+	}
+	return s
 }
 
 // NoFallback says that a step either works or fails.
@@ -429,6 +455,13 @@ const ttyGroup = "@tty"
 // base0 makes the directories that no machine can be without.
 func (c *compiler) base0() {
 	root := c.Facts.Root
+	if c.Profile.App {
+		for _, name := range [...]string{"proc", "sys", "dev"} {
+			c.step(Step{Do: Mkdir, Target: "/" + name, Mode: 0o755})
+		}
+		c.image()
+		return
+	}
 	mk := func(name string, mode uint32) {
 		c.step(Step{Do: Mkdir, Target: "/" + name, Mode: mode})
 	}
@@ -458,6 +491,30 @@ func (c *compiler) base0() {
 	if !c.Settings.Environment.NoTmpfsTmp {
 		mk("tmp", 0o1777) // for the tmpfs; else it is as the tree has it
 	}
+}
+
+// image plans what an image asks for in its tree.
+func (c *compiler) image() {
+	st := c.Settings.Image.Stack
+	if st == nil {
+		return
+	}
+	from := c.from("directory")
+	for _, v := range st.Volumes {
+		if c.Settings.Image.ReadOnly {
+			// It holds what the image has there, and can be written to.
+			c.step(Step{Do: Mount, Target: v, Type: "tmpfs", Attr: ns | nd, Options: c.owned([]Option{{"mode", "0755"}}), CopyUp: true, Like: true, Mode: 0o755, Origin: from})
+		} else {
+			c.step(Step{Do: Mkdir, Target: v, Mode: 0o755, Origin: from})
+		}
+	}
+	if dir := c.Settings.Exec.Dir; dir != "" && dir != "/" && !c.Settings.Image.ReadOnly {
+		c.step(Step{Do: Mkdir, Target: dir, Mode: 0o755, Origin: c.from("chdir")})
+	}
+	for _, f := range st.Files {
+		c.step(Step{Do: Bind, Source: mount.Path{Path: f.Source}, Target: f.Target, Attr: ns | nd | nx, IDMap: c.rootMap(), Mode: 0o755, Soft: true, Origin: from})
+	}
+	c.Plan.Ports = st.Ports
 }
 
 // mounts plans the API file systems of the profile and the user's own mounts.
@@ -525,6 +582,8 @@ func (c *compiler) api(row settings.APIMount) {
 		s.Do, s.Source, s.Recursive = Bind, mount.Path{Path: row.Target, InRoot: true}, true
 	case "mask":
 		s.Do, s.Type = Mask, ""
+	case "hide":
+		s.Do, s.Type, s.Lenient = Hide, "", true
 	case "os-release":
 		if host.OSRelease == "" && host.Known {
 			return
@@ -617,6 +676,9 @@ func (c *compiler) dev() []Entry {
 	node("random", 1, 8, 0o666, false)
 	node("urandom", 1, 9, 0o666, false)
 	node("tty", 5, 0, 0o666, false)
+	if c.Profile.App {
+		host.Fuse, host.Tun, host.Kcore = 0, 0, false
+	}
 	if host.Fuse != 0 {
 		node("fuse", 10, 229, host.Fuse, true)
 	}
@@ -751,6 +813,8 @@ func (c *compiler) effects() {
 	}
 	for _, s := range c.Steps {
 		switch {
+		case s.Do == Own:
+			add(s.Origin, "the machine's own part", s.Path, "removed with what is in it")
 		case s.Do == Lock:
 			add(s.Origin, "lock of the tree", path.Join(path.Dir(s.Path), ".#"+path.Base(s.Path)+".lck"), "released and removed")
 		case s.Do == Clone && c.Plan.Ephemeral:

@@ -64,6 +64,9 @@ func (c *compiler) resolvConf() {
 // localtime plans the machine's time zone.
 func (c *compiler) localtime() {
 	mode := c.Settings.Host.Timezone
+	if mode == "" && c.Profile.App {
+		return
+	}
 	from := c.from("timezone")
 	host := c.Facts.Host
 	if mode == "" {

@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -131,6 +132,9 @@ func (c *compiler) ambient() error {
 // identity settles what the machine is told of itself and of who runs it.
 func (c *compiler) identity() {
 	c.Plan.Service = settings.DefaultService
+	if c.Profile.App {
+		c.Plan.Service = "oci" // as systemd's list of container managers has it
+	}
 	if s := c.Settings.Environment.Service; s != "" {
 		c.Plan.Service = s
 	}
@@ -172,7 +176,7 @@ func (c *compiler) filters(caps uint64) {
 	}
 	e := c.Settings.Exec
 	var calls seccomp.Calls
-	for _, value := range e.SystemCalls {
+	for _, value := range append(slices.Clone(c.Profile.SystemCalls), e.SystemCalls...) {
 		for _, name := range calls.Add(value) {
 			c.note("system-call filter: %q is no system call or group that launch knows; ignored", name)
 		}

@@ -68,6 +68,8 @@ type Plan struct {
 	Hostname string   `json:"hostname"`
 	KeepUnit bool     `json:"keep_unit,omitempty"`
 	Quiet    bool     `json:"quiet,omitempty"`
+	// Ports are what the machine listens on, as in 80/tcp, as far as it says so.
+	Ports []string `json:"ports,omitempty"`
 
 	// What only bundles have.
 	Domainname  string                `json:"domainname,omitempty"`
@@ -230,6 +232,8 @@ const (
 	Clone   Do = "clone"   // copy the tree Source to Path, on the host
 	Rename  Do = "rename"  // give what is at Source the name Path, on the host
 	Tree    Do = "tree"    // take the tree, as a mount of its own
+	Stack   Do = "stack"   // the root is Source over Lower, all of them below Path on the host; without Source it is read-only
+	Own     Do = "own"     // Path, on the host, goes with the machine
 	Pivot   Do = "pivot"   // take Source, in the tree, instead; the tree goes to Target below it, if there is one
 	Mount   Do = "mount"   // a new file system on Target
 	Bind    Do = "bind"    // Source on Target
@@ -379,6 +383,10 @@ type Payload struct {
 	// StubEnv is the environment of process 1 where that is the stub.
 	StubEnv []string `json:"stub_env,omitempty"`
 	User    string   `json:"user,omitempty"`
+	// Group takes the place of the user's groups. AnyID: a number needs no
+	// entry in the tree.
+	Group string `json:"group,omitempty"`
+	AnyID bool   `json:"any_id,omitempty"`
 	// Dir may be Home.
 	Dir string `json:"dir"`
 	// Origins, for errors.
@@ -391,6 +399,9 @@ type Payload struct {
 // Stop is how the machine is asked to stop. Signal 0: it is killed at once.
 type Stop struct {
 	Signal int `json:"signal,omitempty"`
+	// Pass: signals at the launcher are the payload's, and the launcher ends
+	// as a shell would say that the payload did.
+	Pass bool `json:"pass,omitempty"`
 }
 
 // Call is a system call, or a group of them, of the machine's first process.

@@ -37,7 +37,7 @@ func (c *compiler) payload() {
 		words = rest
 	}
 	p := &c.Plan.Payload
-	p.User, p.Dir = e.User, e.Dir
+	p.User, p.Group, p.AnyID, p.Dir = e.User, e.Group, c.Profile.App, e.Dir
 	if p.Dir == "" && (e.Mode == settings.Boot || len(words) > 0) {
 		p.Dir = "/"
 	}
@@ -71,17 +71,21 @@ func (c *compiler) payload() {
 	} else {
 		env = append(env, "TERM=dumb")
 	}
-	env = append(env, "HOME=/root", "USER=root", "LOGNAME=root", "container_uuid="+dashed(c.Plan.ID))
-	env = append(env, "NOTIFY_SOCKET=/run/host/notify")
+	if c.Profile.App {
+		env = append(env, "HOME=/root", "HOSTNAME="+c.Hostname)
+	} else {
+		env = append(env, "HOME=/root", "USER=root", "LOGNAME=root", "container_uuid="+dashed(c.Plan.ID))
+		env = append(env, "NOTIFY_SOCKET=/run/host/notify")
+	}
 	if len(c.Settings.Credentials) > 0 {
 		env = append(env, "CREDENTIALS_DIRECTORY=/run/host/credentials")
 	}
-	if e.Mode != settings.Boot {
+	if e.Mode != settings.Boot && !c.Profile.App {
 		env = append(env, "LANG=C.UTF-8")
 	}
 	for _, f := range [][2]string{{"id", host.OSFields.ID}, {"version_id", host.OSFields.VersionID},
 		{"build_id", host.OSFields.BuildID}, {"variant_id", host.OSFields.VariantID}} {
-		if f[1] != "" {
+		if f[1] != "" && !c.Profile.App {
 			env = append(env, "container_host_"+f[0]+"="+f[1])
 		}
 	}
@@ -92,7 +96,7 @@ func (c *compiler) payload() {
 	if e.Mode == settings.PID2 {
 		p.StubEnv = []string{container, "container_uuid=" + c.Plan.ID}
 	}
-	c.Plan.Stop.Signal = c.stopSignal()
+	c.Plan.Stop = Stop{Signal: c.stopSignal(), Pass: c.Profile.App}
 }
 
 // SetEnv adds an assignment, replacing one of the same name.

@@ -58,6 +58,9 @@ func (p *Plan) Print(w io.Writer) error {
 	for _, e := range p.Payload.StubEnv {
 		fmt.Fprintf(b, "env of process 1 %s\n", e)
 	}
+	for _, n := range p.Ports {
+		fmt.Fprintf(b, "port    %s\n", n)
+	}
 	for _, n := range p.Notes {
 		fmt.Fprintf(b, "note    %s\n", n)
 	}

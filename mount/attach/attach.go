@@ -198,6 +198,8 @@ func words(s plan.Step) string {
 	switch s.Do {
 	case plan.Tree:
 		return "take the tree " + s.Source.Path
+	case plan.Stack:
+		return "put together the layers in " + s.Path
 	case plan.Pivot:
 		return fmt.Sprintf("take %s of the tree as the root", s.Source.Path)
 	case plan.Mount:
@@ -246,6 +248,8 @@ func (t *Tree) do(s plan.Step) error {
 	switch s.Do {
 	case plan.Tree:
 		return t.tree(s)
+	case plan.Stack:
+		return t.stack(s)
 	case plan.Idmap:
 		return t.idmap(s)
 	case plan.Pivot:
@@ -406,7 +410,7 @@ func (t *Tree) layer(s plan.Step) error {
 		return err
 	}
 	defer sys.Close(work)
-	t.loose, err = overlayfs([]int{lower}, upper, work, 0)
+	t.loose, err = overlayfs([]int{lower}, upper, work, 0, nil)
 	if err != nil {
 		return err
 	}
@@ -415,7 +419,7 @@ func (t *Tree) layer(s plan.Step) error {
 
 // overlayfs makes a detached overlay. lower is given lowest first; upper and
 // work are -1 for a read-only one.
-func overlayfs(lower []int, upper, work int, attr uint64) (int, error) {
+func overlayfs(lower []int, upper, work int, attr uint64, options []plan.Option) (int, error) {
 	fs, err := sys.Fsopen("overlay")
 	if err != nil {
 		return -1, err
@@ -445,6 +449,11 @@ func overlayfs(lower []int, upper, work int, attr uint64) (int, error) {
 	if err == nil && upper >= 0 {
 		if err = set("upperdir", upper); err == nil {
 			err = set("workdir", work)
+		}
+	}
+	for _, o := range options {
+		if err == nil {
+			err = sys.FsFlag(fs, o.Key)
 		}
 	}
 	if err == nil {
@@ -864,7 +873,7 @@ func (t *Tree) overlay(s plan.Step) error {
 		}
 		fds = append(fds, work)
 	}
-	n, err := overlayfs(lower, upper, work, s.Attr)
+	n, err := overlayfs(lower, upper, work, s.Attr, nil)
 	if err != nil {
 		return err
 	}

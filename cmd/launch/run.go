@@ -1,0 +1,392 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/cli"
+	"launch/internal/engine"
+	"launch/internal/facts"
+	"launch/internal/origin"
+	"launch/internal/plan"
+	"launch/internal/probe"
+	"launch/internal/sys"
+	"launch/mount"
+	"launch/mount/attach"
+	"launch/oci/store"
+	"launch/settings"
+	"launch/userns"
+)
+
+// images hands a verb about images over to launch-pull, which lies beside
+// launch: what speaks to registries is no part of this program.
+func images(verb string, args []string) int {
+	self, err := os.Executable()
+	if err == nil {
+		program := cli.Beside(self, "launch-pull")
+		err = sys.Exec(program, append([]string{"launch-pull", verb}, args...), os.Environ())
+		if errors.Is(err, unix.ENOENT) {
+			err = fmt.Errorf("%s is not there", program)
+		}
+	}
+	cli.Report(os.Stderr, &settings.Error{What: fmt.Sprintf("cannot run launch-pull, which knows about images: %v", err)})
+	return 1
+}
+
+// imageConfig is the part of an image's configuration that has an effect, and
+// all of it: what else an image says of itself (labels, a health check, what to
+// do when it is built upon) is not read.
+type imageConfig struct {
+	Config struct {
+		User         string
+		Env          []string
+		Entrypoint   []string
+		Cmd          []string
+		WorkingDir   string
+		StopSignal   string
+		Volumes      map[string]struct{}
+		ExposedPorts map[string]struct{}
+	} `json:"config"`
+}
+
+// runImage is `launch run`.
+func runImage(args, env []string, cwd string) int {
+	fail := func(err error) int {
+		cli.Report(os.Stderr, err)
+		return 1
+	}
+	verb := settings.FindVerb("run")
+	req, told, err := cli.ParseStart(verb, args, env, cwd)
+	if err != nil {
+		return fail(err)
+	}
+	switch req.Action {
+	case cli.Help:
+		cli.VerbUsage(os.Stdout, verb)
+		return 0
+	case cli.Version:
+		cli.PrintVersion(os.Stdout)
+		return 0
+	case cli.Values:
+		cli.ListValues(os.Stdout, req.Option)
+		return 0
+	case cli.Cleanup:
+		return fail(&settings.Error{What: "cannot run an image and clean up at the same time", Hint: "launch --cleanup"})
+	}
+	if len(req.Words) == 0 {
+		return fail(&settings.Error{What: "no image was named", Hint: "launch run [OPTION…] IMAGE [COMMAND…]"})
+	}
+	ref, err := store.ParseReference(req.Words[0], cwd)
+	if err != nil {
+		return fail(&settings.Error{What: err.Error()})
+	}
+	if told.Get("pull") == "always" {
+		return images("run", args)
+	}
+	i, s, err := stored(ref.String())
+	if errors.Is(err, store.ErrNone) && told.Get("pull") != "never" {
+		return images("run", args)
+	}
+	if err != nil {
+		return fail(&settings.Error{What: fmt.Sprintf("cannot run %s: %v", ref, err), Hint: "launch images lists what there is"})
+	}
+	defer s.Close()
+	r := &imageRun{req: req, told: told, image: i, store: s, env: env, cwd: cwd}
+	status, err := r.run()
+	if err != nil {
+		return fail(err)
+	}
+	return status
+}
+
+// stored finds an image in the store.
+func stored(name string) (i store.Image, s *store.Store, err error) {
+	dir, err := store.Where(os.Getenv, os.Geteuid() == 0)
+	if err != nil {
+		return i, nil, err
+	}
+	if s, err = store.Look(dir); err != nil {
+		return i, nil, err
+	}
+	if i, err = s.Find(name); err != nil {
+		s.Close()
+	}
+	return i, s, err
+}
+
+// imageRun is one start of an image.
+type imageRun struct {
+	req   cli.Request
+	told  cli.Told
+	image store.Image
+	store *store.Store
+	env   []string
+	cwd   string
+	// machine is where the machine's own part is.
+	machine *store.Machine
+}
+
+// alien are options that speak of a tree, which an image is not.
+var alien = [...]string{"directory", "template", "ephemeral", "oci-bundle", "pivot-root", "volatile", "boot", "machine", "link-journal", "uuid"}
+
+func (r *imageRun) run() (status int, err error) {
+	for _, a := range r.req.Assignments {
+		for _, name := range alien {
+			if a.Option.Name == name {
+				hint := "an image is no directory of an operating system; leave the option out"
+				if name == "machine" {
+					hint = "use --name="
+				}
+				return 1, &settings.Error{What: "cannot use this option with an image", Origin: a.Origin, Value: a.Text, Hint: hint}
+			}
+		}
+	}
+	var c imageConfig
+	if err := json.Unmarshal(r.image.Config, &c); err != nil {
+		return 1, &settings.Error{What: fmt.Sprintf("cannot read the configuration of %s: %v", r.image.Name, err)}
+	}
+	host, unseen := probe.Host(r.env)
+	suffix, err := probe.NewSuffix()
+	if err != nil {
+		return 1, err
+	}
+	name, temporary := r.told.Get("name"), r.told.Has("rm")
+	if name == "" {
+		// Nobody could find it again.
+		name, temporary = settings.CopyName(settings.DeriveName(path.Base(strings.SplitN(r.image.Name, "@", 2)[0])), suffix), true
+	}
+	if err := settings.CheckName(name); err != nil {
+		return 1, &settings.Error{What: err.Error(), Origin: origin.Origin{Source: origin.CommandLine, Path: "--name"}, Value: name}
+	}
+	base := path.Join(r.store.Path, "machines", name)
+	around := settings.Surroundings{
+		Place: settings.Place{Cwd: r.cwd, Env: r.env}, Hostname: host.Hostname, Files: r.req.Files, PID2: true, Suffix: suffix,
+	}
+	from := origin.Origin{Source: origin.Image, Path: r.image.Name}
+	r.req.Assignments = append(r.req.Assignments,
+		settings.Assignment{Option: settings.Find("machine"), Value: name, Origin: from, Text: name},
+		settings.Assignment{Option: settings.Find("directory"), Value: base, Origin: from, Text: base})
+	assignments, unread, err := withFile(r.req, around)
+	if err != nil {
+		return 1, err
+	}
+	set, trace, warnings, err := settings.Resolve(assignments, around)
+	if !set.Life.Quiet || err != nil {
+		for _, w := range append(append(r.req.Warnings, unread...), warnings...) {
+			cli.Warn(os.Stderr, w)
+		}
+	}
+	if err != nil {
+		return 1, err
+	}
+	if err := r.complete(&set, &c, trace); err != nil {
+		return 1, err
+	}
+	planning := r.req.Action == cli.Plan
+	if !planning && !host.Root {
+		return 1, &settings.Error{What: "cannot start a machine as this user", Hint: "run launch as root; --plan needs no root"}
+	}
+	if unseen != nil && !planning {
+		return 1, &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", name, unseen)}
+	}
+	set.Image.Stack.Base, set.Image.Stack.Temporary = r.store.Path, temporary
+	set.Image.Stack.Upper, set.Image.Stack.Work = path.Join(base, "upper"), path.Join(base, "work")
+	layers := r.image.Layers
+	if !planning {
+		if r.machine, err = r.store.Machine(name, r.image); err != nil {
+			e := &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", name, err)}
+			if errors.Is(err, store.ErrBusy) {
+				e.Hint = "give this one another name with --name=, or end the other"
+			}
+			return 1, e
+		}
+		defer r.machine.Release()
+		if r.machine.Image != r.image.Name || r.machine.Digest != r.image.Digest {
+			if r.machine.Image != r.image.Name {
+				return 1, &settings.Error{What: fmt.Sprintf("machine %q is there already, and is one of %s", name, r.machine.Image), Hint: "launch rmi --machine=" + name + " removes it"}
+			}
+			cli.Warn(os.Stderr, settings.Warning{What: fmt.Sprintf("machine %q is there already, and goes on with the image that it began with, %s", name, r.machine.Digest)})
+		}
+		layers = r.machine.Layers
+		if err := r.files(&set, base, name); err != nil {
+			return 1, err
+		}
+	}
+	for _, d := range layers {
+		set.Image.Stack.Layers = append(set.Image.Stack.Layers, r.store.TreePath(d))
+	}
+	var root facts.Root
+	if !planning {
+		if root, err = r.look(set.Image.Stack); err != nil {
+			return 1, &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", name, err)}
+		}
+	}
+	id, err := probe.NewID()
+	if err != nil {
+		return 1, err
+	}
+	boot, err := probe.NewID()
+	if err != nil {
+		return 1, err
+	}
+	p, err := plan.Compile(plan.Input{
+		Settings: set, Facts: facts.Facts{Root: root, Host: host}, Profile: settings.Strict, From: trace.Origin, ID: id, BootID: boot, Suffix: suffix,
+	})
+	if err != nil {
+		return 1, err
+	}
+	if planning {
+		if err := show(os.Stdout, p, r.req.PlanFormat); err != nil {
+			return 1, fmt.Errorf("print the plan: %w", err)
+		}
+		return 0, nil
+	}
+	return run(p, engine.Options{Pin: -1, Notify: plan.Getenv(r.env, "NOTIFY_SOCKET")}), nil
+}
+
+// complete adds what the image says, and what the profile has, wherever nobody
+// said anything.
+func (r *imageRun) complete(s *settings.Settings, c *imageConfig, trace settings.Trace) error {
+	silent := func(option string) bool { return trace.Origin(option) == (origin.Origin{}) }
+	bad := func(what string) error {
+		return &settings.Error{What: fmt.Sprintf("cannot run %s: %s", r.image.Name, what)}
+	}
+	for _, text := range append(append(append([]string{c.Config.WorkingDir, c.Config.User}, c.Config.Entrypoint...), c.Config.Cmd...), c.Config.Env...) {
+		if strings.IndexByte(text, 0) >= 0 {
+			return bad("its configuration has a NUL byte")
+		}
+	}
+	entry, words := c.Config.Entrypoint, c.Config.Cmd
+	if r.told.Has("entrypoint") {
+		entry, words = []string{r.told.Get("entrypoint")}, nil
+	}
+	if len(r.req.Words) > 1 {
+		words = r.req.Words[1:]
+	}
+	if s.Exec.Words = append(append([]string{}, entry...), words...); len(s.Exec.Words) == 0 || s.Exec.Words[0] == "" {
+		return &settings.Error{What: fmt.Sprintf("cannot run %s: it has no command", r.image.Name), Hint: "give one behind the image's name"}
+	}
+	var env []string
+	for _, e := range c.Config.Env {
+		if name, _, ok := strings.Cut(e, "="); !ok || name == "" {
+			return bad(fmt.Sprintf("its environment has %q, which is no assignment", e))
+		}
+		env = append(env, e)
+	}
+	s.Exec.Env = append(env, s.Exec.Env...)
+	if silent("uid") && c.Config.User != "" {
+		s.Exec.User, s.Exec.Group, _ = strings.Cut(c.Config.User, ":")
+		for _, name := range []string{s.Exec.User, s.Exec.Group} {
+			if name == "" {
+				continue
+			}
+			if err := userns.CheckUser(name); err != nil {
+				return bad(fmt.Sprintf("its user %q is none: %v", c.Config.User, err))
+			}
+		}
+	}
+	if silent("chdir") {
+		s.Exec.Dir = "/"
+		if c.Config.WorkingDir != "" {
+			s.Exec.Dir = path.Join("/", c.Config.WorkingDir)
+		}
+	}
+	if silent("kill-signal") {
+		s.Exec.KillSignal = int(unix.SIGTERM)
+		if text := c.Config.StopSignal; text != "" {
+			n, err := settings.ParseSignal(text)
+			if err != nil {
+				return bad(fmt.Sprintf("its stop signal is none: %v", err))
+			}
+			s.Exec.KillSignal = n
+		}
+	}
+	s.Image.Stack = &settings.Stack{}
+	for v := range c.Config.Volumes {
+		v = path.Join("/", v)
+		if v != "/" {
+			s.Image.Stack.Volumes = append(s.Image.Stack.Volumes, v)
+		}
+	}
+	for p := range c.Config.ExposedPorts {
+		s.Image.Stack.Ports = append(s.Image.Stack.Ports, p)
+	}
+	slices.Sort(s.Image.Stack.Volumes)
+	slices.Sort(s.Image.Stack.Ports)
+	if silent("private-users") {
+		s.Users.Mode, s.Users.Ownership = userns.Pick, userns.MapIt
+	}
+	if silent("private-network") {
+		s.Network.Private = r.told.Get("network") != "host"
+	}
+	if silent("no-new-privileges") {
+		s.Exec.NoNewPrivileges = true
+	}
+	if silent("console") {
+		s.Life.Console = settings.ConsoleAutopipe
+	}
+	s.Host.LinkJournal = "no"
+	if s.Users.Ownership == userns.Chown {
+		return &settings.Error{What: "cannot change the owners of an image's files: others share them", Origin: trace.Origin("private-users-ownership"), Value: "chown",
+			Hint: "leave it out: they are mapped"}
+	}
+	return nil
+}
+
+// files writes what a machine finds as its hosts, host name and resolver, and
+// has them take the place of the image's.
+func (r *imageRun) files(s *settings.Settings, dir, name string) error {
+	hostname := s.Exec.Hostname
+	if hostname == "" {
+		hostname = name
+	}
+	hosts := "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\t" + hostname + "\n"
+	list := [][2]string{{"hosts", hosts}, {"hostname", hostname + "\n"}}
+	if s.Network.Private && s.Host.ResolvConf == "" {
+		// The host's name servers are not in reach, and those of whoever made
+		// the image are nobody's business.
+		list = append(list, [2]string{"resolv.conf", "# This machine has no network.\n"})
+	}
+	for _, f := range list {
+		at := path.Join(dir, f[0])
+		n, err := sys.Openat(unix.AT_FDCWD, at, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW, 0o644)
+		if err == nil {
+			err = sys.WriteString(n, f[1])
+			sys.Close(n)
+		}
+		if err != nil {
+			return &settings.Error{What: fmt.Sprintf("cannot write %s: %v", at, err)}
+		}
+		s.Image.Stack.Files = append(s.Image.Stack.Files, settings.File{Source: at, Target: "/etc/" + f[0]})
+	}
+	return nil
+}
+
+// look finds out the facts about the root, which is put together for it, and
+// seen by nobody else.
+func (r *imageRun) look(st *settings.Stack) (facts.Root, error) {
+	base, err := sys.Openat(unix.AT_FDCWD, st.Base, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return facts.Root{}, err
+	}
+	defer sys.Close(base)
+	step := plan.Step{Attr: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID}
+	for _, l := range append(st.Layers[:len(st.Layers):len(st.Layers)], st.Upper) {
+		step.Lower = append(step.Lower, mount.Path{Path: l})
+	}
+	n, err := attach.Layers(base, st.Base, step)
+	if err != nil {
+		return facts.Root{}, fmt.Errorf("put the layers together: %w", err)
+	}
+	defer sys.Close(n)
+	root, err := probe.Root(n, "")
+	root.Path = ""
+	return root, err
+}
