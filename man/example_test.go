@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"launch/internal/itest/images"
 	"launch/internal/itest/tree"
 	"launch/settings"
 	"launch/settings/nspawn"
@@ -136,7 +137,7 @@ func bare(page string) []string {
 }
 
 // kitchen is where the examples are run: a directory with a tree called web,
-// some files called pages, and launch in PATH.
+// some files called pages, an image called box, and launch in PATH.
 type kitchen struct{ dir, bin string }
 
 // open makes a directory that anybody can look into.
@@ -156,13 +157,16 @@ func open(t *testing.T) string {
 func cook(t *testing.T) kitchen {
 	t.Helper()
 	k := kitchen{dir: open(t), bin: open(t)}
-	build := exec.Command("go", "build", "-o", filepath.Join(k.bin, "launch"), "launch/cmd/launch")
+	build := exec.Command("go", "build", "-o", k.bin, "launch/cmd/launch", "launch/cmd/launch-pull")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("build launch: %v\n%s", err, out)
 	}
 	web := filepath.Join(k.dir, "web")
 	tree.Fresh(t, tree.Tiny(t), web)
+	if err := images.Box(filepath.Join(k.dir, "box")); err != nil {
+		t.Skip("needs busybox-static: ", err)
+	}
 	pages := filepath.Join(k.dir, "pages")
 	for _, err := range []error{
 		os.Mkdir(pages, 0o755), os.WriteFile(filepath.Join(pages, "index"), []byte("page\n"), 0o644),
@@ -195,7 +199,7 @@ func (k kitchen) run(c command, mark string) (string, error) {
 	defer stop()
 	sh := exec.CommandContext(ctx, "sh", "-c", c.text)
 	sh.Dir = k.dir
-	sh.Env = append(os.Environ(), "PATH="+k.bin+":"+os.Getenv("PATH"), "LANG=C.UTF-8")
+	sh.Env = append(os.Environ(), "PATH="+k.bin+":"+os.Getenv("PATH"), "LANG=C.UTF-8", "LAUNCH_STORE="+filepath.Join(k.dir, "store"))
 	sh.WaitDelay = time.Second
 	if !c.root {
 		// Behind this prompt anybody may type.

@@ -26,7 +26,7 @@ import (
 //go:generate go run . ..
 
 // pages are those with generated blocks.
-var pages = []string{"launch.1", "launch.nspawn.5", "launch-oci.8"}
+var pages = []string{"launch.1", "launch-pull.1", "launch.nspawn.5", "launch-oci.8"}
 
 func main() {
 	root := ".."
@@ -165,6 +165,14 @@ func fill(page string, prose map[string]string) (string, error) {
 	for block := range seen {
 		kind, _, _ = strings.Cut(block, " ")
 	}
+	if kind == "verb" {
+		for i := range settings.Verbs {
+			if block := "verb " + settings.Verbs[i].Name; !seen[block] {
+				return "", fmt.Errorf("there is no block %q", begin+block)
+			}
+		}
+		return out.String(), nil
+	}
 	for _, block := range wanted(kind) {
 		if !seen[block] {
 			return "", fmt.Errorf("there is no block %q", begin+block)
@@ -214,8 +222,19 @@ func topic(o *settings.Option) settings.Topic {
 func list(block string, prose map[string]string) (string, error) {
 	kind, what, _ := strings.Cut(block, " ")
 	var out strings.Builder
-	if kind == "fields" {
+	switch kind {
+	case "fields":
 		out.WriteString(fields(what))
+	case "verb":
+		if v := settings.FindVerb(what); v != nil {
+			for i := range v.Options {
+				o := &v.Options[i]
+				fmt.Fprintf(&out, ".TP\n%s\n%s.\n", flagHeading(o), escape(o.Help))
+				if o.Enum != nil {
+					fmt.Fprintf(&out, "One of %s.\n", escape(strings.Join(o.Enum, ", ")))
+				}
+			}
+		}
 	}
 	for i := range settings.Options {
 		o := &settings.Options[i]
@@ -223,7 +242,7 @@ func list(block string, prose map[string]string) (string, error) {
 			continue
 		}
 		switch kind {
-		case "fields":
+		case "fields", "verb":
 		case "options":
 			if (o.Flag != "" || o.Short != 0) && string(topic(o)) == what {
 				out.WriteString(".TP\n" + flagHeading(o) + "\n" + part(prose[o.Name], "flag"))

@@ -80,6 +80,31 @@ func build() {
 	built.err = install(fresh, built.path)
 }
 
+var pull struct {
+	sync.Once
+	dir string
+	err error
+	out []byte
+}
+
+// WithPull gives a directory with launch and launch-pull in it, built from this
+// tree.
+func WithPull(t testing.TB) string {
+	t.Helper()
+	pull.Do(func() {
+		if pull.dir, pull.err = os.MkdirTemp("", "launch-test-"); pull.err != nil {
+			return
+		}
+		c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", pull.dir, "launch/cmd/launch", "launch/cmd/launch-pull")
+		c.Env = append(os.Environ(), "CGO_ENABLED=0")
+		pull.out, pull.err = c.CombinedOutput()
+	})
+	if pull.err != nil {
+		t.Fatalf("build launch and launch-pull: %v\n%s", pull.err, pull.out)
+	}
+	return pull.dir
+}
+
 func install(from, to string) error {
 	r, err := os.Open(from)
 	if err != nil {
@@ -100,8 +125,10 @@ func install(from, to string) error {
 // Main is what TestMain calls: it runs the tests and removes what was built.
 func Main(m *testing.M) int {
 	code := m.Run()
-	if buildDir != "" {
-		os.RemoveAll(buildDir)
+	for _, dir := range []string{buildDir, pull.dir} {
+		if dir != "" {
+			os.RemoveAll(dir)
+		}
 	}
 	return code
 }

@@ -1,0 +1,131 @@
+package images
+
+import (
+	"archive/tar"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"launch/internal/itest/stage"
+)
+
+func TestMain(m *testing.M) { os.Exit(stage.Main(m)) }
+
+// TestPullAndRun goes the whole way: pull, list, run, remove.
+func TestPullAndRun(t *testing.T) {
+	w := here(t)
+	p := draw(map[string]any{
+		"Entrypoint": []string{"/bin/sh", "-c"}, "Cmd": []string{"echo user $(id -u):$(id -g):$(id -G); echo $GREETING; pwd; hostname; exit 7"},
+		"User": "web", "Env": []string{"GREETING=good morning"}, "WorkingDir": "/srv/data", "StopSignal": "SIGUSR1",
+		"Volumes": map[string]any{"/var/lib/db": map[string]any{}}, "ExposedPorts": map[string]any{"80/tcp": map[string]any{}},
+	}).layer(gzipped, shell(t)).finish()
+	ref := "oci:" + w.layout("box", map[string]*picture{"v1": p}) + ":v1"
+
+	if out := w.does("pull", ref); !strings.Contains(out, p.digest) {
+		t.Errorf("pull says %q, without the digest %s", out, p.digest)
+	}
+	before := w.Look("find", w.store, "-printf", "%p %i %T@ %C@\n")
+	if out := w.does("pull", ref); !strings.Contains(out, "up to date") {
+		t.Errorf("a second pull says %q", out)
+	}
+	// Locks and claims come and go in tmp; nothing else is touched.
+	quiet := func(s string) (kept string) {
+		for l := range strings.Lines(s) {
+			if !strings.Contains(l, "/tmp ") {
+				kept += l
+			}
+		}
+		return kept
+	}
+	if after := w.Look("find", w.store, "-printf", "%p %i %T@ %C@\n"); quiet(after) != quiet(before) {
+		t.Errorf("a second pull changes the store:\n%s\n%s", before, after)
+	}
+
+	var list []struct {
+		Name, Digest, Tree string
+		Size               int64
+		Trees              []string
+	}
+	if err := json.Unmarshal([]byte(w.does("images", "--json")), &list); err != nil || len(list) != 1 {
+		t.Fatalf("images: %v, %v", list, err)
+	}
+	if i := list[0]; i.Name != ref || i.Digest != p.digest || i.Size < 1<<20 || len(i.Trees) != 1 {
+		t.Errorf("images gives %+v", i)
+	}
+	if _, err := os.Stat(filepath.Join(list[0].Tree, "bin/busybox")); err != nil {
+		t.Errorf("the tree: %v", err)
+	}
+
+	out, code := w.launch("run", "--quiet", "--name=box", ref)
+	if want := "user 1000:1000:1000 10\ngood morning\n/srv/data\nbox\n"; out != want || code != 7 {
+		t.Errorf("the image's command: status %d\n%q, want 7\n%q", code, out, want)
+	}
+	out = w.machine("--uid=root", "-E", "GREETING=hi", ref, "echo $GREETING $0 $1; ls -d /var/lib/db; cat /etc/hosts /etc/hostname /etc/resolv.conf", "a", "b")
+	for _, want := range []string{"hi a b\n", "/var/lib/db\n", "127.0.0.1\tlocalhost\n", "# This machine has no network.\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("a run with other words lacks %q:\n%s", want, out)
+		}
+	}
+	// What it sees is its own: users, network, processes.
+	out = w.machine("--uid=0", "--entrypoint=/bin/sh", ref, "-c", "cat /proc/self/uid_map; wc -l </proc/net/dev; ls -d /proc/[0-9]* | wc -l; grep -c ' / overlay ' /proc/mounts; stat -c %u:%g /bin/busybox; grep CapBnd /proc/self/status; grep NoNewPrivs /proc/self/status")
+	f := strings.Fields(out)
+	if len(f) < 7 || f[0] != "0" || f[1] == "0" || f[2] != "65536" || f[3] != "3" || f[5] != "1" || f[6] != "0:0" {
+		t.Errorf("the machine sees\n%s", out)
+	}
+	if !strings.Contains(out, "CapBnd:\t00000000800405fb\n") || !strings.Contains(out, "NoNewPrivs:\t1\n") {
+		t.Errorf("the machine may\n%s", out)
+	}
+
+	// A machine with a name keeps what it changed; another one never sees it.
+	w.machine("--name=box", "--uid=0", ref, "echo kept >/note; rm /bin/wc")
+	if out := w.machine("--name=box", "--uid=0", ref, "cat /note; ls /bin/wc 2>&1; stat -c %u:%g /note"); out != "kept\nls: /bin/wc: No such file or directory\n0:0\n" {
+		t.Errorf("the machine that is kept has %q", out)
+	}
+	if out := w.machine("--uid=0", ref, "ls /note 2>&1; ls /bin/wc"); out != "ls: /note: No such file or directory\n/bin/wc\n" {
+		t.Errorf("another machine has %q", out)
+	}
+	if names, _ := os.ReadDir(filepath.Join(w.store, "machines")); len(names) != 1 || names[0].Name() != "box" {
+		t.Errorf("machines left: %v", names)
+	}
+
+	// Its layers stay as long as it needs them.
+	w.does("rmi", ref)
+	if _, err := os.Stat(filepath.Join(list[0].Tree, "bin/busybox")); err != nil {
+		t.Errorf("rmi took a machine's layer away: %v", err)
+	}
+	w.refuses("there is no image", "rmi", ref)
+	w.refuses("no such image", "run", "--pull=never", ref)
+	w.does("rmi", "--machine=box")
+	if left := w.Look("find", w.store, "-mindepth", "2"); left != "" {
+		t.Errorf("the store still has\n%s", left)
+	}
+	// Where it isn't there, run pulls it.
+	if out := w.machine(ref, "echo pulled"); !strings.HasSuffix(out, "pulled\n") {
+		t.Errorf("run of what isn't there: %q", out)
+	}
+}
+
+// TestLayersOverEachOther: what the layers remove, hide and replace.
+func TestLayersOverEachOther(t *testing.T) {
+	w := here(t)
+	p := draw(map[string]any{"Cmd": []string{"/bin/sh"}}).
+		layer(gzipped, shell(t)).
+		layer(zstandard, tarOf(
+			file{name: "a", kind: tar.TypeDir}, file{name: "a/1", data: "1"}, file{name: "a/2", data: "2"},
+			file{name: "b", kind: tar.TypeDir}, file{name: "b/1"}, file{name: "c", kind: tar.TypeDir}, file{name: "c/1"},
+			file{name: "d", data: "file"}, file{name: "e", kind: tar.TypeDir}, file{name: "e/1"})).
+		layer(plain, tarOf(
+			file{name: "a", kind: tar.TypeDir, mode: 0o700, uid: 1000}, file{name: "a/.wh.1"}, // one name
+			file{name: ".wh.b"},                                                                 // a directory
+			file{name: "c", kind: tar.TypeDir}, file{name: "c/.wh..wh..opq"}, file{name: "c/2"}, // all in it
+			file{name: "d", kind: tar.TypeDir}, file{name: "d/1"}, // another kind
+			file{name: ".wh.e"}, file{name: "e", kind: tar.TypeDir}, file{name: "e/2"})). // and made anew
+		finish()
+	ref := "oci:" + w.layout("box", map[string]*picture{"v1": p})
+	out := w.machine(ref, "/bin/sh", "-c", "find /a /b /c /d /e 2>/dev/null; stat -c %a:%u /a; grep -c overlay /proc/mounts")
+	if want := "/a\n/a/2\n/c\n/c/2\n/d\n/d/1\n/e\n/e/2\n700:1000\n1\n"; out != want {
+		t.Errorf("the machine has\n%swant\n%s", out, want)
+	}
+}
