@@ -1215,8 +1215,8 @@ func (b *builder) lowerExact(op plan.Op) error {
 // status is the status pipe's number in the process, once all descriptors are
 // in their places. The gate follows, then the go pipe.
 func (b *builder) status() int {
-	if b.create0 == nil {
-		return statusFd
+	if b.create0 == nil { // the stub's file follows
+		return statusFd + b.plan.Listen
 	}
 	return statusFd + b.create0.Keep
 }

@@ -137,6 +137,7 @@ type supervisor struct {
 	locks   []*tree.Lock // of the tree, until the end
 	secrets map[string]string
 	signals *sys.Caught
+	stored  int       // how often the machine had descriptors kept
 	ping    time.Time // when the service manager is told next that we live
 }
 
@@ -273,9 +274,23 @@ func (s *supervisor) alive(now time.Time) (next int) {
 	return int(s.ping.Sub(now)/time.Millisecond) + 1
 }
 
+// mostStored is how often a machine may ask for descriptors to be kept.
+const mostStored = 1000
+
 // relay passes on what the machine says of itself.
 func (s *supervisor) relay(b *builder) error {
-	state, err := notify.Receive(b.notify, b.proc.PID)
+	state, err := notify.Receive(b.notify, b.proc.PID, func(d notify.Stored) {
+		// The machine could keep the service manager busy for ever.
+		if s.stored++; s.stored > mostStored {
+			if s.stored == mostStored+1 {
+				s.opt.Warn("the machine wants its descriptors to be kept all too often: from now on, they are not")
+			}
+			return
+		}
+		if err := notify.Store(s.opt.Notify, d); err != nil {
+			s.opt.Warn(err.Error())
+		}
+	})
 	if err != nil {
 		s.opt.Warn(fmt.Sprintf("read the machine's notifications: %v", err))
 		return err

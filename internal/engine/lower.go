@@ -14,11 +14,8 @@ import (
 )
 
 // statusFd is where the status pipe is once all other descriptors are closed,
-// stubFd where the stub's file is.
-const (
-	statusFd = stub.Status
-	stubFd   = statusFd + 1
-)
+// if the payload gets none beside the standard ones.
+const statusFd = stub.Status
 
 // lower turns one step of the plan's program into ops.
 func (b *builder) lower(op plan.Op) error {
@@ -86,12 +83,12 @@ func (b *builder) lower(op plan.Op) error {
 		}
 		// Out of the way of the fixed number below: dup3 onto itself fails.
 		// The stub tells on it whether the payload could be executed.
-		add(unix.SYS_DUP3, uintptr(b.statW), statusFd, 0)
-		add(unix.SYS_DUP3, uintptr(b.stub.run), stubFd, unix.O_CLOEXEC)
+		add(unix.SYS_DUP3, uintptr(b.statW), uintptr(b.status()), 0)
+		add(unix.SYS_DUP3, uintptr(b.stub.run), uintptr(b.status()+1), unix.O_CLOEXEC)
 	case plan.CtlTTY:
 		add(unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
 	case plan.CloseRest:
-		first := uintptr(stubFd + 1)
+		first := uintptr(b.status() + 2)
 		if b.create0 != nil {
 			first = uintptr(b.status() + 3)
 			if b.stub != nil {
@@ -172,7 +169,7 @@ func (b *builder) lower(op plan.Op) error {
 	case plan.ExecStub:
 		// Here, /proc/self/exe is still the launcher: no path of the machine's
 		// is followed.
-		n := uintptr(stubFd)
+		n := uintptr(b.status() + 1)
 		if b.create0 != nil {
 			n = uintptr(b.status() + 3)
 		}

@@ -38,9 +38,7 @@ func (s *supervisor) settleIn(b *builder) (err error) {
 				return &settings.Error{What: err.Error(), Origin: p.Register.Origin}
 			}
 			u.host = nil
-			if !machine.Missing(err) {
-				s.opt.Warn(err.Error() + "; the machine does without")
-			}
+			s.opt.Warn(err.Error() + "; the machine is known to nobody")
 		}
 	}
 	where := p.Cgroup
@@ -91,6 +89,9 @@ func (s *supervisor) scope(u *unit) (at string, err error) {
 	want := machine.Scope{Name: s.plan.Scope.Name}
 	for _, p := range s.plan.Scope.Properties {
 		want.Properties = append(want.Properties, bus.Property(p))
+	}
+	for _, p := range s.plan.Scope.Newer {
+		want.Newer = append(want.Newer, bus.Property(p))
 	}
 	at, err = u.host.Start(want, u.holder.proc.PID)
 	if err != nil {
@@ -166,8 +167,8 @@ func (b *builder) register() error {
 		u.registered = true
 	case p.Register.Required:
 		return &settings.Error{What: err.Error(), Origin: p.Register.Origin}
-	case !machine.Missing(err):
-		b.opt.Warn(err.Error() + "; the machine does without")
+	default:
+		b.opt.Warn(err.Error() + "; machinectl will not show the machine")
 	}
 	return nil
 }
@@ -188,6 +189,7 @@ func (s *supervisor) forget(b *builder) {
 			s.opt.Warn(err.Error())
 		}
 	}
+	u.host.Release()
 	u.host.Close()
 	u.host = nil
 }

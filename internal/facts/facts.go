@@ -138,6 +138,10 @@ type Host struct {
 	// Ignored has bit N-1 set where the launcher was started with signal N
 	// ignored.
 	Ignored uint64 `json:"ignored,omitempty"`
+	// Listen is how many open descriptors, from 3 on, the launcher was started
+	// with for the machine ($LISTEN_FDS), and ListenNames what they are called.
+	Listen      int    `json:"listen,omitempty"`
+	ListenNames string `json:"listen_names,omitempty"`
 	// OpenMax is fs.nr_open.
 	OpenMax uint64 `json:"open_max,omitempty"`
 	// Caps is the launcher's bounding set.

@@ -4,15 +4,15 @@
 //
 // It guarantees that a scope is complete when Start returns, that the
 // registration is about the process that was named and no later one of its
-// number (a descriptor is sent where machined takes it), and that whoever
-// misses systemd learns it by an error that Missing recognises. It refuses to
-// know what is in the machine and when it starts.
+// number (a descriptor is sent where machined takes it). It refuses to know what
+// is in the machine and when it starts.
 //
 //	h, err := machine.Connect()
 //	cgroup, err := h.Start(machine.Scope{Name: "machine-web.scope", …}, pid)
 //	err = h.Register(machine.Machine{Name: "web", …})
 //	…
 //	err = h.Unregister("web")
+//	h.Release()
 //
 // Room: host.
 package machine
@@ -32,13 +32,22 @@ import (
 	"launch/internal/sys"
 )
 
-// Host is a connection to systemd and systemd-machined.
-type Host struct{ c *bus.Conn }
+// Host is a connection to systemd, and to systemd-machined if that is on the
+// same bus.
+type Host struct {
+	c *bus.Conn
+	// direct: there is no bus, but systemd itself answers.
+	direct bool
+	scope  string // what Start has made
+}
 
 // Scope is a unit that is asked for.
 type Scope struct {
 	Name       string
 	Properties []bus.Property
+	// Newer are properties that older versions of systemd don't know, and that
+	// can be missed.
+	Newer []bus.Property
 }
 
 // Machine is what systemd-machined is told.
@@ -69,20 +78,25 @@ func manage(member string, body *bus.Writer) bus.Call {
 	return bus.Call{Destination: units, Path: unitsPath, Interface: unitsFace, Member: member, Body: body}
 }
 
-// Connect reaches the system's bus.
+// Connect reaches the system's bus, or systemd itself where there is none. Then
+// systemd-machined is told by Varlink, and who stops the scope does so by
+// signals to the machine.
 func Connect() (*Host, error) {
 	list, direct := bus.Addresses(false, os.Getenv)
 	var first error
 	for i, a := range list {
-		if direct[i] {
-			continue // there is no machined behind it, and nobody to ask us to stop
+		if direct[i] && (!missing(first) || os.Getenv("DBUS_SYSTEM_BUS_ADDRESS") != "") {
+			continue // a bus that is there, or that was named, is the one that counts
 		}
 		// Signals about a job come before its answer, or after it.
-		c, _, err := bus.Dial(a, false,
-			bus.Call{Destination: "org.freedesktop.DBus", Path: "/org/freedesktop/DBus", Interface: "org.freedesktop.DBus", Member: "AddMatch",
-				Body: bus.Strings("s", "type='signal',sender='"+units+"',interface='"+unitsFace+"',member='JobRemoved'")})
+		call := manage("Subscribe", nil)
+		if !direct[i] {
+			call = bus.Call{Destination: "org.freedesktop.DBus", Path: "/org/freedesktop/DBus", Interface: "org.freedesktop.DBus", Member: "AddMatch",
+				Body: bus.Strings("s", "type='signal',sender='"+units+"',interface='"+unitsFace+"',member='JobRemoved'")}
+		}
+		c, _, err := bus.Dial(a, direct[i], call)
 		if err == nil {
-			return &Host{c}, nil
+			return &Host{c: c, direct: direct[i]}, nil
 		}
 		if first == nil {
 			first = fmt.Errorf("connect to the system's bus at %s: %w", a, err)
@@ -112,9 +126,9 @@ func (h *Host) Stop() (bool, error) {
 	return false, err
 }
 
-// Missing reports whether there is nobody to be told anything: no bus, or no
+// missing reports whether there is nobody to be told anything: no bus, or no
 // such service on it.
-func Missing(err error) bool {
+func missing(err error) bool {
 	var e *bus.Error
 	if errors.As(err, &e) {
 		switch e.Name {
@@ -137,21 +151,28 @@ const patience = 5 * time.Second
 
 // Start makes the scope with the process in it, and gives its cgroup. Whoever
 // wants to end the scope asks us, and not the processes in it: see Stop. The
-// scope ends with its last process.
+// scope ends with its last process, and is remembered until Release.
 func (h *Host) Start(s Scope, pid int) (cgroup string, err error) {
-	body := &bus.Writer{Sig: "ssa(sv)a(sa(sv))"}
-	body.Str(s.Name)
-	body.Str("fail")
-	props := []bus.Property{{Name: "PIDs", Value: []uint32{uint32(pid)}}}
-	if h.c.Name != "" {
+	props := []bus.Property{{Name: "PIDs", Value: []uint32{uint32(pid)}}, {Name: "AddRef", Value: true}}
+	if !h.direct {
 		props = append(props, bus.Property{Name: "Controller", Value: h.c.Name})
+	} else {
+		props = props[:1] // systemd counts references by the names of a bus
 	}
-	body.Properties(append(props, s.Properties...))
-	body.Array(8, func() {})
+	props = append(props, s.Properties...)
 	fail := func(err error) (string, error) { return "", fmt.Errorf("start unit %s: %w", s.Name, err) }
 	deadline := time.Now().Add(patience)
-	for {
+	for newer := s.Newer; ; {
+		body := &bus.Writer{Sig: "ssa(sv)a(sa(sv))"}
+		body.Str(s.Name)
+		body.Str("fail")
+		body.Properties(append(props[:len(props):len(props)], newer...))
+		body.Array(8, func() {})
 		m, err := h.c.Ask(manage("StartTransientUnit", body))
+		if newer != nil && is(err, "org.freedesktop.DBus.Error.PropertyReadOnly") {
+			newer = nil // so says who doesn't know one of them
+			continue
+		}
 		if is(err, "org.freedesktop.systemd1.UnitExists") && time.Now().Before(deadline) {
 			// An earlier one, perhaps of this machine before it rebooted, is about
 			// to go, or has failed and would stay.
@@ -167,6 +188,7 @@ func (h *Host) Start(s Scope, pid int) (cgroup string, err error) {
 		}
 		break
 	}
+	h.scope = s.Name
 	text, err := sys.ReadFile(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/cgroup", 1<<16)
 	if err != nil {
 		return fail(err)
@@ -179,11 +201,24 @@ func (h *Host) Start(s Scope, pid int) (cgroup string, err error) {
 	return fail(errors.New("its process is in no cgroup"))
 }
 
+// Release lets systemd forget the scope, whose processes are gone, so that
+// another one can have its name.
+func (h *Host) Release() {
+	if h.scope != "" && !h.direct {
+		// Else it does so when the connection ends.
+		_, _ = h.c.Ask(manage("UnrefUnit", bus.Strings("s", h.scope)))
+	}
+	h.scope = ""
+}
+
 // Register tells systemd-machined about the machine.
 func (h *Host) Register(m Machine) error {
 	id, err := hex.DecodeString(m.ID)
 	if err != nil || len(id) != 16 {
 		return fmt.Errorf("register machine %s: %q is no machine id", m.Name, m.ID)
+	}
+	if h.direct {
+		return told("register", m.Name, registerVarlink(m))
 	}
 	if m.Pidfd >= 0 {
 		body := &bus.Writer{Sig: "sa(sv)"}
@@ -218,6 +253,9 @@ func (h *Host) Register(m Machine) error {
 // Unregister makes systemd-machined forget the machine, whose first process is
 // gone. One that is forgotten already is no error.
 func (h *Host) Unregister(name string) error {
+	if h.direct {
+		return told("unregister", name, unregisterVarlink(name))
+	}
 	_, err := h.c.Ask(ask("UnregisterMachine", bus.Strings("s", name)))
 	if is(err, machines+".NoSuchMachine") {
 		return nil

@@ -1,18 +1,22 @@
 package machine
 
 import (
+	"bufio"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
 
 	"launch/internal/bus"
 )
@@ -46,6 +50,11 @@ func (f *fake) note(format string, args ...any) {
 }
 
 func (f *fake) StartTransientUnit(from dbus.Sender, name, mode string, props []prop, aux []auxiliary) (dbus.ObjectPath, *dbus.Error) {
+	for _, p := range props {
+		if p.Name == "Newer" && f.old {
+			return "", dbus.NewError("org.freedesktop.DBus.Error.PropertyReadOnly", []any{"Cannot set property Newer, or unknown property."})
+		}
+	}
 	if f.exists > 0 {
 		f.exists--
 		return "", dbus.NewError("org.freedesktop.systemd1.UnitExists", []any{"Unit " + name + " already exists."})
@@ -71,6 +80,8 @@ func (f *fake) StartTransientUnit(from dbus.Sender, name, mode string, props []p
 	f.conn.Send(msg, nil)
 	return job, nil
 }
+
+func (f *fake) UnrefUnit(name string) *dbus.Error { f.note("unref %s", name); return nil }
 
 func (f *fake) ResetFailedUnit(name string) *dbus.Error { f.note("reset %s", name); return nil }
 
@@ -175,7 +186,7 @@ func TestScope(t *testing.T) {
 	if err != nil || !strings.HasPrefix(at, "/") {
 		t.Fatal(at, err)
 	}
-	f.want(t, "reset machine-x.scope", "reset machine-x.scope", fmt.Sprintf(`start machine-x.scope fail PIDs=@au [%d] Controller=the caller Slice="machine.slice" `+
+	f.want(t, "reset machine-x.scope", "reset machine-x.scope", fmt.Sprintf(`start machine-x.scope fail PIDs=@au [%d] AddRef=true Controller=the caller Slice="machine.slice" `+
 		`DeviceAllow=[["/dev/fuse", "rwm"]] KillSignal=37 IPAddressDeny=@a(iayu) [[2, [0x7f, 0x0, 0x0, 0x0], 8]] After=["a", "b"] 0`, os.Getpid()))
 	asked := false
 	for end := time.Now().Add(5 * time.Second); !asked && time.Now().Before(end); {
@@ -188,6 +199,22 @@ func TestScope(t *testing.T) {
 	}
 	if asked, err := h.Stop(); asked || err != nil {
 		t.Error("asked twice", err)
+	}
+	h.Release()
+	h.Release()
+	f.want(t, "unref machine-x.scope")
+
+	// What an old systemd doesn't know is left out, and nothing else.
+	for _, old := range []bool{false, true} {
+		f.old = old
+		if _, err := h.Start(Scope{Name: "y.scope", Properties: []bus.Property{{Name: "Slice", Value: "a.slice"}}, Newer: []bus.Property{{Name: "Newer", Value: true}}}, 1); err != nil {
+			t.Fatal(err)
+		}
+		newer := " Newer=true"
+		if old {
+			newer = ""
+		}
+		f.want(t, `start y.scope fail PIDs=@au [1] AddRef=true Controller=the caller Slice="a.slice"`+newer+" 0")
 	}
 }
 
@@ -224,7 +251,7 @@ func TestRegister(t *testing.T) {
 		"register x 000102030405060708090a0b0c0d0e0f systemd-nspawn container 42 /srv/x []",
 		"unregister x")
 	f.err = dbus.NewError("org.freedesktop.machine1.MachineExists", []any{"Machine 'x' already exists"})
-	if err := h.Register(m); err == nil || err.Error() != "register machine x: Machine 'x' already exists" || Missing(err) {
+	if err := h.Register(m); err == nil || err.Error() != "register machine x: Machine 'x' already exists" || missing(err) {
 		t.Error(err)
 	}
 	m.ID = "12"
@@ -235,14 +262,99 @@ func TestRegister(t *testing.T) {
 
 func TestMissing(t *testing.T) {
 	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+filepath.Join(t.TempDir(), "no"))
-	if _, err := Connect(); !Missing(err) {
+	if _, err := Connect(); !missing(err) {
 		t.Error(err)
 	}
 	f, h := start(t)
 	if _, err := f.conn.ReleaseName(machines); err != nil {
 		t.Fatal(err)
 	}
-	if err := h.Register(Machine{Name: "x", ID: strings.Repeat("0", 32), Pidfd: -1}); !Missing(err) {
+	if err := h.Register(Machine{Name: "x", ID: strings.Repeat("0", 32), Pidfd: -1}); !missing(err) {
 		t.Error(err)
+	}
+}
+
+// TestVarlink: without a bus, systemd-machined is told on its own socket, of
+// what it knows: 257 has another way to name a process than later ones.
+func TestVarlink(t *testing.T) {
+	socket = filepath.Join(t.TempDir(), "machine")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	calls, answers := make(chan string, 10), make(chan string, 10)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			text, _ := bufio.NewReader(c).ReadString(0)
+			calls <- strings.TrimSuffix(text, "\x00")
+			answer := <-answers
+			// In two pieces, as it may come.
+			io.WriteString(c, answer[:len(answer)/2])
+			time.Sleep(10 * time.Millisecond)
+			io.WriteString(c, answer[len(answer)/2:])
+			c.Close()
+		}
+	}()
+	const done = `{"parameters":{}}` + "\x00"
+	h := &Host{direct: true}
+	m := Machine{Name: "x", ID: strings.Repeat("0a", 16), Service: "systemd-nspawn", Class: "container", Leader: 42, Pidfd: -1, Root: "/srv/x", Interfaces: []int32{7}}
+	ask := func(f func() error, want string, with ...string) error {
+		t.Helper()
+		for _, a := range with {
+			answers <- a
+		}
+		err := f()
+		got := ""
+		for range with {
+			got += <-calls + "\n"
+		}
+		if strings.TrimSpace(got) != want {
+			t.Errorf("calls\n%swant\n%s", got, want)
+		}
+		return err
+	}
+	const head = `{"method":"io.systemd.Machine.Register","parameters":{"name":"x","id":"0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a","service":"systemd-nspawn","class":"container",`
+	const tail = `,"rootDirectory":"/srv/x","ifIndices":[7]}}`
+	register := func() error { return h.Register(m) }
+	if err := ask(register, head+`"leaderProcessId":{"pid":42}`+tail, done); err != nil {
+		t.Error(err)
+	}
+	if err := ask(register, head+`"leaderProcessId":{"pid":42}`+tail+"\n"+head+`"leader":42`+tail,
+		`{"error":"org.varlink.service.InvalidParameter","parameters":{"parameter":"leaderProcessId"}}`+"\x00", done); err != nil {
+		t.Error(err)
+	}
+	if err := ask(register, head+`"leaderProcessId":{"pid":42}`+tail, `{"error":"io.systemd.Machine.MachineExists","parameters":{}}`+"\x00"); err == nil || err.Error() != "register machine x: io.systemd.Machine.MachineExists" {
+		t.Error(err)
+	}
+	for _, nonsense := range []string{"nonsense\x00", "half", strings.Repeat("x", mostAnswer+1)} {
+		if err := ask(register, head+`"leaderProcessId":{"pid":42}`+tail, nonsense); err == nil || !strings.Contains(err.Error(), "nonsense") && !strings.Contains(err.Error(), "reset") {
+			t.Errorf("%.20q: %v", nonsense, err)
+		}
+	}
+	unregister := func() error { return h.Unregister("x") }
+	const forget = `{"method":"io.systemd.Machine.Unregister","parameters":{"name":"x"}}`
+	if err := ask(unregister, forget, done); err != nil {
+		t.Error(err)
+	}
+	if err := ask(unregister, forget, `{"error":"io.systemd.Machine.NoSuchMachine","parameters":{}}`+"\x00"); err != nil {
+		t.Error(err)
+	}
+	// The process itself is meant, where the kernel can tell.
+	if n, err := unix.PidfdOpen(os.Getpid(), 0); err == nil {
+		defer unix.Close(n)
+		m.Leader, m.Pidfd = os.Getpid(), n
+		answers <- done
+		if err := h.Register(m); err != nil {
+			t.Error(err)
+		}
+		var fs unix.Statfs_t
+		if call := <-calls; unix.Fstatfs(n, &fs) == nil && fs.Type == pidfs && !regexp.MustCompile(`"pidfdId":[1-9][0-9]*,"bootId":"[0-9a-f]{32}"`).MatchString(call) {
+			t.Error(call)
+		}
 	}
 }

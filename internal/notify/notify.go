@@ -55,24 +55,41 @@ type State struct {
 	Status string
 }
 
+// Stored is a request to keep descriptors (FDSTORE=1), or to close those that
+// are kept under a name (FDSTOREREMOVE=1).
+type Stored struct {
+	Name   string
+	Remove bool
+	// Poll: those whose other end is gone need not be kept.
+	Poll bool
+	// Fds are open as long as the function runs that is told.
+	Fds []int
+}
+
 // Receive takes the messages that wait. It gives what the process pid said;
 // what others said is dropped. With pid 0 everybody is heard who could reach
-// the socket.
-func Receive(n, pid int) (State, error) {
+// the socket. Who wants to be told of descriptors gives a function; else they
+// are closed.
+func Receive(n, pid int, store func(Stored)) (State, error) {
 	var s State
 	// Bounded, so that a flood can't keep the launcher from its other work.
 	for range 64 {
-		m, err := sys.Receive(n, maxMessage)
+		m, err := sys.Receive(n, maxMessage, store != nil)
 		if err == unix.EAGAIN {
 			return s, nil
 		}
 		if err != nil {
 			return s, err
 		}
-		if m.Truncated || pid != 0 && int(m.Sender.Pid) != pid {
-			continue
+		if !m.Truncated && (pid == 0 || int(m.Sender.Pid) == pid) {
+			s.add(string(m.Data))
+			if d, ok := stored(string(m.Data), m.Fds); ok && store != nil {
+				store(d)
+			}
 		}
-		s.add(string(m.Data))
+		for _, f := range m.Fds {
+			sys.Close(f)
+		}
 	}
 	return s, nil
 }
@@ -89,6 +106,49 @@ func (s *State) add(text string) {
 			s.Status = Clean(value)
 		}
 	}
+}
+
+// stored reads what a message says of descriptors.
+func stored(text string, fds []int) (d Stored, ok bool) {
+	d.Poll = true
+	for line := range strings.SplitSeq(text, "\n") {
+		key, value, _ := strings.Cut(line, "=")
+		switch key {
+		case "FDSTORE":
+			ok = ok || value == "1" && len(fds) > 0
+		case "FDSTOREREMOVE":
+			d.Remove = d.Remove || value == "1"
+		case "FDNAME":
+			d.Name = value
+		case "FDPOLL":
+			d.Poll = value != "0"
+		}
+	}
+	// What the service manager takes for a name.
+	if len(d.Name) > 255 || strings.IndexFunc(d.Name, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == ':' }) >= 0 {
+		return d, false
+	}
+	if d.Remove {
+		return d, d.Name != ""
+	}
+	d.Fds = fds
+	return d, ok
+}
+
+// Store passes such a request on to the service manager, whose socket is at
+// path.
+func Store(path string, d Stored) error {
+	lines := []string{"FDSTORE=1"}
+	if d.Remove {
+		lines[0] = "FDSTOREREMOVE=1"
+	}
+	if d.Name != "" {
+		lines = append(lines, "FDNAME="+d.Name)
+	}
+	if !d.Poll {
+		lines = append(lines, "FDPOLL=0")
+	}
+	return send(path, d.Fds, lines)
 }
 
 // Clean makes a machine's text fit to be shown and passed on: control
@@ -122,7 +182,9 @@ func Watchdog(usec, pid string, self int) time.Duration {
 
 // Send tells the service manager, whose socket is at path; without one it does
 // nothing.
-func Send(path string, assignments ...string) error {
+func Send(path string, assignments ...string) error { return send(path, nil, assignments) }
+
+func send(path string, fds []int, assignments []string) error {
 	if path == "" || path[0] != '/' && path[0] != '@' {
 		return nil
 	}
@@ -131,7 +193,13 @@ func Send(path string, assignments ...string) error {
 		return fmt.Errorf("notify the service manager: %w", err)
 	}
 	defer sys.Close(n)
-	if err := sys.SendUnix(n, []byte(strings.Join(assignments, "\n")), path); err != nil {
+	text := []byte(strings.Join(assignments, "\n"))
+	if len(fds) == 0 {
+		err = sys.SendUnix(n, text, path)
+	} else if err = sys.ConnectUnix(n, path); err == nil {
+		err = sys.SendRights(n, text, fds...)
+	}
+	if err != nil {
 		return fmt.Errorf("notify the service manager at %s: %w", path, err)
 	}
 	return nil

@@ -1,10 +1,13 @@
 package notify
 
 import (
+	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -41,11 +44,11 @@ func TestRelay(t *testing.T) {
 	if err := Send(path, "STOPPING=1"); err != nil {
 		t.Fatal(err)
 	}
-	got, err := Receive(s, os.Getpid())
+	got, err := Receive(s, os.Getpid(), nil)
 	if err != nil || got != (State{Ready: true, Stopping: true, Status: "a [31mb"}) {
 		t.Fatalf("%+v, %v", got, err)
 	}
-	if got, err := Receive(s, os.Getpid()); err != nil || got != (State{}) {
+	if got, err := Receive(s, os.Getpid(), nil); err != nil || got != (State{}) {
 		t.Fatalf("nothing was sent, got %+v, %v", got, err)
 	}
 }
@@ -60,7 +63,7 @@ func TestOtherSender(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	if got, err := Receive(s, os.Getpid()); err != nil || got.Ready {
+	if got, err := Receive(s, os.Getpid(), nil); err != nil || got.Ready {
 		t.Fatalf("%+v, %v", got, err)
 	}
 }
@@ -82,7 +85,7 @@ func TestFlood(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if got, err := Receive(s, os.Getpid()); err != nil || got != (State{}) {
+	if got, err := Receive(s, os.Getpid(), nil); err != nil || got != (State{}) {
 		t.Fatalf("%+v, %v", got, err)
 	}
 	if after, _ := os.ReadDir("/proc/self/fd"); len(after) != len(before) {
@@ -96,5 +99,52 @@ func TestSendNowhere(t *testing.T) {
 	}
 	if err := Send("/does/not/exist", "READY=1"); err == nil {
 		t.Error("no error for a socket that isn't there")
+	}
+}
+
+// TestStore: descriptors are passed on with their name, and what is no request,
+// or has a name that the service manager refuses, is closed.
+func TestStore(t *testing.T) {
+	from, path := listen(t)
+	to, manager := listen(t)
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, lines := range [][]string{{"FDSTORE=1", "FDNAME=a"}, {"FDSTORE=1", "FDPOLL=0"}, {"FDSTOREREMOVE=1", "FDNAME=a"},
+		{"FDNAME=a"}, {"FDSTORE=0"}, {"FDSTORE=1", "FDNAME=a:b"}, {"FDSTORE=1", "FDNAME=" + strings.Repeat("x", 256)}, {"BARRIER=1"}, {"FDSTOREREMOVE=1"}} {
+		if err := send(path, []int{int(w.Fd())}, lines); err != nil {
+			t.Fatal(err)
+		}
+	}
+	Send(path, "FDSTORE=1") // without one
+	w.Close()
+	if _, err := Receive(from, os.Getpid(), func(d Stored) {
+		if err := Store(manager, d); err != nil {
+			t.Error(err)
+		}
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var got []string
+	var held []int
+	for {
+		m, err := sys.Receive(to, 4096, true)
+		if err != nil {
+			break
+		}
+		got = append(got, fmt.Sprintf("%s %d", strings.ReplaceAll(string(m.Data), "\n", " "), len(m.Fds)))
+		held = append(held, m.Fds...)
+	}
+	if want := []string{"FDSTORE=1 FDNAME=a 1", "FDSTORE=1 FDPOLL=0 1", "FDSTOREREMOVE=1 FDNAME=a 0"}; !slices.Equal(got, want) {
+		t.Fatalf("%q, want %q", got, want)
+	}
+	// It is the pipe that was sent, and nobody else holds it any more.
+	sys.WriteString(held[0], "x")
+	for _, n := range held {
+		sys.Close(n)
+	}
+	if b, err := io.ReadAll(r); string(b) != "x" || err != nil {
+		t.Errorf("%q %v", b, err)
 	}
 }

@@ -62,6 +62,9 @@ type Plan struct {
 	// NotifyReady: the service manager is told that the machine is ready only
 	// when its first process says so.
 	NotifyReady bool `json:"notify_ready,omitempty"`
+	// Listen is how many of the launcher's descriptors, from 3 on, the payload
+	// gets beside the standard ones.
+	Listen int `json:"listen,omitempty"`
 	// HostCaps is what the launcher may pass on at most.
 	HostCaps uint64   `json:"-"`
 	Notes    []string `json:"notes,omitempty"`
@@ -189,6 +192,8 @@ type Scope struct {
 	Name       string              `json:"name"`
 	Slice      string              `json:"slice"`
 	Properties []settings.Property `json:"properties"`
+	// Newer are those that an older systemd may not know, and then goes without.
+	Newer []settings.Property `json:"newer,omitempty"`
 	// Required: without it the machine is not started. Else its cgroup is Path
 	// of Else.
 	Required bool          `json:"required,omitempty"`

@@ -113,6 +113,7 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 	},
 	"keep-unit-supervisor": func(s *settings.Settings, f *facts.Facts) {
 		f.Host.Systemd, s.Life.KeepUnit, f.Host.Cgroup = true, true, "/machine.slice/launch@web.service/supervisor"
+		f.Host.Listen, f.Host.ListenNames = 2, "a:b"
 	},
 	// Descriptors that are terminals are replaced, the others stay.
 	"pipe": func(s *settings.Settings, f *facts.Facts) { s.Life.Console = settings.ConsolePipe },

@@ -77,6 +77,17 @@ func (c *compiler) payload() {
 		env = append(env, "HOME=/root", "USER=root", "LOGNAME=root", "container_uuid="+dashed(c.Plan.ID))
 		env = append(env, "NOTIFY_SOCKET=/run/host/notify")
 	}
+	if host.Listen > 0 {
+		c.Plan.Listen = host.Listen
+		pid := 1
+		if e.Mode == settings.PID2 {
+			pid = 2
+		}
+		env = append(env, fmt.Sprintf("LISTEN_FDS=%d", host.Listen), fmt.Sprintf("LISTEN_PID=%d", pid))
+		if host.ListenNames != "" {
+			env = append(env, "LISTEN_FDNAMES="+host.ListenNames)
+		}
+	}
 	if len(c.Settings.Credentials) > 0 {
 		env = append(env, "CREDENTIALS_DIRECTORY=/run/host/credentials")
 	}

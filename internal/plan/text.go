@@ -29,6 +29,9 @@ func (p *Plan) Print(w io.Writer) error {
 		for _, o := range p.Scope.Properties {
 			fmt.Fprintf(b, "scope   %s=%v\n", o.Name, o.Value)
 		}
+		for _, o := range p.Scope.Newer {
+			fmt.Fprintf(b, "scope   %s=%v, where systemd knows it\n", o.Name, o.Value)
+		}
 	}
 	for i, s := range p.Steps {
 		fmt.Fprintf(b, "%s %02d  %-8s %-34s %-44s %s\n", s.World, i+1, s.Do, s.what(), s.how(), s.Origin)

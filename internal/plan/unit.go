@@ -69,6 +69,10 @@ func (c *compiler) unit() {
 	if sig := c.stopSignal(); sig != 0 {
 		s.Properties = append(s.Properties, settings.Property{Name: "KillSignal", Value: int32(sig)}, settings.Property{Name: "KillMode", Value: "mixed"})
 	}
+	if c.Settings.Exec.Mode == settings.Boot {
+		// The machine's own systemd takes care of programs that crash in it.
+		s.Newer = []settings.Property{{Name: "CoredumpReceive", Value: true}}
+	}
 	for _, text := range u.Properties {
 		p, err := settings.ParseProperty(text)
 		if err != nil {

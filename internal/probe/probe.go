@@ -12,6 +12,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"os"
 	"path"
 	"strconv"
 	"strings"
@@ -257,6 +258,7 @@ func Host(env []string) (facts.Host, error) {
 		// Without it nobody would know which capabilities to drop.
 		l.fail("read /proc/self/status", unix.ENOENT)
 	}
+	h.Listen, h.ListenNames = l.listen(env)
 	for i := range h.Limits {
 		var err error
 		if h.Limits[i], err = sys.Getrlimit(i); err != nil {
@@ -265,6 +267,39 @@ func Host(env []string) (facts.Host, error) {
 	}
 	h.UserNamespaces = l.exists(unix.AT_FDCWD, "/proc/self/ns/user")
 	return h, l.err
+}
+
+// mostListen is how many descriptors a launcher may be started with.
+const mostListen = 4096
+
+// listen gives the descriptors of socket activation. Those that aren't there
+// would be the launcher's own in a moment.
+func (l *look) listen(env []string) (n int, names string) {
+	pid := ""
+	for _, e := range env {
+		switch k, v, _ := strings.Cut(e, "="); k {
+		case "LISTEN_FDS":
+			n, _ = strconv.Atoi(v)
+		case "LISTEN_PID":
+			pid = v
+		case "LISTEN_FDNAMES":
+			names = v
+		}
+	}
+	if n <= 0 || pid != strconv.Itoa(os.Getpid()) {
+		return 0, ""
+	}
+	if n > mostListen {
+		l.fail("look at the descriptors of $LISTEN_FDS", unix.E2BIG)
+		return 0, ""
+	}
+	for i := range n {
+		if flags, err := sys.DescriptorFlags(3 + i); err != nil || flags&unix.FD_CLOEXEC != 0 {
+			l.fail(fmt.Sprintf("look at descriptor %d of $LISTEN_FDS", 3+i), unix.EBADF)
+			return 0, ""
+		}
+	}
+	return n, names
 }
 
 func (l *look) hostname() string {

@@ -58,11 +58,13 @@ type Message struct {
 	Data      []byte
 	Sender    unix.Ucred
 	Truncated bool
+	// Fds are descriptors that were sent along; they are the caller's to close.
+	Fds []int
 }
 
 // Receive takes one datagram of at most max bytes without waiting. Descriptors
-// that come with it are closed: nothing here has a use for them.
-func Receive(n int, max int) (Message, error) {
+// that come with it are closed, unless they are to be kept.
+func Receive(n int, max int, keep bool) (Message, error) {
 	b := make([]byte, max)
 	control := make([]byte, 1024)
 	iov := &unix.Iovec{Base: &b[0]}
@@ -90,6 +92,10 @@ func Receive(n int, max int) (Message, error) {
 			}
 		case unix.SCM_RIGHTS:
 			fds, _ := unix.ParseUnixRights(c)
+			if keep {
+				m.Fds = append(m.Fds, fds...)
+				continue
+			}
 			for _, f := range fds {
 				Close(f)
 			}

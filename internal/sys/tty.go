@@ -64,6 +64,11 @@ func StatusFlags(n int) (int, error) {
 	return result(call("fcntl", unix.SYS_FCNTL, fd(n), unix.F_GETFL, 0, 0, 0, 0))
 }
 
+// DescriptorFlags gives FD_CLOEXEC, or nothing.
+func DescriptorFlags(n int) (int, error) {
+	return result(call("fcntl", unix.SYS_FCNTL, fd(n), unix.F_GETFD, 0, 0, 0, 0))
+}
+
 // SetStatusFlags sets them.
 func SetStatusFlags(n int, flags int) error {
 	_, err := call("fcntl", unix.SYS_FCNTL, fd(n), unix.F_SETFL, uintptr(flags), 0, 0, 0)

@@ -76,7 +76,7 @@ func (d *Dir) Forward(n int, socket string, main, all bool) error {
 			return fmt.Errorf("wait for the container to be ready: %w", err)
 		}
 		if fds[0].Revents != 0 {
-			s, err := notify.Receive(n, 0)
+			s, err := notify.Receive(n, 0, nil)
 			if err != nil {
 				return fmt.Errorf("read what the container notifies: %w", err)
 			}

@@ -1,0 +1,134 @@
+package machine
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/bus"
+	"launch/internal/sys"
+)
+
+// socket is where systemd-machined speaks Varlink, since 257. Only tests move
+// it.
+var socket = "/run/systemd/machine/io.systemd.Machine"
+
+// pidfs is the file system of process descriptors, since Linux 6.9.
+const pidfs = 0x50494446
+
+const varlinkFace = "io.systemd.Machine"
+
+// leader names a process so that no later one of its number is meant.
+type leader struct {
+	PID   int    `json:"pid"`
+	PidFD uint64 `json:"pidfdId,omitempty"`
+	Boot  string `json:"bootId,omitempty"`
+}
+
+// registration is the input of io.systemd.Machine.Register.
+type registration struct {
+	Name       string  `json:"name"`
+	ID         string  `json:"id"`
+	Service    string  `json:"service"`
+	Class      string  `json:"class"`
+	Leader     int     `json:"leader,omitempty"`
+	Process    *leader `json:"leaderProcessId,omitempty"`
+	Root       string  `json:"rootDirectory,omitempty"`
+	Interfaces []int32 `json:"ifIndices,omitempty"`
+}
+
+func registerVarlink(m Machine) error {
+	r := registration{Name: m.Name, ID: m.ID, Service: m.Service, Class: m.Class, Root: m.Root, Interfaces: m.Interfaces}
+	r.Process = &leader{PID: m.Leader}
+	if fs, err := sys.Fstatfs(m.Pidfd); m.Pidfd >= 0 && err == nil && fs.Type == pidfs {
+		// The number of a process in this file system is never used again. It
+		// means nothing without the boot.
+		st, err := sys.Statx(m.Pidfd, "", unix.STATX_INO)
+		boot, berr := sys.ReadFile(unix.AT_FDCWD, "/proc/sys/kernel/random/boot_id", 64)
+		if err == nil && berr == nil {
+			r.Process.PidFD, r.Process.Boot = st.Ino, strings.ReplaceAll(strings.TrimSpace(string(boot)), "-", "")
+		}
+	}
+	err := varlink("Register", r)
+	if is(err, "org.varlink.service.InvalidParameter") {
+		// 257 knows the process by its number only: it is our child, so nobody
+		// else has it.
+		r.Process, r.Leader = nil, m.Leader
+		err = varlink("Register", r)
+	}
+	return err
+}
+
+func unregisterVarlink(name string) error {
+	err := varlink("Unregister", struct {
+		Name string `json:"name"`
+	}{name})
+	if is(err, varlinkFace+".NoSuchMachine") {
+		return nil
+	}
+	return err
+}
+
+// mostAnswer is how long an answer may be.
+const mostAnswer = 1 << 16
+
+// varlink makes one call of systemd-machined's. An error that it answers is a
+// *bus.Error.
+func varlink(method string, parameters any) error {
+	call, err := json.Marshal(struct {
+		Method     string `json:"method"`
+		Parameters any    `json:"parameters"`
+	}{varlinkFace + "." + method, parameters})
+	if err != nil {
+		return err
+	}
+	n, err := sys.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(n)
+	if err := sys.ConnectUnix(n, socket); err != nil {
+		return err
+	}
+	if err := sys.WriteString(n, string(call)+"\x00"); err != nil {
+		return err
+	}
+	var in []byte
+	b := make([]byte, 4096)
+	for end := time.Now().Add(bus.Patience); ; {
+		left := time.Until(end)
+		if left <= 0 {
+			return unix.ETIMEDOUT
+		}
+		if _, err := sys.Poll([]unix.PollFd{{Fd: int32(n), Events: unix.POLLIN}}, int(left/time.Millisecond)+1); err != nil {
+			return err
+		}
+		got, err := sys.Read(n, b)
+		if err != nil {
+			return err
+		}
+		in = append(in, b[:got]...)
+		if answer, _, ok := bytes.Cut(in, []byte{0}); ok {
+			var a struct {
+				Error      string `json:"error"`
+				Parameters struct {
+					Parameter string `json:"parameter"`
+				} `json:"parameters"`
+			}
+			if err := json.Unmarshal(answer, &a); err != nil {
+				return errors.New("systemd-machined answers nonsense")
+			}
+			if a.Error != "" {
+				return &bus.Error{Name: a.Error}
+			}
+			return nil
+		}
+		if got == 0 || len(in) > mostAnswer {
+			return errors.New("systemd-machined answers nonsense")
+		}
+	}
+}
