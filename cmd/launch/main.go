@@ -58,6 +58,8 @@ func launch(args, env []string) int {
 			return convert(args[1:], env, cwd)
 		case "mounts":
 			return mounts(args[1:], env)
+		case "freeze", "thaw":
+			return freeze(args[0], args[1:])
 		case "host-exec", hostns.Name:
 			return hostExec(args[1:], env)
 		case "run":

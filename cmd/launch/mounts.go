@@ -19,7 +19,7 @@ import (
 	"launch/userns"
 )
 
-const mountsUsage = "launch mounts save PID[,PID…] FILE, or launch mounts restore [-U] [--external=ID=PATH[:ro]]… FILE [--] COMMAND…"
+const mountsUsage = "launch mounts save MACHINE|PID[,PID…] FILE, or launch mounts restore [-U|--private-users=START[:SIZE]] [--external=ID=PATH[:ro]]… FILE [--] COMMAND…"
 
 // mounts is `launch mounts save` and `launch mounts restore`.
 func mounts(args, env []string) int {
@@ -56,12 +56,24 @@ func mounts(args, env []string) int {
 // saveMounts writes the mounts of processes into a new file.
 func saveMounts(who, file string) error {
 	var pids []int
-	for w := range strings.SplitSeq(who, ",") {
-		pid, err := strconv.Atoi(w)
-		if err != nil || pid < 1 {
-			return &settings.Error{What: "cannot save mounts", Value: w, Hint: mountsUsage}
+	var err error
+	if strings.Trim(who, "0123456789,") != "" {
+		var leader int
+		if leader, _, err = running(who); err == nil {
+			pids, err = snapshot.Processes(leader)
 		}
-		pids = append(pids, pid)
+	} else {
+		for w := range strings.SplitSeq(who, ",") {
+			var pid int
+			if pid, err = strconv.Atoi(w); err != nil || pid < 1 {
+				err = fmt.Errorf("%q is no process's number", w)
+				break
+			}
+			pids = append(pids, pid)
+		}
+	}
+	if err != nil {
+		return &settings.Error{What: "cannot save the mounts: " + err.Error(), Value: who, Hint: mountsUsage}
 	}
 	f, err := snapshot.Read(pids)
 	if err != nil {
@@ -137,16 +149,22 @@ func mountsOf(args []string) (*engine.Mounts, error) {
 				return bad("two meanings of "+id, word)
 			}
 			m.Policy.External[id] = x
+		case word == "-U":
+			m.Pick = true
 		case strings.HasPrefix(word, "--private-users="):
 			v, err := settings.Find("private-users").Parse(settings.Place{}, strings.TrimPrefix(word, "--private-users="))
 			if err != nil {
 				return bad("bad --private-users: "+err.Error(), word)
 			}
 			u := v.(settings.Users)
-			if u.Mode != userns.Fixed {
-				return bad("mounts restore takes a range of users", word)
+			switch u.Mode {
+			case userns.Pick:
+				m.Pick = true
+			case userns.Fixed:
+				m.Users = u.Range.Map()
+			default:
+				return bad("mounts restore takes pick or a range of users", word)
 			}
-			m.Users = u.Range.Map()
 		default:
 			return bad("unknown option of mounts restore", word)
 		}
@@ -170,8 +188,11 @@ func mountsOf(args []string) (*engine.Mounts, error) {
 
 func mountsHint(err error) string {
 	var missing *tree.Missing
-	if errors.As(err, &missing) {
+	switch {
+	case errors.As(err, &missing):
 		return fmt.Sprintf("give it a meaning with --external=%s=PATH", missing.ID)
+	case errors.Is(err, unix.EMFILE):
+		return "it takes a descriptor for each mount: raise the limit of open files (ulimit -n)"
 	}
 	return ""
 }

@@ -51,6 +51,9 @@ func (s *supervisor) onceBundle() (status int, err error) {
 			}
 		}
 	}()
+	if err := s.state.SetLeader(b.proc.PID); err != nil {
+		s.opt.Warn(fmt.Sprintf("note the first process, for other commands: %v", err))
+	}
 	if s.opt.Started != nil {
 		s.opt.Started(b.proc.PID)
 	}

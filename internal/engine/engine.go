@@ -233,6 +233,9 @@ func (s *supervisor) once() (status int, err error) {
 		return 1, err
 	}
 	defer b.pty.Close()
+	if err := s.state.SetLeader(b.proc.PID); err != nil {
+		s.opt.Warn(fmt.Sprintf("note the first process, for other commands: %v", err))
+	}
 	if s.opt.Started != nil {
 		s.opt.Started(b.proc.PID)
 	}

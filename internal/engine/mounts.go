@@ -7,11 +7,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"launch/internal/child"
+	"launch/internal/state"
 	"launch/internal/stub"
 	"launch/internal/sys"
 	"launch/mount/snapshot"
 	"launch/mount/tree"
 	"launch/userns"
+	"launch/userns/pick"
 )
 
 // Mounts is a saved tree of mounts and a command that runs in it. But for the
@@ -19,7 +21,10 @@ import (
 type Mounts struct {
 	File   *tree.File
 	Policy tree.Policy
-	Users  userns.Map
+	// Users is the map of the command's users; none: it has the caller's. Pick:
+	// a free range is picked for them.
+	Users userns.Map
+	Pick  bool
 	// Args is the command, Env its environment.
 	Args, Env []string
 }
@@ -37,6 +42,23 @@ func (m *Mounts) Run() (status int, err error) {
 		return 1, fmt.Errorf("set up the signals: %w", err)
 	}
 	defer signals.Release()
+	if m.Pick {
+		st, err := state.Open(fmt.Sprintf("mounts-%d", os.Getpid()))
+		if err != nil {
+			return 1, err
+		}
+		defer st.Close()
+		defer st.Undo()
+		if err := st.Record(state.Ranges, pick.Dir); err != nil {
+			return 1, err
+		}
+		held, err := pick.Range(st.Name, 0)
+		if err != nil {
+			return 1, err
+		}
+		defer held.Release()
+		m.Users = held.Range.Map()
+	}
 	started, hold := make(chan error), make(chan bool)
 	defer close(hold)
 	var c *child.Process
@@ -90,12 +112,12 @@ func (m *Mounts) start(l sys.Locked) (*child.Process, error) {
 		return nil, err
 	}
 	defer func() {
-		for _, n := range spaces {
-			sys.Close(n)
+		for _, s := range spaces {
+			s.Close()
 		}
 	}()
 	// Here: one of the new namespaces. The command is looked up in the first.
-	if err := sys.Setns(l, spaces[0], unix.CLONE_NEWNS); err != nil {
+	if err := spaces[0].Enter(l); err != nil {
 		return nil, fmt.Errorf("enter the tree: %w", err)
 	}
 	root, err := sys.Openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0)
@@ -142,8 +164,9 @@ func (m *Mounts) start(l sys.Locked) (*child.Process, error) {
 		return uintptr(to)
 	}
 	var moved []uintptr
-	for _, n := range append([]int{statW, file.run}, spaces...) {
-		moved = append(moved, high(n))
+	moved = append(moved, high(statW), high(file.run))
+	for _, s := range spaces {
+		moved = append(moved, high(s.NS))
 	}
 	defer func() {
 		for _, n := range moved {
@@ -162,6 +185,8 @@ func (m *Mounts) start(l sys.Locked) (*child.Process, error) {
 		p.Add("become the user root", unix.SYS_SETRESUID, 0, 0, 0)
 	}
 	p.Add("enter the tree", unix.SYS_SETNS, moved[2], unix.CLONE_NEWNS)
+	p.Add("go to its root", unix.SYS_FCHDIR, uintptr(spaces[0].Root))
+	p.Add("take it as the root", unix.SYS_CHROOT, p.String("."))
 	p.Add("die with the launcher", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
 	fd := &unix.PollFd{Fd: int32(statR)}
 	p.Add("find the launcher alive", unix.SYS_PPOLL, child.Keep(p, fd), 1, child.Keep(p, &unix.Timespec{}), 0, 0).NeedNone()

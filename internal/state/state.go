@@ -298,6 +298,80 @@ func (m *Machine) abandon(base int) {
 	_ = sys.Unlinkat(base, m.Name, unix.AT_REMOVEDIR)
 }
 
+// SetLeader notes the machine's first process, for Leader.
+func (m *Machine) SetLeader(pid int) error {
+	ticks, _ := Began(pid)
+	text := fmt.Sprintf("%d %d\n", pid, ticks)
+	if err := sys.Ftruncate(m.lock, 0); err != nil {
+		return err
+	}
+	_, err := sys.Pwrite(m.lock, []byte(text), 0)
+	return err
+}
+
+// CgroupOf gives the directory of a machine's cgroup; "" if it has none.
+func CgroupOf(name string) (dir string, err error) {
+	m := &Machine{Name: name, lock: -1, journal: -1}
+	if m.dir, err = sys.Openat(unix.AT_FDCWD, path.Join(Dir, name), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0); err != nil {
+		return "", ErrNone
+	}
+	defer m.close()
+	if err := m.load(); err != nil {
+		return "", err
+	}
+	for _, e := range m.entries {
+		if e.effect == Cgroup {
+			dir = e.what
+		}
+	}
+	return dir, nil
+}
+
+// ErrNone: no machine of that name runs.
+var ErrNone = errors.New("no such machine is running")
+
+// Leader gives the first process of a running machine.
+func Leader(name string) (pid int, err error) {
+	text, err := sys.ReadFile(unix.AT_FDCWD, path.Join(Dir, name, "lock"), 4096)
+	if err == unix.ENOENT || err == unix.ENOTDIR {
+		return 0, ErrNone
+	}
+	if err != nil {
+		return 0, fmt.Errorf("read the lock of %s/%s: %w", Dir, name, err)
+	}
+	var then uint64
+	if _, err := fmt.Sscan(string(text), &pid, &then); err != nil {
+		return 0, ErrNone // it only starts
+	}
+	if now, ok := Began(pid); !ok || now != then {
+		return 0, ErrNone
+	}
+	return pid, nil
+}
+
+// Began reads the start time of a process; ok is false if it is gone or waits
+// for its parent only.
+func Began(pid int) (ticks uint64, ok bool) {
+	text, err := sys.ReadFile(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/stat", 4096)
+	if err != nil {
+		return 0, false
+	}
+	// The name is in parentheses, and may hold some itself.
+	_, rest, found := strings.Cut(string(text), ")")
+	for found {
+		var more string
+		if _, more, found = strings.Cut(rest, ")"); found {
+			rest = more
+		}
+	}
+	f := strings.Fields(rest)
+	if len(f) < 20 || f[0] == "Z" || f[0] == "X" {
+		return 0, false
+	}
+	ticks, err = strconv.ParseUint(f[19], 10, 64)
+	return ticks, err == nil
+}
+
 // Close gives the name back, and removes the directory if nothing is left to
 // undo. An error is only about that: the next start or clean-up does it.
 func (m *Machine) Close() error {

@@ -43,7 +43,7 @@ type restorer struct {
 	// workshop is the namespace in which sources and groups are, and nobody
 	// ever is; spaces are those that are made.
 	workshop int
-	spaces   []int
+	spaces   []Space
 
 	sources map[string]*source
 	outside map[string]*outside
@@ -64,13 +64,36 @@ type source struct {
 	top int
 	// wide is a clone of all of the mount that an external one is part of.
 	wide int
-	made map[string]bool // directories in it that are there
+	// times are copies of top with other rules for times of access, by the
+	// MOUNT_ATTR_ flags for them, where the kernel would lock those of top.
+	times map[uint64]*int
 }
 
-// Restore makes the tree and gives a descriptor of each of its mount namespaces.
+// Space is a namespace that was made, and the root that processes have in it,
+// which may be covered by another mount: descriptors of the caller's.
+type Space struct{ NS, Root int }
+
+// Close gives back the descriptors.
+func (s Space) Close() {
+	sys.Close(s.NS)
+	sys.Close(s.Root)
+}
+
+// Enter brings the thread into the namespace.
+func (s Space) Enter(l sys.Locked) error {
+	if err := sys.Setns(l, s.NS, unix.CLONE_NEWNS); err != nil {
+		return err
+	}
+	if err := sys.Fchdir(l, s.Root); err != nil {
+		return err
+	}
+	return sys.Chroot(l)
+}
+
+// Restore makes the tree and gives its namespaces.
 // The thread is of no use afterwards: its mount namespace is not the caller's
 // any more. When it fails, nothing is left.
-func Restore(l sys.Locked, f *tree.File, o Options) (spaces []int, err error) {
+func Restore(l sys.Locked, f *tree.File, o Options) (spaces []Space, err error) {
 	if err := o.Policy.Check(f, len(o.Users) > 0); err != nil {
 		return nil, err
 	}
@@ -80,8 +103,8 @@ func Restore(l sys.Locked, f *tree.File, o Options) (spaces []int, err error) {
 			sys.Close(n)
 		}
 		if err != nil {
-			for _, n := range r.spaces {
-				sys.Close(n)
+			for _, s := range r.spaces {
+				s.Close()
 			}
 		}
 	}()
@@ -115,15 +138,22 @@ func (r *restorer) externals() (err error) {
 		return fmt.Errorf("open /proc/thread-self: %w", err)
 	}
 	sharing := map[string]bool{}
+	times := map[string]map[uint64]*int{}
 	for _, n := range r.f.Namespaces {
 		for _, m := range n.Mounts {
+			if len(r.o.Users) > 0 {
+				if times[m.Source] == nil {
+					times[m.Source] = map[uint64]*int{}
+				}
+				times[m.Source][m.Attr()&timeFlags] = new(int)
+			}
 			if m.Group != 0 || m.Slave != 0 {
 				sharing[m.Source] = true
 			}
 		}
 	}
 	for i := range r.f.Sources {
-		s := &source{Source: &r.f.Sources[i], top: -1, wide: -1, made: map[string]bool{}}
+		s := &source{Source: &r.f.Sources[i], top: -1, wide: -1, times: times[r.f.Sources[i].ID]}
 		r.sources[s.ID] = s
 		if !s.External {
 			continue
@@ -177,11 +207,27 @@ func (r *restorer) external(s *source, x tree.External, sharing bool) error {
 			return err
 		}
 	}
+	var attr unix.MountAttr
 	if x.ReadOnly {
-		return sys.MountSetattr(s.top, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
+		attr.Attr_set = unix.MOUNT_ATTR_RDONLY
+		if err := sys.MountSetattr(s.top, 0, &attr); err != nil {
+			return err
+		}
+	}
+	for flags, c := range s.times {
+		if *c, err = r.detach(n); err != nil {
+			return err
+		}
+		a := unix.MountAttr{Attr_set: attr.Attr_set | flags, Attr_clr: timeFlags}
+		if err := sys.MountSetattr(*c, 0, &a); err != nil {
+			return err
+		}
 	}
 	return nil
 }
+
+// timeFlags are the flags for times of access.
+const timeFlags = unix.MOUNT_ATTR__ATIME | unix.MOUNT_ATTR_NODIRATIME
 
 // detach gives a private copy of a mount.
 func (r *restorer) detach(n int) (int, error) {
@@ -369,7 +415,7 @@ func (r *restorer) namespaces() (err error) {
 		if err != nil {
 			return fmt.Errorf("make a mount namespace: %w", err)
 		}
-		r.spaces = append(r.spaces, n)
+		r.spaces = append(r.spaces, Space{n, -1})
 	}
 	return nil
 }
@@ -501,7 +547,11 @@ func (r *restorer) make() error {
 		if !s.External {
 			continue
 		}
-		for _, n := range []*int{&s.top, &s.wide} {
+		copies := []*int{&s.top, &s.wide}
+		for _, c := range s.times {
+			copies = append(copies, c)
+		}
+		for _, n := range copies {
 			if *n < 0 {
 				continue
 			}
@@ -584,17 +634,18 @@ func (r *restorer) owners(s *tree.Source) (list []string) {
 // nowhere.
 const below = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV
 
-func relative(p string) string {
+// open opens a path below a mount's root, which may be a file.
+func open(top int, p string) (int, error) {
 	if p == "/" {
-		return "."
+		return sys.Dup(top)
 	}
-	return p[1:]
+	return sys.Openat2(top, p[1:], unix.O_PATH|unix.O_NOFOLLOW, 0, below)
 }
 
 // find opens a path of a source. In a new one, what is missing is made, of the
 // kind that is wanted.
 func (r *restorer) find(s *source, p string, kind tree.Kind) (int, error) {
-	n, err := sys.Openat2(s.top, relative(p), unix.O_PATH|unix.O_NOFOLLOW, 0, below)
+	n, err := open(s.top, p)
 	if err != unix.ENOENT || s.External || s.Type != "tmpfs" && s.Type != "ramfs" {
 		return n, err
 	}
@@ -616,7 +667,7 @@ func (r *restorer) find(s *source, p string, kind tree.Kind) (int, error) {
 	if err != nil {
 		return -1, fmt.Errorf("make %s: %w", strconv.Quote(p), err)
 	}
-	return sys.Openat2(s.top, relative(p), unix.O_PATH|unix.O_NOFOLLOW, 0, below)
+	return open(s.top, p)
 }
 
 // clone makes each mount, detached and with its flags, and the mount points in
@@ -650,7 +701,13 @@ func (r *restorer) clone() error {
 
 func (r *restorer) one(m *tree.Mount) (int, tree.Kind, error) {
 	s := r.sources[m.Source]
-	at, err := r.find(s, m.Root, m.Kind)
+	var at int
+	var err error
+	if top, ok := s.times[m.Attr()&timeFlags]; ok && s.External && *top > 0 {
+		at, err = open(*top, m.Root)
+	} else {
+		at, err = r.find(s, m.Root, m.Kind)
+	}
 	if err != nil {
 		return -1, "", err
 	}
@@ -674,17 +731,12 @@ func (r *restorer) one(m *tree.Mount) (int, tree.Kind, error) {
 		return -1, "", err
 	}
 	attr := unix.MountAttr{Attr_set: m.Attr(), Propagation: unix.MS_PRIVATE}
-	attr.Attr_clr = unix.MOUNT_ATTR__ATIME
+	attr.Attr_clr = timeFlags
 	if m.Users {
 		attr.Attr_set |= unix.MOUNT_ATTR_IDMAP
 		attr.Userns_fd = uint64(r.o.UserNS)
 	}
-	if err = sys.MountSetattr(c, 0, &attr); err == unix.EPERM && s.External && len(r.o.Users) > 0 {
-		// Times of access are locked to what the host has there.
-		attr.Attr_set, attr.Attr_clr = attr.Attr_set&^unix.MOUNT_ATTR__ATIME, 0
-		err = sys.MountSetattr(c, 0, &attr)
-	}
-	return c, kind, err
+	return c, kind, sys.MountSetattr(c, 0, &attr)
 }
 
 // groups makes a member of each sharing group in the workshop: a copy of the
@@ -759,10 +811,10 @@ func propagate(n int, how uint64) error {
 // anywhere else.
 func (r *restorer) attach() error {
 	for i := range r.f.Namespaces {
-		if err := r.enter(r.spaces[i]); err != nil {
+		if err := r.enter(r.spaces[i].NS); err != nil {
 			return err
 		}
-		mounts := r.f.Namespaces[i].Mounts
+		mounts := r.f.Namespaces[i].Places()
 		root, err := sys.Openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0)
 		if err != nil {
 			return err
@@ -775,9 +827,11 @@ func (r *restorer) attach() error {
 		if err != nil {
 			return fmt.Errorf("take mount %d as the root: %w", mounts[0].ID, err)
 		}
-		for j := range mounts[1:] {
-			m := &mounts[j+1]
-			at, err := sys.Openat2(r.clones[m.Parent], relative(m.Point), unix.O_PATH|unix.O_NOFOLLOW, 0, below)
+		if r.spaces[i].Root, err = sys.Dup(r.clones[mounts[0].ID]); err != nil {
+			return err
+		}
+		for _, m := range mounts[1:] {
+			at, err := open(r.clones[m.Parent], m.Point)
 			if err == nil {
 				if err = sys.MoveMount(r.clones[m.ID], at); r.o.Reach == nil {
 					sys.Close(at)
@@ -797,7 +851,7 @@ func (r *restorer) attach() error {
 // unbindable.
 func (r *restorer) share() error {
 	for i := range r.f.Namespaces {
-		if err := r.enter(r.spaces[i]); err != nil {
+		if err := r.enter(r.spaces[i].NS); err != nil {
 			return err
 		}
 		for j := range r.f.Namespaces[i].Mounts {
@@ -842,7 +896,7 @@ func (r *restorer) seal() error {
 				continue
 			}
 			done[key] = true
-			at, err := sys.Openat2(r.sources[m.Source].top, relative(path.Dir(m.Root)), unix.O_PATH|unix.O_DIRECTORY, 0, below)
+			at, err := open(r.sources[m.Source].top, path.Dir(m.Root))
 			if err == nil {
 				if err = sys.Unlinkat(at, path.Base(m.Root), 0); err == unix.EISDIR {
 					err = sys.Unlinkat(at, path.Base(m.Root), unix.AT_REMOVEDIR)

@@ -15,6 +15,7 @@ package snapshot
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -36,6 +37,9 @@ func Read(pids []int) (*tree.File, error) {
 	have := map[string]bool{}
 	for i, pid := range pids {
 		proc, err := sys.Openat(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid), unix.O_PATH|unix.O_DIRECTORY, 0)
+		if i > 0 && err == unix.ENOENT {
+			continue // it is gone
+		}
 		if err != nil {
 			return nil, fmt.Errorf("find process %d: %w", pid, err)
 		}
@@ -44,6 +48,9 @@ func Read(pids []int) (*tree.File, error) {
 			around.Users, err = usersOf(proc)
 		}
 		sys.Close(proc)
+		if i > 0 && (err == unix.ENOENT || err == unix.ESRCH) {
+			continue // it is gone
+		}
 		if err != nil {
 			return nil, fmt.Errorf("read the mounts of process %d: %w", pid, err)
 		}
@@ -65,6 +72,37 @@ func Read(pids []int) (*tree.File, error) {
 		}
 	}
 	return tree.Build(tables, around)
+}
+
+// Processes gives the processes that are in the pid namespace of a machine's
+// first one, which comes first.
+func Processes(leader int) (pids []int, err error) {
+	want, err := sys.Readlinkat(unix.AT_FDCWD, fmt.Sprintf("/proc/%d/ns/pid", leader))
+	if err != nil {
+		return nil, fmt.Errorf("find process %d: %w", leader, err)
+	}
+	n, err := sys.Openat(unix.AT_FDCWD, "/proc", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer sys.Close(n)
+	names, err := sys.Names(n)
+	if err != nil {
+		return nil, fmt.Errorf("list /proc: %w", err)
+	}
+	pids = []int{leader}
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil || pid == leader {
+			continue
+		}
+		// One that is gone meanwhile has no namespace.
+		if ns, err := sys.Readlinkat(n, name+"/ns/pid"); err == nil && ns == want {
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids[1:])
+	return pids, nil
 }
 
 // caller gives the file systems and sharing groups of our own namespace.
@@ -171,24 +209,12 @@ func stat(l sys.Locked) ([]tree.Row, error) {
 			return nil, err
 		}
 		again, lerr := list(l)
-		if err == nil && lerr == nil && equal(ids, again) {
+		if err == nil && lerr == nil && slices.Equal(ids, again) {
 			return rows, nil
 		}
 		ids, err = again, lerr
 	}
 	return nil, errors.New("its mounts change all the time")
-}
-
-func equal(a, b []uint64) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range a {
-		if a[i] != b[i] {
-			return false
-		}
-	}
-	return true
 }
 
 func list(l sys.Locked) (all []uint64, err error) {

@@ -227,6 +227,9 @@ func (f *File) check() error {
 			}
 		}
 	}
+	if err := f.checkDeleted(); err != nil {
+		return err
+	}
 	for _, s := range f.Sources {
 		if !used[s.ID] {
 			return fmt.Errorf("no mount is of the source %q", s.ID)
@@ -235,6 +238,48 @@ func (f *File) check() error {
 	for _, g := range f.Groups {
 		if !members[g.ID] {
 			return fmt.Errorf("no mount has to do with the group %d", g.ID)
+		}
+	}
+	return nil
+}
+
+// checkDeleted: what was deleted is made under its old name, and removed. So
+// nothing else may have that name, or need it to be there.
+func (f *File) checkDeleted() error {
+	type part struct{ source, root string }
+	gone := map[part]int{}
+	for _, n := range f.Namespaces {
+		for _, m := range n.Mounts {
+			if m.Deleted {
+				gone[part{m.Source, m.Root}] = m.ID
+			}
+		}
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	for _, n := range f.Namespaces {
+		byID := map[int]*Mount{}
+		for i := range n.Mounts {
+			m := &n.Mounts[i]
+			byID[m.ID] = m
+			roots := []part{{m.Source, path.Dir(m.Root)}}
+			if !m.Deleted {
+				roots[0].root = m.Root
+			}
+			if on := byID[m.Parent]; on != nil && m.Point != "/" {
+				roots = append(roots, part{on.Source, path.Join(on.Root, m.Point)})
+			}
+			for _, p := range roots {
+				for ; ; p.root = path.Dir(p.root) {
+					if id, ok := gone[p]; ok {
+						return fmt.Errorf("mount %d is of something deleted, but mount %d needs the same name", id, m.ID)
+					}
+					if p.root == "/" {
+						break
+					}
+				}
+			}
 		}
 	}
 	return nil
@@ -334,6 +379,8 @@ func (n *Namespace) check(ids map[int]bool, sources map[string]*Source, groups m
 			return fmt.Errorf("mount %d and what it covers, mount %d, must both be directories or both not", m.ID, m.Parent)
 		case m.Deleted && s.External:
 			return fmt.Errorf("mount %d is of something deleted in %q, which is external: nothing can be made there", m.ID, m.Source)
+		case m.Deleted && s.ReadOnly:
+			return fmt.Errorf("mount %d is of something deleted in a read-only file system, which the kernel doesn't allow", m.ID)
 		case m.Deleted && (m.Root == "/" || s.Type != "tmpfs" && s.Type != "ramfs"):
 			return fmt.Errorf("mount %d can't be of something deleted", m.ID)
 		case m.Group != 0 && m.Slave != 0:
@@ -394,6 +441,28 @@ func (f *File) Order() []Group {
 		next := slices.Clone(below[g.ID])
 		slices.Reverse(next)
 		stack = append(stack, next...)
+	}
+	return list
+}
+
+// Places gives the mounts in the order in which they can be attached: parents
+// before children, and of two on one parent the one whose place is deeper
+// first, since the other one may hide that place.
+func (n *Namespace) Places() []*Mount {
+	on := map[int][]*Mount{}
+	for i := range n.Mounts {
+		m := &n.Mounts[i]
+		on[m.Parent] = append(on[m.Parent], m)
+	}
+	list := make([]*Mount, 0, len(n.Mounts))
+	stack := on[0]
+	for len(stack) > 0 {
+		m := stack[len(stack)-1]
+		stack = stack[:len(stack)-1]
+		list = append(list, m)
+		// A longer path sorts behind the one that it begins with.
+		slices.SortFunc(on[m.ID], func(x, y *Mount) int { return strings.Compare(x.Point, y.Point) })
+		stack = append(stack, on[m.ID]...)
 	}
 	return list
 }

@@ -91,13 +91,17 @@ func (p *Policy) Check(f *File, users bool) error {
 	targets := map[string]string{}
 	var groups = map[int]string{}
 	members := map[int]bool{}
+	masters := map[int]int{}
+	for _, g := range f.Groups {
+		masters[g.ID] = g.Master
+	}
 	for i := range f.Namespaces {
 		t := f.Namespaces[i].Targets()
 		for _, m := range f.Namespaces[i].Mounts {
 			if targets[m.Source] == "" {
 				targets[m.Source] = t[m.ID]
 			}
-			for g := max(m.Group, m.Slave); g != 0 && groups[g] == ""; g = f.group(g).Master {
+			for g := max(m.Group, m.Slave); g != 0 && groups[g] == ""; g = masters[g] {
 				groups[g] = t[m.ID]
 			}
 			members[m.Group] = true
@@ -152,10 +156,4 @@ func names(set map[string]bool) string {
 		return "none"
 	}
 	return strings.Join(list, ", ")
-}
-
-// group gives the group of a number. A file has few.
-func (f *File) group(id int) *Group {
-	i := slices.IndexFunc(f.Groups, func(g Group) bool { return g.ID == id })
-	return &f.Groups[i]
 }

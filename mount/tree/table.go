@@ -228,7 +228,7 @@ const deleted = "//deleted"
 // Build makes a file of mount tables, one for each namespace.
 func Build(tables [][]Row, around Around) (*File, error) {
 	f := &File{Version: Version}
-	b := builder{f: f, around: around, sources: map[sourceKey]string{}, groups: map[uint64]int{}, covers: map[uint64][]string{}, masters: map[uint64]uint64{}}
+	b := builder{f: f, around: around, sources: map[sourceKey]string{}, groups: map[uint64]int{}, covers: map[uint64][]string{}, masters: map[uint64]uint64{}, targets: map[sourceKey]target{}}
 	// The parts of file systems that come from outside: the widest that are
 	// mounted somewhere.
 	for _, t := range tables {
@@ -237,6 +237,19 @@ func Build(tables [][]Row, around Around) (*File, error) {
 				b.cover(r.Dev, r.Root)
 			}
 			b.mastered(&t[i])
+		}
+	}
+	for i, t := range tables {
+		for j := range t {
+			r := &t[j]
+			if b.isNew(r) {
+				continue
+			}
+			if k := b.external(r); k.root == r.Root {
+				if at, ok := b.targets[k]; !ok || at.namespace == i && r.Point < at.point {
+					b.targets[k] = target{i, r.Point}
+				}
+			}
 		}
 	}
 	for i, t := range tables {
@@ -257,7 +270,14 @@ type builder struct {
 	covers  map[uint64][]string
 	groups  map[uint64]int // the kernel's numbers, and ours
 	masters map[uint64]uint64
+	// targets are where the whole of each external source is mounted.
+	targets map[sourceKey]target
 	made    int
+}
+
+type target struct {
+	namespace int
+	point     string
 }
 
 type sourceKey struct {
@@ -274,6 +294,12 @@ func (b *builder) isNew(r *Row) bool {
 		return true // there is one for each namespace of another kind
 	}
 	return !b.around.Devices[r.Dev]
+}
+
+// external gives the source of a mount that comes from outside.
+func (b *builder) external(r *Row) sourceKey {
+	i := slices.IndexFunc(b.covers[r.Dev], func(c string) bool { return within(r.Root, c) })
+	return sourceKey{r.Dev, b.covers[r.Dev][i]}
 }
 
 // cover notes that root is mounted.
@@ -354,8 +380,28 @@ func (b *builder) namespace(ns int, rows []Row) error {
 	if len(list) != len(rows) {
 		return fmt.Errorf("namespace %d has mounts that lie on each other in a circle", ns+1)
 	}
+	infer(list)
 	b.f.Namespaces = append(b.f.Namespaces, Namespace{list})
 	return nil
+}
+
+// infer finds out kinds of hidden mounts: what is covered is of the kind that
+// covers it, and what something lies in is a directory. Parents come first.
+func infer(list []Mount) {
+	first := list[0].ID
+	for i := len(list) - 1; i > 0; i-- {
+		m := &list[i]
+		if on := &list[m.Parent-first]; on.Kind == "" {
+			if on.Kind = Dir; m.Point == "/" {
+				on.Kind = m.Kind
+			}
+		}
+	}
+	for i := range list[1:] {
+		if m := &list[i+1]; m.Point == "/" && m.Kind == "" {
+			m.Kind = list[m.Parent-first].Kind
+		}
+	}
 }
 
 func (b *builder) mount(ns int, r *Row, parent int, on string) (Mount, error) {
@@ -387,8 +433,7 @@ func (b *builder) mount(ns int, r *Row, parent int, on string) (Mount, error) {
 	key := sourceKey{dev: r.Dev}
 	isNew := b.isNew(r)
 	if !isNew {
-		i := slices.IndexFunc(b.covers[r.Dev], func(c string) bool { return within(r.Root, c) })
-		key.root = b.covers[r.Dev][i]
+		key = b.external(r)
 		if m.Deleted = strings.HasSuffix(r.Root, deleted); m.Deleted {
 			return fail("what is mounted was deleted, in a file system that is not the machine's own")
 		}
@@ -396,7 +441,10 @@ func (b *builder) mount(ns int, r *Row, parent int, on string) (Mount, error) {
 	}
 	id, ok := b.sources[key]
 	if !ok {
-		s := Source{ID: Key(ns, r.Point), External: !isNew, Type: r.Type}
+		s := Source{External: !isNew, Type: r.Type}
+		if !isNew {
+			s.ID = Key(b.targets[key].namespace, b.targets[key].point)
+		}
 		if isNew {
 			s.ID = "s" + strconv.Itoa(len(b.f.Sources)+1)
 			s.Device, s.ReadOnly = r.Device, r.ReadOnly && own(r.Type)
@@ -412,7 +460,7 @@ func (b *builder) mount(ns int, r *Row, parent int, on string) (Mount, error) {
 		}
 		for n := 2; slices.ContainsFunc(b.f.Sources, func(o Source) bool { return o.ID == s.ID }); n++ {
 			// Only one mount covers another on the same target.
-			s.ID = Key(ns, r.Point) + "-" + strconv.Itoa(n)
+			s.ID = Key(b.targets[key].namespace, b.targets[key].point) + "-" + strconv.Itoa(n)
 		}
 		id, b.sources[key] = s.ID, s.ID
 		b.f.Sources = append(b.f.Sources, s)

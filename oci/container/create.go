@@ -18,6 +18,7 @@ import (
 	"launch/internal/engine"
 	"launch/internal/facts"
 	"launch/internal/plan"
+	"launch/internal/state"
 	"launch/internal/sys"
 	"launch/oci/bundle"
 	"launch/settings"
@@ -200,7 +201,7 @@ func Create(o CreateOptions) (l *Live, err error) {
 			}
 			d.PID = pid
 			var ok bool
-			if d.Began, ok = began(pid); !ok {
+			if d.Began, ok = state.Began(pid); !ok {
 				return errors.New("the first process is gone")
 			}
 			if err := d.save(); err != nil {

@@ -26,6 +26,7 @@ import (
 
 	"launch/internal/cgroup"
 	"launch/internal/cgroup/systemd"
+	"launch/internal/state"
 	"launch/internal/sys"
 )
 
@@ -439,35 +440,12 @@ func (d *Dir) Config() (string, error) {
 	return string(text), nil
 }
 
-// began reads the start time of a process; ok is false if it is gone or waits
-// for its parent only.
-func began(pid int) (ticks uint64, ok bool) {
-	text, err := sys.ReadFile(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/stat", 4096)
-	if err != nil {
-		return 0, false
-	}
-	// The name is in parentheses, and may hold some itself.
-	_, rest, found := strings.Cut(string(text), ")")
-	for found {
-		var more string
-		if _, more, found = strings.Cut(rest, ")"); found {
-			rest = more
-		}
-	}
-	f := strings.Fields(rest)
-	if len(f) < 20 || f[0] == "Z" || f[0] == "X" {
-		return 0, false
-	}
-	ticks, err = strconv.ParseUint(f[19], 10, 64)
-	return ticks, err == nil
-}
-
 // Alive reports whether the first process is there.
 func (d *Dir) Alive() bool {
 	if d.PID == 0 {
 		return false
 	}
-	ticks, ok := began(d.PID)
+	ticks, ok := state.Began(d.PID)
 	return ok && ticks == d.Began
 }
 

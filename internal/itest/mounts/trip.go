@@ -23,6 +23,8 @@ type trip struct {
 	// users are those of the restored tree; nothing: the host's.
 	users userns.Map
 	ns    int // a namespace with them
+	// probes counts what was mounted in both trees.
+	probes int
 }
 
 // private gives the trip users of its own.
@@ -93,7 +95,7 @@ func policy(f *tree.File, by map[string]tree.External) tree.Policy {
 
 // restored is a tree that was made again.
 type restored struct {
-	spaces []int
+	spaces []snapshot.Space
 	pids   []int
 	// threads are in the tree's namespaces.
 	threads []*thread
@@ -112,12 +114,12 @@ func (p *trip) restore(f *tree.File, o snapshot.Options) (*restored, error) {
 	}
 	p.t.Cleanup(func() {
 		for _, n := range r.spaces {
-			sys.Close(n)
+			n.Close()
 		}
 	})
 	for _, n := range r.spaces {
 		in := newThread(p.t)
-		if err := in.do(func(l sys.Locked) error { return sys.Setns(l, n, unix.CLONE_NEWNS) }); err != nil {
+		if err := in.do(func(l sys.Locked) error { return n.Enter(l) }); err != nil {
 			return nil, fmt.Errorf("enter the tree: %w", err)
 		}
 		r.threads = append(r.threads, in)
@@ -192,6 +194,10 @@ func (p *trip) probe(made []*thread, r *restored, f *tree.File, every int) error
 					return err
 				}
 			}
+			if text[0] == nil || text[1] == nil {
+				continue // it is read-only, and has no place for a probe
+			}
+			p.probes++
 			if err := differ(text[0], text[1]); err != nil {
 				return fmt.Errorf("what is mounted in %s arrives elsewhere: %w", at, err)
 			}

@@ -12,6 +12,8 @@ import (
 	"os"
 	"path"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -19,6 +21,7 @@ import (
 
 	"launch/internal/child"
 	"launch/internal/sys"
+	"launch/mount/snapshot"
 )
 
 // thread runs functions in mount namespaces of its own. It is never given
@@ -103,7 +106,16 @@ func (th *thread) table(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return string(text)
+	// Mounts that other tests have in places of their own go when those places
+	// are removed, in all namespaces.
+	var kept strings.Builder
+	for line := range strings.Lines(string(text)) {
+		f := strings.Fields(line)
+		if !slices.ContainsFunc([]string{"/run/", "/tmp/", "/var/"}, func(dir string) bool { return strings.HasPrefix(f[4], dir) }) {
+			kept.WriteString(line)
+		}
+	}
+	return kept.String()
 }
 
 // bare gives the thread a namespace that holds nothing but a tmpfs, and what
@@ -151,6 +163,8 @@ func bare(l sys.Locked) error {
 //	flags /a ro,nosuid    of the mount
 //	mkdir /a  touch /a  rm /a  link TARGET /a  socket /a
 //	namespace             the rest happens in a copy
+var automounts []int // keeps the pipes
+
 func script(lines []string) error {
 	for _, line := range lines {
 		if err := word(strings.Fields(line)); err != nil {
@@ -191,6 +205,16 @@ func grow(t testing.TB, host *thread, lines []string) []*thread {
 	return list
 }
 
+// unescape lets a script name what it can't hold: \ooo is a byte.
+func unescape(s string) string {
+	for i := 0; i+3 < len(s); i++ {
+		if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); s[i] == '\\' && err == nil {
+			s = s[:i] + string([]byte{byte(n)}) + s[i+4:]
+		}
+	}
+	return s
+}
+
 // target makes a mount point of the kind that from is.
 func target(from, to string) error {
 	if _, err := os.Lstat(to); err == nil {
@@ -208,6 +232,9 @@ func target(from, to string) error {
 func word(f []string) error {
 	if len(f) < 2 {
 		return errors.New("too short")
+	}
+	for i := range f {
+		f[i] = unescape(f[i])
 	}
 	options := strings.Join(f[2:], ",")
 	switch f[0] {
@@ -241,6 +268,19 @@ func word(f []string) error {
 		return os.WriteFile(f[1], []byte(f[1]), 0o644)
 	case "rm":
 		return os.Remove(f[1])
+	case "readonly":
+		return unix.Mount("", f[1], "", unix.MS_REMOUNT|unix.MS_RDONLY, "")
+	case "autofs":
+		// Nobody answers: who sets it off would wait.
+		r, w, err := sys.Pipe()
+		if err != nil {
+			return err
+		}
+		automounts = append(automounts, r)
+		if err := target("/", f[1]); err != nil {
+			return err
+		}
+		return unix.Mount("auto", f[1], "autofs", 0, fmt.Sprintf("fd=%d,pgrp=%d,minproto=5,maxproto=5,direct", w, unix.Getpgrp()))
 	case "link":
 		return os.Symlink(f[1], f[2])
 	case "socket":
@@ -277,7 +317,7 @@ func word(f []string) error {
 
 // inside is a process in users of its own, in a mount namespace, that waits
 // until the test ends.
-func inside(t testing.TB, l sys.Locked, users, space int) int {
+func inside(t testing.TB, l sys.Locked, users int, space snapshot.Space) int {
 	t.Helper()
 	r, w, err := sys.Pipe()
 	if err != nil {
@@ -293,7 +333,9 @@ func inside(t testing.TB, l sys.Locked, users, space int) int {
 	if users >= 0 {
 		p.Add("join the user namespace", unix.SYS_SETNS, uintptr(users), unix.CLONE_NEWUSER)
 	}
-	p.Add("join the mount namespace", unix.SYS_SETNS, uintptr(space), unix.CLONE_NEWNS)
+	p.Add("join the mount namespace", unix.SYS_SETNS, uintptr(space.NS), unix.CLONE_NEWNS)
+	p.Add("go to its root", unix.SYS_FCHDIR, uintptr(space.Root))
+	p.Add("take it as the root", unix.SYS_CHROOT, p.String("."))
 	p.Add("tell", unix.SYS_WRITE, uintptr(tell), p.Bytes([]byte("r")), 1)
 	p.Add("wait", unix.SYS_READ, uintptr(r), child.Keep(p, &one), 1)
 	p.Add("end", unix.SYS_EXIT_GROUP, 0)
