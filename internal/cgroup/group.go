@@ -121,11 +121,11 @@ type NotEmpty struct {
 }
 
 func (e *NotEmpty) Error() string {
-	return fmt.Sprintf("cgroup %s is not empty: it has %d processes", e.Path, e.Count)
+	return fmt.Sprintf("container's cgroup is not empty: %d process(es) found in %s", e.Count, e.Path)
 }
 
 // ErrFrozen says that processes of the cgroup do not run.
-var ErrFrozen = errors.New("is frozen")
+var ErrFrozen = errors.New("container's cgroup unexpectedly frozen")
 
 // denied tells whether the kernel doesn't let the caller.
 func denied(err error) bool {
@@ -147,7 +147,7 @@ func (g *Group) Create(r *specs.LinuxResources, record func(path string) error) 
 		return &NotEmpty{where.String(), n}
 	}
 	if frozen, _ := g.Frozen(); frozen {
-		return fmt.Errorf("cgroup %s %w", g.Path(), ErrFrozen)
+		return fmt.Errorf("%w: %s", ErrFrozen, g.Path())
 	}
 	return nil
 }
@@ -305,7 +305,7 @@ func inherit(parent, n int) error {
 // Give makes a user the owner of the version 2 cgroup, so that a container
 // with a cgroup namespace can divide it. Version 1 is never given: a user
 // could leave the cgroup there.
-func (g Group) Give(uid, gid uint32) error {
+func (g Group) Give(uid uint32) error {
 	d, ok := g.Unified()
 	if !ok {
 		return nil
@@ -319,11 +319,12 @@ func (g Group) Give(uid, gid uint32) error {
 	if list, err := sys.ReadFile(unix.AT_FDCWD, "/sys/kernel/cgroup/delegate", 64<<10); err == nil {
 		files = strings.Fields(string(list))
 	}
+	const same = 1<<32 - 1
 	for _, file := range append([]string{""}, files...) {
 		if strings.Contains(file, "/") {
 			continue
 		}
-		if err := sys.Fchownat(n, file, uid, gid); err != nil && err != unix.ENOENT {
+		if err := sys.Fchownat(n, file, uid, same); err != nil && err != unix.ENOENT {
 			return fmt.Errorf("give %s of cgroup %s to user %d: %w", file, d, uid, err)
 		}
 	}

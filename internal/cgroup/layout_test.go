@@ -251,7 +251,7 @@ func TestCreateFiles(t *testing.T) {
 	has(t, up, "cgroup.subtree_control", "+memory")
 	up.Dirs[0].Path = "/c"
 	has(t, up, "cgroup.subtree_control", "+memory +pids")
-	if err := up.Create(nil, nil); err == nil || !strings.Contains(err.Error(), "has 2 processes") {
+	if err := up.Create(nil, nil); err == nil || !strings.Contains(err.Error(), "is not empty: 2 process") {
 		t.Error(err)
 	}
 	// Nothing on the way may be a link.

@@ -59,6 +59,9 @@ type Program struct {
 	ops   []Op // the capacity never changes: the child reads it meanwhile
 	names []string
 	keep  []any
+	// shared is memory for ops and arguments that a child without the
+	// launcher's memory sees, too; nil for most programs.
+	shared []byte
 	// reborn is set by AddRebirth.
 	reborn *rebirth
 }
@@ -69,6 +72,9 @@ func New(max int) *Program {
 	p.ops[0] = Op{Nr: end, Ret: pending}
 	return p
 }
+
+// Forks reports whether the program is one of NewForking.
+func (p *Program) Forks() bool { return p.shared != nil }
 
 // Step is one op of a program, for the caller to refine.
 type Step struct {

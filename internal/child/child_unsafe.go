@@ -123,12 +123,38 @@ func (c *Process) Result(i int) (int, bool) {
 	return int(r), r != pending
 }
 
-// String puts a C string into the program's memory.
-func (p *Program) String(s string) uintptr {
-	b := append([]byte(s), 0)
-	p.keep = append(p.keep, b)
-	return uintptr(unsafe.Pointer(&b[0]))
+// sharedSize is more than a process can be given in arguments; what isn't used
+// costs nothing.
+const sharedSize = 64 << 20
+
+// NewForking gives a program whose child may go on with memory of its own (see
+// AddRebirth): what the launcher writes later reaches it all the same.
+func NewForking(max int) (*Program, error) {
+	b, err := unix.Mmap(-1, 0, sharedSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, err
+	}
+	room := unsafe.Sizeof(Op{}) * uintptr(max+1)
+	p := &Program{ops: unsafe.Slice((*Op)(unsafe.Pointer(&b[0])), max+1)[:1], shared: b[room:]}
+	p.ops[0] = Op{Nr: end, Ret: pending}
+	return p, nil
 }
+
+// put puts a value of plain memory, without pointers, where the child sees it.
+func put[T any](p *Program, list []T) uintptr {
+	if p.shared == nil {
+		p.keep = append(p.keep, list)
+		return uintptr(unsafe.Pointer(unsafe.SliceData(list)))
+	}
+	size := int(unsafe.Sizeof(*new(T))) * len(list)
+	at := p.shared[:size]
+	copy(at, unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(list))), size))
+	p.shared = p.shared[(size+15)&^15:]
+	return uintptr(unsafe.Pointer(unsafe.SliceData(at)))
+}
+
+// String puts a C string into the program's memory.
+func (p *Program) String(s string) uintptr { return put(p, append([]byte(s), 0)) }
 
 // Strings puts a null-terminated array of C strings into the program's memory.
 func (p *Program) Strings(list ...string) uintptr {
@@ -136,36 +162,24 @@ func (p *Program) Strings(list ...string) uintptr {
 	for i, s := range list {
 		a[i] = p.String(s)
 	}
-	p.keep = append(p.keep, a)
-	return uintptr(unsafe.Pointer(&a[0]))
+	return put(p, a)
 }
 
 // Bytes puts data into the program's memory.
-func (p *Program) Bytes(b []byte) uintptr {
-	c := append([]byte(nil), b...)
-	p.keep = append(p.keep, c)
-	return uintptr(unsafe.Pointer(unsafe.SliceData(c)))
-}
+func (p *Program) Bytes(b []byte) uintptr { return Values(p, b) }
 
-// Keep gives the address of what a pointer points to, and holds it.
-func Keep[T any](p *Program, v *T) uintptr {
-	p.keep = append(p.keep, v)
-	return uintptr(unsafe.Pointer(v))
-}
+// Keep gives the address of what a pointer points to, which has no pointers,
+// and holds it. In a forking program it is a copy.
+func Keep[T any](p *Program, v *T) uintptr { return put(p, unsafe.Slice(v, 1)) }
+
+// Values puts plain values, without pointers, into the program's memory.
+func Values[T any](p *Program, list []T) uintptr { return put(p, append([]T(nil), list...)) }
 
 // Uint32s puts numbers into the program's memory.
-func (p *Program) Uint32s(list []uint32) uintptr {
-	c := append([]uint32(nil), list...)
-	p.keep = append(p.keep, c)
-	return uintptr(unsafe.Pointer(unsafe.SliceData(c)))
-}
+func (p *Program) Uint32s(list []uint32) uintptr { return Values(p, list) }
 
 // Uint64s puts numbers into the program's memory.
-func (p *Program) Uint64s(list []uint64) uintptr {
-	c := append([]uint64(nil), list...)
-	p.keep = append(p.keep, c)
-	return uintptr(unsafe.Pointer(unsafe.SliceData(c)))
-}
+func (p *Program) Uint64s(list []uint64) uintptr { return Values(p, list) }
 
 // rebirth is what a child that is born again needs.
 type rebirth struct {
@@ -176,7 +190,8 @@ type rebirth struct {
 
 // AddRebirth appends a step after which another process goes on with the
 // program: a new child of ours, with new namespaces that belong to the users
-// that the first one joined meanwhile. The first one ends. See Reborn.
+// that the first one joined meanwhile. The first one ends. See Reborn. In a
+// forking program the other one has memory of its own, as some calls want it.
 func (p *Program) AddRebirth(name string, namespaces uint64) {
 	// The loop never uses a stack, but the kernel wants one.
 	r := &rebirth{}
@@ -185,6 +200,10 @@ func (p *Program) AddRebirth(name string, namespaces uint64) {
 		parentTID: uint64(uintptr(unsafe.Pointer(&r.pid))),
 		stack:     uint64(uintptr(unsafe.Pointer(&r.stack[0]))),
 		stackSize: uint64(len(r.stack)),
+	}
+	if p.Forks() {
+		r.args.flags &^= cloneVM
+		r.args.stack, r.args.stackSize = 0, 0
 	}
 	p.reborn = r
 	p.Add(name, unix.SYS_CLONE3, Keep(p, &r.args), unsafe.Sizeof(r.args)).NeedNone()

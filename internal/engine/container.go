@@ -191,7 +191,11 @@ func (b *builder) begin() (err error) {
 
 // start clones the first process with its program up to the Go step.
 func (b *builder) start(flags uint64) (err error) {
-	b.prog = child.New(programMax + 64)
+	if b.prog = child.New(programMax + 64); b.plan.Forks {
+		if b.prog, err = child.NewForking(programMax + 64); err != nil {
+			return fmt.Errorf("get memory for the first process: %w", err)
+		}
+	}
 	for i, op := range b.plan.Program {
 		if err := b.lower(op); err != nil {
 			return b.programError(i, err)
@@ -254,6 +258,7 @@ func (b *builder) create(l sys.Locked) (err error) {
 	for i, n := range b.plan.Namespaces {
 		switch {
 		case n.Flag == unix.CLONE_NEWNS: // the thread's
+		case n.Flag == unix.CLONE_NEWPID && n.Path == "" && b.plan.Forks: // who is born again makes it
 		case n.Path == "" && !n.Late && b.plan.Users.Mode != userns.Join:
 			flags |= n.Flag
 		case n.Path != "" && n.Flag == unix.CLONE_NEWPID:
@@ -874,12 +879,11 @@ func (b *builder) join2() (err error) {
 	if b.entered, err = differing(b.intoPID); err != nil {
 		return err
 	}
-	if b.entered&unix.CLONE_NEWTIME != 0 {
+	if !b.plan.Forks {
 		// The kernel moves only a process with memory of its own.
 		b.entered &^= unix.CLONE_NEWTIME
-		b.opt.Warn("the process sees the clocks of the host, not those of the container's time namespace")
 	}
-	if b.entered&unix.CLONE_NEWPID != 0 {
+	if b.entered&unix.CLONE_NEWPID != 0 && !b.plan.Forks {
 		if err := sys.Setns(b.l, b.into, unix.CLONE_NEWPID); err != nil {
 			return fmt.Errorf("join the container's pid namespace: %w", err)
 		}
@@ -957,6 +961,9 @@ func RunHookIn(h settings.Hook, state []byte, pidfd, pid int) error {
 	if err != nil {
 		return err
 	}
+	// The kernel moves only who has memory of his own; a hook has none until
+	// it is executed, and sees the host's clocks.
+	flags &^= unix.CLONE_NEWTIME
 	done := make(chan error)
 	go func() {
 		// The thread's pid namespace for children changes: it is not used
@@ -1151,6 +1158,11 @@ func (b *builder) lowerExact(op plan.Op) error {
 		add(unix.SYS_WRITE, n, p.Bytes([]byte(op.Data)), uintptr(len(op.Data)))
 		add(unix.SYS_CLOSE, n)
 	case plan.Rebirth:
+		if b.into >= 0 && b.entered&unix.CLONE_NEWPID != 0 {
+			// Only the second one is in there: the number that it gets is told
+			// as the first one sees it.
+			add(unix.SYS_SETNS, uintptr(b.into), unix.CLONE_NEWPID)
+		}
 		b.rebirthAt = len(p.Names())
 		p.AddRebirth(op.Text, op.A)
 	case plan.Enter:

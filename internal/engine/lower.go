@@ -115,7 +115,7 @@ func (b *builder) lower(op plan.Op) error {
 		}
 		code := b.filters[op.A]
 		add(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, uintptr(b.plan.Filters[op.A].Flags),
-			child.Keep(p, &unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}))
+			child.Keep(p, &sockFprog{length: uint16(len(code)), filter: child.Values(p, code)}))
 	case plan.Bounding:
 		for c := range uint64(bits.Len64(b.capsNow())) {
 			if b.capsNow()&^op.A>>c&1 == 1 {
@@ -210,4 +210,11 @@ func cpuMask(cpus settings.CPUs) []byte {
 		mask[n/8] |= 1 << (n % 8)
 	}
 	return mask
+}
+
+// sockFprog is the kernel's struct sock_fprog.
+type sockFprog struct {
+	length uint16
+	_      [6]byte
+	filter uintptr
 }

@@ -99,6 +99,7 @@ func CompileJoin(in Input) (*Plan, error) {
 	c := bundleCompiler(in)
 	c.bundleUsers()
 	// Which namespaces the container really has, its first process tells.
+	c.Forks = c.has("time")
 	c.bundlePayload()
 	if f := in.Settings.Bundle.Filter; f != nil {
 		c.Filters = []Filter{{f.Filter, f.Origin}}
@@ -150,6 +151,7 @@ func (c *compiler) bundleNamespaces() error {
 		// In a user namespace that is there already, the first process has to
 		// be before it makes others, or they would be the host's.
 		late := row.late || joined && row.kind != "user" && row.kind != "pid" && row.flag != 0
+		c.Forks = c.Forks || n.Path != "" && row.flag == unix.CLONE_NEWTIME
 		c.Namespaces = append(c.Namespaces, Namespace{Name: row.word, Flag: row.flag, Late: late, Path: n.Path, Origin: n.Origin})
 	}
 	return nil
@@ -403,7 +405,7 @@ func (c *compiler) bundleProgram(join bool) {
 	for i, n := range c.Namespaces {
 		if n.Path != "" && n.Flag == unix.CLONE_NEWUSER {
 			users = append(users, i)
-		} else if n.Path != "" && n.Flag != unix.CLONE_NEWPID && n.Flag != unix.CLONE_NEWNS {
+		} else if n.Path != "" && n.Flag != unix.CLONE_NEWPID && n.Flag != unix.CLONE_NEWNS && n.Flag != unix.CLONE_NEWTIME {
 			op(Join, n.Origin, n.Flag, uint64(i), 0, "join the %s namespace %s", n.Name, n.Path)
 		}
 	}
@@ -415,6 +417,26 @@ func (c *compiler) bundleProgram(join bool) {
 				// Nobody can move into a new pid namespace, only be born there.
 				op(Rebirth, pid.Origin, pid.Flag, 0, 0, "be born again in a pid namespace of these users")
 				op(DieWith, none, uint64(unix.SIGKILL), 0, 0, "die with the runtime, born again")
+			}
+		}
+	}
+	if c.Forks {
+		// A time namespace can be joined only by who shares memory with
+		// nobody. Who is born again can't be the first of a pid namespace, so
+		// the other one is.
+		if !slices.ContainsFunc(c.Program, func(o Op) bool { return o.Call == Rebirth }) {
+			pid := uint64(0)
+			for _, n := range c.Namespaces {
+				if n.Flag == unix.CLONE_NEWPID && n.Path == "" {
+					pid = n.Flag
+				}
+			}
+			op(Rebirth, none, pid, 0, 0, "be born again with memory of its own")
+			op(DieWith, none, uint64(unix.SIGKILL), 0, 0, "die with the runtime, born again")
+		}
+		for i, n := range c.Namespaces {
+			if n.Path != "" && n.Flag == unix.CLONE_NEWTIME {
+				op(Join, n.Origin, n.Flag, uint64(i), 0, "join the time namespace %s", n.Path)
 			}
 		}
 	}

@@ -86,6 +86,8 @@ type Plan struct {
 	// Bare: there is no mount namespace of the container's own. Its mounts lie
 	// on its root's directory, where all can see them.
 	Bare bool `json:"bare,omitempty"`
+	// Forks: the first process goes on with memory of its own, early.
+	Forks bool `json:"forks,omitempty"`
 	// CgroupsPath and Resources are as the bundle says.
 	CgroupsPath string                `json:"cgroups_path,omitempty"`
 	Resources   *specs.LinuxResources `json:"resources,omitempty"`

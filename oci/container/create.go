@@ -102,10 +102,16 @@ func Create(o CreateOptions) (l *Live, err error) {
 		return nil, err
 	}
 	for _, n := range s.Bundle.Namespaces {
-		if n.Kind == "user" && n.Path != "" {
-			if s.Bundle.UIDs, s.Bundle.GIDs, err = engine.MapsOf(n.Path); err != nil {
-				return nil, err
-			}
+		if n.Kind != "user" || n.Path == "" {
+			continue
+		}
+		uids, gids := s.Bundle.UIDs, s.Bundle.GIDs
+		if s.Bundle.UIDs, s.Bundle.GIDs, err = engine.MapsOf(n.Path); err != nil {
+			return nil, err
+		}
+		if uids != nil && !slices.Equal(uids, s.Bundle.UIDs) || gids != nil && !slices.Equal(gids, s.Bundle.GIDs) {
+			return nil, &settings.Error{What: "cannot join a user namespace with other mappings than it has: both namespace path and non-matching mapping specified", Origin: n.Origin,
+				Hint: "leave out uidMappings and gidMappings"}
 		}
 	}
 	if err := CheckID(o.ID); err != nil {
@@ -167,9 +173,6 @@ func Create(o CreateOptions) (l *Live, err error) {
 	if err := d.write(configName, string(text)); err != nil {
 		return nil, fmt.Errorf("keep config.json: %w", err)
 	}
-	if err := d.save(); err != nil {
-		return nil, err
-	}
 	if o.Notify != "" {
 		if err := sys.Mkdirat(d.fd, notifyDir, 0o755); err != nil {
 			return nil, fmt.Errorf("make the directory for notifications: %w", err)
@@ -187,6 +190,11 @@ func Create(o CreateOptions) (l *Live, err error) {
 		return nil, err
 	}
 	defer place.Close()
+	// Not before: who deletes what is left of us ends all processes of these
+	// cgroups, and only now they are known to be ours.
+	if err := d.save(); err != nil {
+		return nil, err
+	}
 	if err := sys.Mkfifo(d.fd, gateName, 0o622); err != nil {
 		return nil, fmt.Errorf("make the exec fifo: %w", err)
 	}
@@ -283,6 +291,11 @@ func (d *Dir) place(b *settings.Bundle, p *plan.Plan, warn func(string)) (*cgrou
 		return &cgroup.Place{FD: -1}, nil
 	}
 	if err := d.Group.Create(b.Resources, d.record); err != nil {
+		var taken *cgroup.NotEmpty
+		if errors.As(err, &taken) || errors.Is(err, cgroup.ErrFrozen) {
+			// It is somebody else's, with all that is in it.
+			d.Group = cgroup.Group{Rootless: d.Group.Rootless}
+		}
 		return nil, err
 	}
 	if err := d.fill(b, p, warn); err != nil {
@@ -300,14 +313,25 @@ func (d *Dir) fill(b *settings.Bundle, p *plan.Plan, warn func(string)) error {
 	if err != nil {
 		return err
 	}
-	if p.Users.Private() {
-		uid, ok := p.Users.UIDs.Host(0)
-		gid, gok := p.Users.GIDs.Host(0)
-		if own := slices.ContainsFunc(b.Namespaces, func(n settings.Namespace) bool { return n.Kind == "cgroup" }); ok && gok && own {
-			return d.Group.Give(uid, gid)
+	// A cgroup that the payload sees as the root and can write to is its own.
+	own := slices.ContainsFunc(b.Namespaces, func(n settings.Namespace) bool { return n.Kind == "cgroup" && n.Path == "" })
+	writable := false
+	for _, s := range p.Steps {
+		if s.Do == plan.Cgroups && s.Target == "/sys/fs/cgroup" {
+			writable = s.Attr&unix.MOUNT_ATTR_RDONLY == 0
 		}
 	}
-	return nil
+	if !own || !writable {
+		return nil
+	}
+	uid, ok := p.Payload.Exact.IDs.UID, true
+	if p.Users.Private() {
+		uid, ok = p.Users.UIDs.Host(uid)
+	}
+	if !ok || int(uid) == os.Getuid() {
+		return nil
+	}
+	return d.Group.Give(uid)
 }
 
 // classify makes the class of service that linux.intelRdt asks for.

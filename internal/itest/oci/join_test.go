@@ -1,0 +1,179 @@
+package oci
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestTimeNamespace: what joins a container, by exec or by the path of its
+// namespace, has its clocks.
+func TestTimeNamespace(t *testing.T) {
+	w := theWorld(t)
+	if _, err := os.Stat("/proc/self/ns/time"); err != nil {
+		t.Skip(err)
+	}
+	offsets := func(l object) {
+		l["namespaces"] = append(l["namespaces"].([]any), object{"type": "time"})
+		l["timeOffsets"] = object{"monotonic": object{"secs": 5000}}
+	}
+	b := w.bundle("t", forever, func(c object) { offsets(c["linux"].(object)) })
+	w.ok("run", "-d", "-b", b, "t")
+	ns := func(pid int) string {
+		s, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/time", pid))
+		must(t, err)
+		return s
+	}
+	of := ns(w.pid("t"))
+	if s := w.ok("exec", "t", "sh", "-c", "readlink /proc/self/ns/time; cat /proc/self/timens_offsets"); !strings.HasPrefix(s, of+"\n") || !strings.Contains(s, "5000") {
+		t.Errorf("exec: %q, want %s", s, of)
+	}
+	w.fails(6, "", "exec", "t", "sh", "-c", "exit 6")
+	w.fails(255, "executable file not found", "exec", "t", "nonesuch")
+	// A filter that comes early, and one that the stub installs.
+	for _, nnp := range []bool{false, true} {
+		name := fmt.Sprint("j", nnp)
+		b := w.bundle(name, []string{"sh", "-c", "readlink /proc/self/ns/time; echo $$; mkdir /tmp/x || exit 4"}, func(c object) {
+			l := c["linux"].(object)
+			l["namespaces"] = append(l["namespaces"].([]any), object{"type": "time", "path": fmt.Sprintf("/proc/%d/ns/time", w.pid("t"))})
+			l["seccomp"] = object{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []any{object{"names": []any{"mkdir", "mkdirat"}, "action": "SCMP_ACT_ERRNO"}}}
+			c["process"].(object)["noNewPrivileges"] = nnp
+		})
+		if r := w.do("run", "-b", b, name); r.code != 4 || r.out != of+"\n1\n" {
+			t.Errorf("noNewPrivileges=%v: %v, want %s", nnp, r, of)
+		}
+	}
+	// Of a container in whose first process's place another one is born, the
+	// number is that one's.
+	b = w.bundle("c", forever, func(c object) {
+		l := c["linux"].(object)
+		l["namespaces"] = append(l["namespaces"].([]any), object{"type": "time", "path": fmt.Sprintf("/proc/%d/ns/time", w.pid("t"))})
+	})
+	w.ok("create", "-b", b, "c")
+	if got := ns(w.pid("c")); got != of {
+		t.Errorf("created in %s, want %s", got, of)
+	}
+	w.ok("start", "c")
+	w.ok("exec", "c", "true")
+	w.ok("kill", "c", "9")
+	w.ok("delete", "-f", "c")
+}
+
+// TestUsersNamespace: maps that are told must be those of the users that are
+// joined.
+func TestUsersNamespace(t *testing.T) {
+	w := theWorld(t)
+	maps := func(l object, from int) {
+		m := []any{object{"containerID": 0, "hostID": from, "size": 1000}}
+		l["uidMappings"], l["gidMappings"] = m, m
+	}
+	b := w.bundle("u", forever, func(c object) {
+		l := c["linux"].(object)
+		l["namespaces"] = append(l["namespaces"].([]any), object{"type": "user"})
+		maps(l, 100000)
+	})
+	w.ok("run", "-d", "-b", b, "u")
+	for _, from := range []int{0, 100000, 200000} {
+		b := w.bundle("v", []string{"cat", "/proc/self/uid_map"}, func(c object) {
+			l := c["linux"].(object)
+			l["namespaces"] = append(l["namespaces"].([]any), object{"type": "user", "path": fmt.Sprintf("/proc/%d/ns/user", w.pid("u"))})
+			if from > 0 {
+				maps(l, from)
+			}
+		})
+		if from == 200000 {
+			w.fails(1, "non-matching mapping", "run", "-b", b, "v")
+		} else if got := strings.Fields(w.ok("run", "-b", b, "v")); strings.Join(got, " ") != "0 100000 1000" {
+			t.Errorf("mappings from %d: %q", from, got)
+		}
+	}
+}
+
+// TestForeignCgroup: a cgroup with processes is somebody else's, and stays
+// alive when a create that wanted it fails.
+func TestForeignCgroup(t *testing.T) {
+	w := theWorld(t)
+	b := w.bundle("a", forever, nil)
+	w.ok("run", "-d", "-b", b, "a")
+	w.fails(1, "container's cgroup is not empty", "run", "-b", b, "b")
+	w.fails(1, "container's cgroup is not empty", "create", "-b", b, "b")
+	w.ok("delete", "--force", "b")
+	if s := w.state("a"); s != "running" {
+		t.Errorf("the container whose cgroup it is: %q", s)
+	}
+	w.ok("exec", "a", "true")
+}
+
+// TestCgroupOwner: the cgroup is the payload's where it can write to it.
+func TestCgroupOwner(t *testing.T) {
+	w := theWorld(t)
+	// The directories of version 2, wherever that is mounted.
+	owner := func(name string) (owners []uint32) {
+		for _, top := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+			var st unix.Stat_t
+			var fs unix.Statfs_t
+			p := filepath.Join(top, w.cgroups, name)
+			if unix.Statfs(p, &fs) == nil && fs.Type == unix.CGROUP2_SUPER_MAGIC && unix.Stat(p, &st) == nil {
+				owners = append(owners, st.Uid)
+			}
+		}
+		return owners
+	}
+	for i, c := range []struct {
+		options []any
+		ns      bool
+		want    uint32
+	}{{[]any{"ro"}, true, 0}, {[]any{"rw"}, true, 100005}, {[]any{"rw"}, false, 0}} {
+		name := fmt.Sprint("o", i)
+		b := w.bundle(name, forever, func(config object) {
+			l := config["linux"].(object)
+			var ns []any
+			for _, n := range append(l["namespaces"].([]any), object{"type": "user"}) {
+				if c.ns || n.(object)["type"] != "cgroup" {
+					ns = append(ns, n)
+				}
+			}
+			m := []any{object{"containerID": 0, "hostID": 100000, "size": 1000}}
+			l["namespaces"], l["uidMappings"], l["gidMappings"] = ns, m, m
+			config["process"].(object)["user"] = object{"uid": 5, "gid": 6}
+			for _, m := range config["mounts"].([]any) {
+				if m := m.(object); m["destination"] == "/sys/fs/cgroup" {
+					m["options"] = c.options
+				}
+			}
+		})
+		must(t, exec.Command("chown", "-R", "100000:100000", b+"/rootfs").Run())
+		w.ok("run", "-d", "-b", b, name)
+		got := owner(name)
+		w.ok("delete", "--force", name)
+		if len(got) == 0 {
+			t.Skip("no cgroup of version 2 here")
+		}
+		for _, uid := range got {
+			if uid != c.want {
+				t.Errorf("%v with a cgroup namespace %v: user %d owns it, want %d", c.options, c.ns, uid, c.want)
+			}
+		}
+	}
+}
+
+// TestEndBeforeStart: what would end a payload ends who waits in its place.
+func TestEndBeforeStart(t *testing.T) {
+	w := theWorld(t)
+	for _, sig := range []string{"TERM", "INT", "HUP", "QUIT", "KILL"} {
+		b := w.bundle("e", forever, nil)
+		w.ok("create", "-b", b, "e")
+		w.ok("kill", "e", "USR1")
+		if s := w.state("e"); s != "created" {
+			t.Errorf("after SIGUSR1: %q", s)
+		}
+		w.ok("kill", "e", sig)
+		w.soon("stopped after "+sig, func() bool { return w.state("e") == "stopped" })
+		w.ok("delete", "e")
+	}
+}
