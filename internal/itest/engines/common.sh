@@ -37,6 +37,12 @@ archive() {
 	tar -C "$d" -cf "$d/image.tar" manifest.json bb.json pause.json layer.tar
 }
 
+# limits: a line of containers.conf. Newer builders ask for a million open files
+# by themselves, which takes CAP_SYS_RESOURCE.
+limits() {
+	echo "default_ulimits=[\"nofile=$(ulimit -Sn):$(ulimit -Hn)\",\"nproc=$(ulimit -Su):$(ulimit -Hu)\"]" | sed 's/unlimited/-1/g'
+}
+
 # tty COMMAND…: the command on a terminal of its own, with its exit status.
 tty() {
 	script -qec "$(printf '%q ' "$@")" /dev/null </dev/null

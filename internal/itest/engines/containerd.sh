@@ -28,6 +28,9 @@ furnish() {
 			snapshotter = 'native'
 			[plugins.'io.containerd.cri.v1.images'.pinned_images]
 			sandbox = 'localhost/pause:latest'
+			[plugins.'io.containerd.cri.v1.runtime']
+			restrict_oom_score_adj = true
+			disable_apparmor = true
 			[plugins.'io.containerd.cri.v1.runtime'.containerd]
 			default_runtime_name = 'tried'
 			[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.tried]
@@ -59,5 +62,9 @@ furnish() {
 	setsid containerd -c /run/containerd.toml >/run/containerd.log 2>&1 </dev/null &
 	await 60 ctr version >/dev/null 2>&1 || { cat /run/containerd.log; return 1; }
 	archive /run/image
-	for ns in default k8s.io; do ctr -n $ns image import --snapshotter native /run/image/image.tar >/dev/null || return 1; done
+	# Newer ones have a service for it, which is told in the configuration alone
+	# which snapshotter there is.
+	local how=
+	ctr image import --help | grep -q -e --local && how=--local
+	for ns in default k8s.io; do ctr -n $ns image import $how --snapshotter native /run/image/image.tar >/dev/null || return 1; done
 }

@@ -244,6 +244,13 @@ func TestEngines(t *testing.T) {
 					cri = client(t)
 				}
 				t.Parallel()
+				view := view
+				if engine == "containerd" && os.Getenv("VIEW") == "" {
+					// It gives each container cpu.shares, and podman takes
+					// cgroup v1 no more: so both are not served by one view
+					// where version 2 has no controllers.
+					view = cell.Host
+				}
 				s := open(t, engine, rt, root, view, cri).run(t, mine, known)
 				mu.Lock()
 				defer mu.Unlock()

@@ -3,7 +3,7 @@ podman() { command podman --runtime "$TRIED" "$@"; }
 V="--network none --pids-limit -1"
 run() { podman run $V "$@"; }
 furnish() {
-	printf '[containers]\n[engine]\ncgroup_manager="cgroupfs"\nevents_logger="file"\n' >/run/containers.conf
+	printf '[containers]\n%s\n[engine]\ncgroup_manager="cgroupfs"\nevents_logger="file"\n' "$(limits)" >/run/containers.conf
 	printf '[storage]\ndriver="vfs"\nrunroot="/run/containers/storage"\ngraphroot="/var/lib/containers/storage"\n' >/run/storage.conf
 	mkdir -p /etc/containers
 	[ -s /etc/containers/policy.json ] || echo '{"default":[{"type":"insecureAcceptAnything"}]}' >/etc/containers/policy.json
