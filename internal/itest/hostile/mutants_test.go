@@ -169,7 +169,7 @@ var mutants = []mutant{
 		{limitGo, "if st.Mode&unix.S_IFMT != unix.S_IFREG {", "if false && st.Mode != 0 {"},
 	}},
 	{"program kind", "the program may be anything", []edit{
-		{payloadGo, "			if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0 {\n				denied", "			if false {\n				denied"},
+		{payloadGo, "			if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0 {\n				denied", "			if st.Mode == 0 {\n				denied"},
 		{payloadGo, "			switch err {\n			case nil:\n			case unix.ENOENT, unix.ENOTDIR, unix.ELOOP,", "			switch err {\n			case unix.ENOENT, unix.ELOOP:\n				return file, nil\n			case nil:\n			case unix.ENOTDIR,"},
 	}},
 	{"no look", "a program that is given by its path is not looked for", []edit{
