@@ -212,6 +212,13 @@ func ParseSignal(text string) (int, error) {
 		}
 	}
 	if n < rtMin || n > rtMax {
+		names := make([]string, len(signalNames))
+		for i, s := range signalNames {
+			names[i] = "SIG" + s.name
+		}
+		if near := Nearest("SIG"+name, names...); near != "" {
+			return 0, fmt.Errorf("unknown signal %q, did you mean %s?", text, near)
+		}
 		return 0, fmt.Errorf("unknown signal %q", text)
 	}
 	return n, nil

@@ -418,6 +418,15 @@ func (r *resolver) check(assignments []Assignment) error {
 		return err
 	}
 	for _, m := range s.Mounts {
+		// Whose the files of another root are, nobody could tell beforehand.
+		u := s.Users
+		if m.Target == "/" && (u.Mode == userns.Pick || u.Mode == userns.Owner || u.Mode != userns.No && u.Ownership != "" && u.Ownership != userns.Off) {
+			return &Error{
+				What:   "cannot mount on / of a machine whose users are picked for its tree, or own it by a map or chown",
+				Origin: m.Origin, Value: r.text(m),
+				Hint: "give the range that the files belong to as --private-users=START, with --private-users-ownership=off",
+			}
+		}
 		if m.IDMap != mount.NoIDMap && s.Users.Mode == userns.No {
 			return &Error{
 				What:   fmt.Sprintf("cannot map the owners of %s: the machine has no users of its own", m.Target),

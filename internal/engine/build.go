@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"strconv"
@@ -107,6 +108,7 @@ func (b *builder) build(l sys.Locked) (err error) {
 	t.Pin, t.UID, t.GID = b.opt.Pin, b.root(), b.root()
 	t.UserNS, t.Chown, t.Temp, t.Work = b.userNS, b.chown, b.temp, b.work
 	t.ProcFS = b.procFS
+	t.Path = b.plan.RootPath
 	t.Secret = func(id string) string { return b.secrets[id] }
 
 	// Here: own mount namespace, all else the host's. The first process is
@@ -114,6 +116,9 @@ func (b *builder) build(l sys.Locked) (err error) {
 	// longer than all mounts) happens beside the mounts.
 	if err := b.terminal(); err != nil {
 		return err
+	}
+	if err := b.noLogin(); err != nil {
+		b.opt.Warn(err.Error())
 	}
 	waits := b.plan.Scope != nil
 	if waits {
@@ -205,7 +210,7 @@ func (b *builder) steps(w settings.World) error {
 			continue
 		}
 		if err := b.tree.Do(s); err != nil {
-			if s.Soft {
+			if s.Soft && !errors.Is(err, sys.ErrOther) {
 				b.opt.Warn(fmt.Sprintf("step %d, %v; the machine does without", i+1, err))
 				continue
 			}
@@ -251,6 +256,19 @@ func (b *builder) terminal() error {
 		return nil
 	}
 	return fmt.Errorf("the plan has a console, but no devpts to take it from")
+}
+
+// noLogin makes the thread, and what is cloned from it, one that nobody has
+// logged in with.
+func (b *builder) noLogin() error {
+	for _, op := range b.plan.Program {
+		if op.Call == plan.NoLogin {
+			if err := sys.WriteFile(unix.AT_FDCWD, "/proc/thread-self/loginuid", "4294967295"); err != nil {
+				return fmt.Errorf("%s: %w; who logs in inside is audited as that user", op.Text, err)
+			}
+		}
+	}
+	return nil
 }
 
 // birth starts the first process with the part of its program that needs
@@ -409,6 +427,11 @@ func (b *builder) join() error {
 			}
 		}
 	}
+	for _, s := range b.plan.Sysctl {
+		if err := b.sysctl(s); err != nil {
+			b.opt.Warn(err.Error() + "; the machine does without")
+		}
+	}
 	return nil
 }
 
@@ -545,17 +568,24 @@ func (b *builder) temp(what string) (string, error) {
 }
 
 // work makes the work directory of an overlay beside its upper directory, on
-// the same file system.
-func (b *builder) work(upper string) (string, error) {
+// the same mount; see attach.Tree.Work.
+func (b *builder) work(upper string, dir int) (string, error) {
 	token, err := random()
 	if err != nil {
 		return "", err
 	}
-	dir := path.Join(path.Dir(upper), ".#"+path.Base(upper)+token)
-	if err := b.state.Record(state.Tree, dir); err != nil {
+	work := path.Join(path.Dir(upper), ".#"+path.Base(upper)+token)
+	if err := b.state.Record(state.Tree, work); err != nil {
 		return "", err
 	}
-	return b.mkdir(dir, 0o700)
+	if dir == unix.AT_FDCWD {
+		return b.mkdir(work, 0o700)
+	}
+	name := path.Base(work)
+	if b.root() == 0 {
+		return name, sys.Mkdirat(dir, name, 0o700)
+	}
+	return name, sys.MakeAs(b.l, b.root(), b.root(), func() error { return sys.Mkdirat(dir, name, 0o700) })
 }
 
 func (b *builder) mkdir(dir string, mode uint32) (string, error) {

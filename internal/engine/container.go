@@ -299,10 +299,8 @@ func (b *builder) create(l sys.Locked) (err error) {
 		}
 	}
 	for _, s := range b.plan.Sysctl {
-		// Which namespace's it is, the thread that writes decides.
-		name := "proc/sys/" + strings.ReplaceAll(s.Name, ".", "/")
-		if err := sys.WriteFile(t.Host(), name, s.Value); err != nil {
-			return fmt.Errorf("set the sysctl %s: %w", s.Name, err)
+		if err := b.sysctl(s); err != nil {
+			return err
 		}
 	}
 	if err := t.Finish(); err != nil {
@@ -317,6 +315,15 @@ func (b *builder) create(l sys.Locked) (err error) {
 		return err
 	}
 	return b.letGo()
+}
+
+// sysctl sets one. Which namespace's it is, the thread that writes decides.
+func (b *builder) sysctl(s settings.Sysctl) error {
+	name := "proc/sys/" + strings.ReplaceAll(s.Name, ".", "/")
+	if err := sys.WriteFile(b.tree.Host(), name, s.Value); err != nil {
+		return fmt.Errorf("set the sysctl %s: %w", s.Name, err)
+	}
+	return nil
 }
 
 // openNamespaces opens the namespaces that the container shares.
@@ -1225,7 +1232,8 @@ func (b *builder) lowerExact(op plan.Op) error {
 }
 
 // status is the status pipe's number in the process, once all descriptors are
-// in their places. The gate follows, then the go pipe.
+// in their places. In a machine, the stub's file follows; in a container, the
+// gate and the go pipe.
 func (b *builder) status() int {
 	if b.create0 == nil { // the stub's file follows
 		return statusFd + b.plan.Listen

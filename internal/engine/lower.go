@@ -96,8 +96,9 @@ func (b *builder) lower(op plan.Op) error {
 			}
 		}
 		add(unix.SYS_CLOSE_RANGE, first, ^uintptr(0)>>32, 0)
-	case plan.OOMScore:
-		// Done by the launcher, while the first process waits.
+	case plan.OOMScore, plan.NoLogin:
+		// Done by the launcher: for the first process, while that waits, or
+		// for the thread that it is cloned from.
 	case plan.Affinity:
 		mask := cpuMask(b.plan.CPUs)
 		add(unix.SYS_SCHED_SETAFFINITY, 0, uintptr(len(mask)), p.Bytes(mask))

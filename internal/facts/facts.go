@@ -138,6 +138,9 @@ type Host struct {
 	// Ignored has bit N-1 set where the launcher was started with signal N
 	// ignored.
 	Ignored uint64 `json:"ignored,omitempty"`
+	// LoginUID is who the kernel's audit takes for the one who logged in; ""
+	// where nobody did, or where there is no audit.
+	LoginUID string `json:"login_uid,omitempty"`
 	// Listen is how many open descriptors, from 3 on, the launcher was started
 	// with for the machine ($LISTEN_FDS), and ListenNames what they are called.
 	Listen      int    `json:"listen,omitempty"`

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -187,6 +188,10 @@ func (c *compiler) namespaces() {
 	}
 	if c.Settings.Network.Private {
 		add("network", unix.CLONE_NEWNET, true, c.from("private-network"))
+		if c.Plan.Users.Private() {
+			// All of the machine's groups may ping, as on a host.
+			c.Plan.Sysctl = append(c.Plan.Sysctl, settings.Sysctl{Name: "net.ipv4.ping_group_range", Value: rangeStart, Origin: c.base})
+		}
 	}
 	if c.Facts.Host.CgroupMount != "" || !c.Facts.Host.Known {
 		if !env.NoCgroupNamespace {
@@ -244,6 +249,7 @@ func (c *compiler) before() {
 		real = c.Directory
 	}
 	from := c.from("directory")
+	c.RootPath = real
 	switch {
 	case img.Stack != nil:
 		// What lies below is shared by all, and never changes; its own part is
@@ -260,6 +266,7 @@ func (c *compiler) before() {
 			// share anything with it.
 			c.Directory = path.Join(real, snapshot+c.Suffix)
 		}
+		c.RootPath = c.Directory
 		lock(real, true, true, o)
 		step(Step{Do: Clone, Source: mount.Path{Path: real}, Path: c.Directory, Origin: o})
 		lock(c.Directory, false, false, o)
@@ -267,14 +274,46 @@ func (c *compiler) before() {
 		o := c.from("template")
 		c.Plan.Source = img.Template
 		to := path.Join(root.Parent, path.Base(c.Directory))
+		c.RootPath = to
 		half := path.Join(root.Parent, snapshot+path.Base(c.Directory)+c.Suffix)
 		lock(real, true, true, o)
 		step(Step{Do: Clone, Source: mount.Path{Path: real}, Path: half, Origin: o})
 		step(Step{Do: Rename, Source: mount.Path{Path: half}, Path: to, Origin: o})
-		lock(to, img.ReadOnly || img.Volatile != settings.VolatileNo, false, from)
+		lock(to, c.shared(), false, from)
 	default:
-		lock(real, img.ReadOnly || img.Volatile != settings.VolatileNo, false, from)
+		lock(real, c.shared(), false, from)
 	}
+	c.RootPath = path.Join(c.RootPath, img.Pivot.New)
+}
+
+// shared tells whether others may use the tree at the same time: nothing is
+// written to it.
+func (c *compiler) shared() bool {
+	img := c.Settings.Image
+	if img.ReadOnly || img.Volatile != settings.VolatileNo {
+		return true
+	}
+	return c.covered() && !slices.ContainsFunc(c.Settings.Mounts, func(m mount.Mount) bool {
+		return m.Target == "/" && m.Source.InRoot && !m.ReadOnly // the tree itself, by another way
+	})
+}
+
+// covered tells whether one of the user's mounts takes the place of the tree.
+func (c *compiler) covered() bool {
+	return slices.ContainsFunc(c.Settings.Mounts, func(m mount.Mount) bool { return m.Target == "/" })
+}
+
+// cover plans the user's mounts on /, which become the root, one after the
+// other.
+func (c *compiler) cover() error {
+	for _, m := range mount.Sorted(c.Settings.Mounts) {
+		if m.Target == "/" {
+			if err := c.custom(m, settings.Outer); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 // tree plans the root.
@@ -347,7 +386,7 @@ func (c *compiler) tree() error {
 		if err := owners(); err != nil {
 			return err
 		}
-		if img.ReadOnly {
+		if img.ReadOnly && !c.covered() {
 			c.base0()
 			c.step(Step{Do: Attr, Target: "/", Attr: ro, Recursive: true, Origin: c.from("read-only")})
 			return nil
@@ -357,8 +396,16 @@ func (c *compiler) tree() error {
 		if err := owners(); err != nil {
 			return err
 		}
-		c.base0()
+		if !c.covered() {
+			c.base0()
+		}
 		c.step(Step{Do: Attr, Target: "/", Attr: ro, Recursive: true, Origin: volatile})
+		if c.covered() {
+			if err := c.cover(); err != nil {
+				return err
+			}
+			c.base0()
+		}
 		c.step(Step{Do: Mount, Target: "/var", Type: "tmpfs", Attr: sa, Options: c.owned(fill), Origin: volatile})
 		return nil
 	case settings.VolatileOverlay:
@@ -380,6 +427,9 @@ func (c *compiler) tree() error {
 		part := strings.TrimPrefix(path.Join(pivot.New, "usr"), "/")
 		usr := mount.Path{Path: path.Join(c.Directory, part)}
 		c.step(Step{Do: Bind, Source: usr, Part: part, Target: "/usr", Attr: ro, Recursive: true, IDMap: c.rootMap(), Fallback: NoFallback, Origin: volatile})
+	}
+	if err := c.cover(); err != nil {
+		return err
 	}
 	c.base0()
 	return nil
@@ -430,7 +480,8 @@ func (c *compiler) owned(options []Option) []Option {
 	return append(options, Option{"uid", rangeStart}, Option{"gid", rangeStart})
 }
 
-// rangeStart stands in options for the first id of the range.
+// rangeStart stands in options for the first id of the range, and as the value
+// of a sysctl for the first and the last.
 const rangeStart = "@root"
 
 // SetRange puts the range that was picked in place.
@@ -445,6 +496,11 @@ func (p *Plan) SetRange(r userns.Range) {
 			case ttyGroup:
 				o.Value = fmt.Sprint(r.Start + 5)
 			}
+		}
+	}
+	for i := range p.Sysctl {
+		if s := &p.Sysctl[i]; s.Value == rangeStart {
+			s.Value = fmt.Sprintf("%d %d", r.Start, r.Start+r.Size-1)
 		}
 	}
 }
@@ -524,7 +580,7 @@ func (c *compiler) mounts() error {
 			c.api(row)
 		}
 	}
-	custom := mount.Sorted(c.Settings.Mounts)
+	custom := slices.DeleteFunc(mount.Sorted(c.Settings.Mounts), func(m mount.Mount) bool { return m.Target == "/" })
 	for _, m := range custom {
 		if !under(m.Target, "/proc") {
 			if err := c.custom(m, settings.Outer); err != nil {
@@ -743,9 +799,6 @@ func (c *compiler) custom(m mount.Mount, w settings.World) error {
 	}
 	refuse := func(what, hint string) error {
 		return &settings.Error{What: what, Origin: m.Origin, Value: m.Target, Hint: hint}
-	}
-	if m.Target == "/" {
-		return refuse("cannot mount on /: the machine's root is its directory", "use --directory= for the root itself")
 	}
 	switch m.Kind {
 	case mount.Bind:

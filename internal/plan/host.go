@@ -16,7 +16,7 @@ func (c *compiler) writable() bool {
 	case settings.VolatileState:
 		return false
 	}
-	return !c.Settings.Image.ReadOnly
+	return !c.Settings.Image.ReadOnly && !c.covered()
 }
 
 // resolvConf plans how the machine resolves names.

@@ -28,6 +28,9 @@ import (
 type Plan struct {
 	Machine   string `json:"machine"`
 	Directory string `json:"directory"`
+	// RootPath is where the host has what becomes the machine's root, without
+	// links where that is known.
+	RootPath string `json:"-"`
 	// ID is the machine id, 32 hex digits.
 	ID string `json:"id"`
 	// Service is what the machine is told of who runs it.
@@ -438,6 +441,7 @@ const (
 	Caps       Call = "capabilities"
 	NoNewPrivs Call = "no-new-privileges"
 	OOMScore   Call = "oom-score-adjust" // the launcher's to do
+	NoLogin    Call = "no-login"         // as before
 	Affinity   Call = "cpu-affinity"
 	Persona    Call = "personality"
 	KeepCaps   Call = "keep-capabilities"

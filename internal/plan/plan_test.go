@@ -295,6 +295,10 @@ func TestLocks(t *testing.T) {
 		"plain":     {func(s *settings.Settings) {}, "/srv/m exclusive"},
 		"read-only": {func(s *settings.Settings) { s.Image.ReadOnly = true }, "/srv/m shared"},
 		"volatile":  {func(s *settings.Settings) { s.Image.Volatile = settings.VolatileState }, "/srv/m shared"},
+		"covered":   {func(s *settings.Settings) { s.Mounts = []mount.Mount{{Kind: mount.Tmpfs, Target: "/"}} }, "/srv/m shared"},
+		"covered by itself": {func(s *settings.Settings) {
+			s.Mounts = []mount.Mount{{Kind: mount.Bind, Source: mount.Path{Path: "/", InRoot: true}, Target: "/"}}
+		}, "/srv/m exclusive"},
 		"host":      {func(s *settings.Settings) { s.Image.Volatile, s.Image.Directory = settings.VolatileYes, "/" }, ""},
 		"unlocked":  {func(s *settings.Settings) { s.Environment.Unlocked = true }, ""},
 		"copy":      {func(s *settings.Settings) { s.Image.Ephemeral = true }, "/srv/m shared brief, /srv/.#snapshot.m0 exclusive"},
@@ -337,8 +341,7 @@ func TestRefusals(t *testing.T) {
 			f.Root.Bin = facts.Dir
 			s.Image.Volatile = settings.VolatileYes
 		}, "its /bin is a directory"},
-		"root mount": {func(s *settings.Settings, f *facts.Facts) { s.Mounts = []mount.Mount{{Kind: mount.Tmpfs, Target: "/"}} }, "cannot mount on /"},
-		"idmap":      {func(s *settings.Settings, f *facts.Facts) { s.Mounts = []mount.Mount{bind("/a:/b:idmap")} }, "no users of its own"},
+		"idmap": {func(s *settings.Settings, f *facts.Facts) { s.Mounts = []mount.Mount{bind("/a:/b:idmap")} }, "no users of its own"},
 		"no usr after pivot": {func(s *settings.Settings, f *facts.Facts) {
 			f.Root.Usr = facts.Absent
 			s.Image.Pivot.New = "/new"

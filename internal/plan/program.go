@@ -148,6 +148,10 @@ func (c *compiler) program() {
 	// Here: own pid, ipc and uts namespace (and user namespace), the host's
 	// mount namespace as the launcher's thread has it. The launcher goes on
 	// with the mounts meanwhile.
+	if c.Facts.Host.LoginUID != "" {
+		// Else it would be taken for the one who logs in inside.
+		op(NoLogin, none, 0, 0, 0, "forget that user %s logged in on the host", c.Facts.Host.LoginUID)
+	}
 	op(CloseGo, none, 0, 0, 0, "close the other end of the go pipe")
 	op(DieWith, none, uint64(unix.SIGKILL), 0, 0, "die with the launcher")
 	for _, n := range c.Namespaces {

@@ -123,7 +123,7 @@ func (c *compiler) journal(host func(Step)) error {
 		return cannot("%s is no directory", dir)
 	case kind == "guest" && img.Volatile != settings.VolatileNo:
 		return cannot("it is gone with the machine, which is --volatile")
-	case kind == "guest" && img.ReadOnly:
+	case kind == "guest" && (img.ReadOnly || c.covered()):
 		return cannot("the tree is read-only")
 	}
 	linked := j.Kind == facts.Link && j.Link == inTree

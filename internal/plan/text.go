@@ -43,6 +43,9 @@ func (p *Plan) Print(w io.Writer) error {
 			fmt.Fprintf(b, "          %-8s %-34s %s\n", "", strings.TrimSuffix(s.Target, "/")+"/"+e.Path, e.how())
 		}
 	}
+	for _, s := range p.Sysctl {
+		fmt.Fprintf(b, "sysctl  %s=%s %s\n", s.Name, s.Value, s.Origin)
+	}
 	for i, op := range p.Program {
 		fmt.Fprintf(b, "child %02d  %-19s %-68q %s\n", i+1, op.Call, op.Text, op.Origin)
 	}

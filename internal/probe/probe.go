@@ -266,6 +266,10 @@ func Host(env []string) (facts.Host, error) {
 		}
 	}
 	h.UserNamespaces = l.exists(unix.AT_FDCWD, "/proc/self/ns/user")
+	const nobody = "4294967295"
+	if s, ok := l.file("/proc/self/loginuid"); ok && s != nobody {
+		h.LoginUID = s
+	}
 	return h, l.err
 }
 

@@ -75,6 +75,18 @@ func OpenTree(dirfd int, path string, flags uint) (int, error) {
 	return result(pathCall("open_tree", unix.SYS_OPEN_TREE, dirfd, path, uintptr(flags|unix.OPEN_TREE_CLOEXEC), 0, 0))
 }
 
+// OpenTreeBare is OpenTree for a clone, of which no mount maps owners, also
+// where the original does. ENOSYS: the kernel is older than 6.15.
+func OpenTreeBare(dirfd int, path string, flags uint) (int, error) {
+	p, err := str(path)
+	if err != nil {
+		return -1, err
+	}
+	attr := unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_IDMAP}
+	return result(call("open_tree_attr", unix.SYS_OPEN_TREE_ATTR, fd(dirfd), uintptr(unsafe.Pointer(p)), uintptr(flags|unix.OPEN_TREE_CLOEXEC),
+		uintptr(unsafe.Pointer(&attr)), unsafe.Sizeof(attr), 0))
+}
+
 // MoveMount attaches the mount that from is onto what to is. Both are
 // descriptors, no path is looked up.
 func MoveMount(from, to int) error {

@@ -1,10 +1,15 @@
 package sys
 
 import (
+	"errors"
+	"fmt"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
+
+// ErrOther says that a thread still acts for another user: it must not go on.
+var ErrOther = errors.New("the thread can't be itself again")
 
 // MakeAs runs f with a thread that makes files for the user and the group, so
 // that they are theirs from the first moment: a launcher that is killed between
@@ -24,7 +29,7 @@ func MakeAs(_ Locked, uid, gid uint32, f func() error) (err error) {
 	defer func() {
 		// Whatever f says: a thread that stayed somebody else must not go on.
 		if e := setFSIDs(own); e != nil {
-			err = e
+			err = fmt.Errorf("%w: %w", ErrOther, e)
 		}
 	}()
 	if err := setFSIDs([2]uint32{uid, gid}); err != nil {

@@ -71,8 +71,12 @@ type Tree struct {
 	Temp func(what string) (string, error)
 	// Secret gives a credential's value.
 	Secret func(id string) string
-	// Work makes an overlay's work directory beside the upper one.
-	Work func(upper string) (string, error)
+	// Work makes an overlay's work directory beside the upper one, in the
+	// directory dir or, if that is AT_FDCWD, by the upper one's path, and gives
+	// its name there.
+	Work func(upper string, dir int) (string, error)
+	// Path is where the host has the machine's root, without links.
+	Path string
 	// MapNS gives a user namespace with these maps, for id-mapped mounts, and
 	// HostID the host's numbers for a user and group of the machine's.
 	MapNS  func(uids, gids userns.Map) (int, error)
@@ -565,7 +569,7 @@ func (t *Tree) mount(s plan.Step) error {
 		sys.Close(n)
 		return err
 	}
-	if s.Target == "/" {
+	if t.root < 0 { // there is nothing yet that it could be placed in
 		t.loose = n
 		return t.seat()
 	}
@@ -634,7 +638,11 @@ func (t *Tree) entry(dir int, e plan.Entry, chown bool) error {
 		err = sys.WriteFile(dir, e.Path, e.Data)
 	}
 	if err == nil && chown {
-		err = t.own(dir, e.Path)
+		if err = t.own(dir, e.Path); err != nil {
+			// Not the plain errno: what is made and not the machine's is worse
+			// than what is left out.
+			err = fmt.Errorf("give it to the machine: %w", err)
+		}
 	}
 	return err
 }
@@ -663,7 +671,7 @@ func (t *Tree) bind(s plan.Step) error {
 	if s.Part != "" {
 		n, err = t.part(s)
 	} else {
-		n, err = t.clone(s.Source, s.Recursive)
+		n, err = t.clone(s.Source, s.Recursive, s.IDMap != mount.NoIDMap)
 	}
 	if errors.Is(err, unix.ENOENT) && (s.Optional || s.Lenient) {
 		return nil
@@ -794,11 +802,25 @@ func (t *Tree) part(s plan.Step) (int, error) {
 	return sys.OpenTree(at, "", flags)
 }
 
-// clone gives a detached copy of the mount that the source is.
-func (t *Tree) clone(p mount.Path, recursive bool) (int, error) {
+// clone gives a detached copy of the mount that the source is; bare: without
+// an id map that it has, since the kernel lays none over another.
+func (t *Tree) clone(p mount.Path, recursive, bare bool) (int, error) {
 	flags := uint(unix.OPEN_TREE_CLONE)
 	if recursive {
 		flags |= unix.AT_RECURSIVE
+	}
+	open := sys.OpenTree
+	if bare {
+		open = func(dir int, path string, flags uint) (int, error) {
+			n, err := sys.OpenTreeBare(dir, path, flags)
+			if err == unix.ENOSYS { // before Linux 6.15; a source with a map is refused then
+				n, err = sys.OpenTree(dir, path, flags)
+			}
+			if err == unix.EINVAL { // not a kind of file system that can
+				err = fmt.Errorf("map owners: %w", err)
+			}
+			return n, err
+		}
 	}
 	switch {
 	case p.Temp:
@@ -806,17 +828,17 @@ func (t *Tree) clone(p mount.Path, recursive bool) (int, error) {
 		if err != nil {
 			return -1, err
 		}
-		return sys.OpenTree(unix.AT_FDCWD, dir, flags)
+		return open(unix.AT_FDCWD, dir, flags)
 	case p.InRoot:
 		n, err := t.resolve(p.Path)
 		if err != nil {
 			return -1, err
 		}
 		defer sys.Close(n)
-		return sys.OpenTree(n, "", flags|unix.AT_EMPTY_PATH)
+		return open(n, "", flags|unix.AT_EMPTY_PATH)
 	}
 	// A path of the host's, named by who started the launcher.
-	return sys.OpenTree(unix.AT_FDCWD, p.Path, flags)
+	return open(unix.AT_FDCWD, p.Path, flags)
 }
 
 // overlay mounts what the user asked for.
@@ -861,14 +883,19 @@ func (t *Tree) overlay(s plan.Step) error {
 	work := -1
 	if s.Attr&unix.MOUNT_ATTR_RDONLY != 0 {
 		lower, upper = append(lower, upper), -1
-	} else if s.Source.InRoot {
-		return errors.New("the upper directory lies in the machine's tree: give it as a path of the host")
 	} else {
-		dir, err := t.Work(hostPath)
+		dir := unix.AT_FDCWD
+		if s.Source.InRoot {
+			if hostPath, dir, err = t.onHost(s.Source.Path); err != nil {
+				return err
+			}
+			fds = append(fds, dir)
+		}
+		name, err := t.Work(hostPath, dir)
 		if err != nil {
 			return fmt.Errorf("make a work directory beside %s: %w", hostPath, err)
 		}
-		if work, err = sys.Openat(unix.AT_FDCWD, dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0); err != nil {
+		if work, err = sys.Openat(dir, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0); err != nil {
 			return err
 		}
 		fds = append(fds, work)
@@ -879,6 +906,36 @@ func (t *Tree) overlay(s plan.Step) error {
 	}
 	defer sys.Close(n)
 	return t.place(n, s, unix.S_IFDIR)
+}
+
+// onHost gives the path that something in the machine's tree has on the host,
+// without links, and a descriptor of its directory. What is made beside it must
+// be found there after the machine's end, so it is an error where the machine
+// has another mount than the tree's.
+func (t *Tree) onHost(target string) (hostPath string, dir int, err error) {
+	n, err := t.resolve(target)
+	if err != nil {
+		return "", -1, err
+	}
+	defer sys.Close(n)
+	at, err := t.inside(n, target)
+	if err != nil {
+		return "", -1, err
+	}
+	if dir, err = sys.Openat2(t.root, path.Dir(at), unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot|unix.RESOLVE_NO_SYMLINKS); err != nil {
+		return "", -1, fmt.Errorf("open %s of the tree: %w", path.Dir(at), err)
+	}
+	hostPath = path.Join(t.Path, at)
+	there, err := sys.Openat2(t.host, path.Dir(hostPath), unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot|unix.RESOLVE_NO_SYMLINKS)
+	if err == nil {
+		err = same(there, dir)
+		sys.Close(there)
+	}
+	if err != nil {
+		sys.Close(dir)
+		return "", -1, fmt.Errorf("%s is not the tree's own here, and a work directory has no place beside it: give the upper directory as a path of the host", target)
+	}
+	return hostPath, dir, nil
 }
 
 // mask hides the target behind an empty node of its own kind. The nodes are
@@ -1064,6 +1121,13 @@ func (t *Tree) place(n int, s plan.Step, kind uint32) error {
 	}
 	if have := uint32(st.Mode) & unix.S_IFMT; (have == unix.S_IFDIR) != (kind == unix.S_IFDIR) {
 		return fmt.Errorf("%s is %s, what goes there is %s", s.Target, kindWord(have), kindWord(kind))
+	}
+	if s.Target == "/" {
+		// It is the machine's root from here on.
+		if t.loose, err = sys.Dup(n); err != nil {
+			return err
+		}
+		return t.seat()
 	}
 	return sys.MoveMount(n, to)
 }

@@ -76,19 +76,28 @@ func (t *Tree) avoid(n int, s plan.Step) error {
 	if s.Avoid == "" {
 		return nil
 	}
-	root, err := sys.Readlinkat(unix.AT_FDCWD, threadFd(t.root))
+	at, err := t.inside(n, s.Target)
 	if err != nil {
-		return fmt.Errorf("find the machine's root: %w", err)
+		return err
 	}
-	at, err := sys.Readlinkat(unix.AT_FDCWD, threadFd(n))
-	if err != nil {
-		return fmt.Errorf("find out what %s is: %w", s.Target, err)
-	}
-	at = strings.TrimPrefix(at, root)
 	if mount.Below(at, s.Avoid) {
 		return fmt.Errorf("a link leads to the tree's %s, which the machine's own file system on %s covers", at, s.Avoid)
 	}
 	return nil
+}
+
+// inside gives the path that what target led to has in the machine, without
+// links.
+func (t *Tree) inside(n int, target string) (string, error) {
+	root, err := sys.Readlinkat(unix.AT_FDCWD, threadFd(t.root))
+	if err != nil {
+		return "", fmt.Errorf("find the machine's root: %w", err)
+	}
+	at, err := sys.Readlinkat(unix.AT_FDCWD, threadFd(n))
+	if err != nil {
+		return "", fmt.Errorf("find out what %s is: %w", target, err)
+	}
+	return strings.TrimPrefix(at, root), nil
 }
 
 // make makes a missing target, and the directories on the way. It goes name by

@@ -82,6 +82,13 @@ var combinations = []combination{
 	{name: "all-mounts", args: "--bind=OUT/dir:/mnt/dir --bind-ro=OUT/file:/srv/file --tmpfs=/mnt/t --overlay=+/opt:OUT/upper:/opt --inaccessible=/srv/secret"},
 	{name: "mounts-read-only", args: "--read-only --bind=OUT/dir:/opt/data --tmpfs=/srv"},
 	{name: "mounts-volatile", args: "--volatile=yes --bind=OUT/dir:/opt/data --tmpfs=/srv"},
+	{name: "root-overlay", args: "--overlay=+/:OUT/upper:/"},
+	{name: "root-overlay-fresh", args: "--overlay=+/::/"},
+	{name: "root-bind", args: "--bind=+/:/ --bind=OUT/dir:/mnt/dir"},
+	{name: "root-bind-ro", args: "--bind-ro=+/:/"},
+	{name: "root-users", args: "--private-users=1310720:65536 --private-users-ownership=off --bind=+/:/"},
+	{name: "root-users-map", args: "--private-users=1310720:65536 --private-users-ownership=map --bind=+/:/", fails: true},
+	{name: "overlay-to-tree", args: "--overlay=OUT/lower:+/opt/data:/mnt/o"},
 	{name: "root-tmpfs", args: "--tmpfs=/ --bind=+/usr:/usr", fails: true},
 
 	// the program
