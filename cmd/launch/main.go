@@ -131,9 +131,14 @@ func start(req cli.Request, env []string, cwd string) int {
 	pin, parent, missing, err := probe.OpenTree(s.Image.Directory, s.Image.Template)
 	switch {
 	case err != nil && missing:
-		return fail(&settings.Error{What: err.Error(), Origin: trace.Origin("template"), Value: s.Image.Template})
+		return fail(&settings.Error{What: err.Error(), Origin: trace.Origin("template"), Value: s.Image.Template,
+			Hint: "the directory is missing: give a tree that it can be a copy of, and a place for it that is there"})
 	case err != nil:
-		return fail(&settings.Error{What: err.Error(), Origin: trace.Origin("directory"), Value: s.Image.Directory})
+		e := &settings.Error{What: err.Error(), Origin: trace.Origin("directory"), Value: s.Image.Directory, Hint: "give the directory of an operating system's tree"}
+		if errors.Is(err, unix.ENOENT) {
+			e.Hint += "; --template= makes one that is missing"
+		}
+		return fail(e)
 	case s.Image.Template != "" && !missing && !s.Life.Quiet:
 		cli.Warn(os.Stderr, settings.Warning{
 			What:   s.Image.Directory + " is there already: it is used as it is, not as a copy of the template",
@@ -148,6 +153,7 @@ func start(req cli.Request, env []string, cwd string) int {
 		e := &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, err)}
 		if s.Image.Pivot.New != "" && !root.Known {
 			e.Origin, e.Value = trace.Origin("pivot-root"), s.Image.Pivot.String()
+			e.Hint = "give a directory of the tree, and one of its own for the old root"
 		}
 		return fail(e)
 	}
@@ -278,6 +284,7 @@ func explain(p *plan.Plan, err error) error {
 	var step *engine.StepError
 	var ended *engine.Ended
 	var left *engine.LeftError
+	var lost *console.OutputError
 	switch {
 	case errors.As(err, &step):
 		e.Origin = step.Origin
@@ -285,25 +292,10 @@ func explain(p *plan.Plan, err error) error {
 		e.What = fmt.Sprintf("machine %q has ended, but something of it is left on the host: %v", p.Machine, err)
 		e.Hint = "launch --cleanup tries again"
 		return e
-	case errors.As(err, &ended):
+	case errors.As(err, &ended), errors.As(err, &lost):
 		e.What = fmt.Sprintf("machine %q: %v", p.Machine, err)
 	}
-	switch {
-	case errors.Is(err, state.ErrBusy):
-		e.Hint = "give this one another name with --machine=, or end the other"
-	case errors.Is(err, tree.ErrBusy):
-		e.Hint = "another machine runs from this tree, or somebody copies it; machines that are all --read-only can share it"
-	case errors.Is(err, unix.EMFILE):
-		e.Hint = "raise the limit of open files (ulimit -n)"
-	case errors.Is(err, unix.ENFILE):
-		e.Hint = "the host has no more open files: raise fs.file-max"
-	case errors.Is(err, unix.ENOSYS):
-		e.Hint = "launch needs Linux 6.1 or newer"
-	case errors.Is(err, unix.EOVERFLOW):
-		e.Hint = "the owner of this file or directory has no place in the machine's user range"
-	case errors.Is(err, unix.ENOSPC):
-		e.Hint = "a file system is full, or a limit is reached: see /proc/sys/fs/mount-max and /proc/sys/user/max_*_namespaces"
-	}
+	e.Hint = hint(p, err)
 	return e
 }
 

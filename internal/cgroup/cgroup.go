@@ -88,11 +88,18 @@ func Remove(full string) error {
 		return fmt.Errorf("kill what runs in cgroup %s: %w", full, err)
 	}
 	deadline := time.Now().Add(5 * time.Second)
+	failed := 0
 	for wait := time.Millisecond; ; wait = min(2*wait, 100*time.Millisecond) {
-		removeBelow(n)
+		below := removeBelow(n)
 		err := sys.Unlinkat(unix.AT_FDCWD, full, unix.AT_REMOVEDIR)
 		if err == nil || err == unix.ENOENT {
 			return nil
+		}
+		if below != nil {
+			// Time does not help against that.
+			if failed++; failed == 3 {
+				return fmt.Errorf("remove the cgroups below %s: %w", full, below)
+			}
 		}
 		if err != unix.EBUSY || time.Now().After(deadline) {
 			return fmt.Errorf("remove cgroup %s: %w", full, err)
@@ -103,25 +110,34 @@ func Remove(full string) error {
 
 // removeBelow removes the cgroups below an open one, deepest first, as far as
 // they can be.
-func removeBelow(n int) {
+func removeBelow(n int) error {
 	again, err := sys.Openat(n, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
-		return
+		return err
 	}
 	defer sys.Close(again)
 	names, err := sys.Names(again)
 	if err != nil {
-		return
+		return err
 	}
+	var failed error
 	for _, name := range names {
 		sub, err := sys.Openat(n, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-		if err != nil {
-			continue // a file, or gone
+		if err == nil {
+			err = removeBelow(sub)
+			sys.Close(sub)
+			if err == nil {
+				err = sys.Unlinkat(n, name, unix.AT_REMOVEDIR)
+			}
 		}
-		removeBelow(sub)
-		sys.Close(sub)
-		_ = sys.Unlinkat(n, name, unix.AT_REMOVEDIR) // busy: tried again
+		switch err {
+		case nil, unix.ENOTDIR, unix.ENOENT: // a file, or gone
+		case unix.EBUSY: // tried again
+		default:
+			failed = err
+		}
 	}
+	return failed
 }
 
 // Enter puts the calling process, with all its threads, into the cgroup, which

@@ -70,7 +70,19 @@ const (
 	// machine's output is read and thrown away, so that the machine never
 	// waits for a terminal that is gone.
 	Hung
+	// Lost: the machine's terminal fails, again and again. It is for good, and
+	// the machine would wait for ever: the caller must close the terminal.
+	Lost
 )
+
+// OutputError says that what the machine writes can't be passed on, though
+// somebody wants it.
+type OutputError struct{ Err error }
+
+func (e *OutputError) Error() string { return "write the machine's output: " + e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *OutputError) Unwrap() error { return e.Err }
 
 const (
 	outRoom  = 64 << 10 // output of the machine, waiting for the user's side
@@ -99,6 +111,8 @@ const (
 	// How long the master is left alone after a hang-up of the slave.
 	hangupPause = 10 * time.Millisecond
 	retryPause  = 100 * time.Millisecond
+	// How often in a row the master may fail.
+	patience = 8
 
 	// What Drain takes at most from a terminal that somebody still writes to.
 	drainRoom = 1 << 20
@@ -118,6 +132,8 @@ type Forwarder struct {
 	// reopens its console all the time. After vhangup it counts as open still.
 	peer  int
 	retry time.Time // leave the master alone until then
+
+	failed int // calls on the master that failed in a row
 
 	toUser, toMachine queue
 	keys              keys
@@ -416,9 +432,9 @@ func (f *Forwarder) fetch(now time.Time) (done bool, err error) {
 			}
 			return true, nil
 		case err != nil:
-			f.retry = now.Add(retryPause)
-			return true, fmt.Errorf("read console: %w", err)
+			return true, f.fail(now, "read console", err)
 		}
+		f.failed = 0
 		f.toUser.grew(n)
 		got += n
 		if f.inEnded {
@@ -429,6 +445,19 @@ func (f *Forwarder) fetch(now time.Time) (done bool, err error) {
 		}
 	}
 	return false, nil
+}
+
+// fail leaves the master alone for a while. Only the first of several failures
+// is told.
+func (f *Forwarder) fail(now time.Time, what string, err error) error {
+	f.retry = now.Add(retryPause)
+	if f.failed++; f.failed == patience {
+		f.state = Lost
+	}
+	if f.failed > 1 {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", what, err)
 }
 
 // hold opens the slave, so that the master has one.
@@ -457,7 +486,7 @@ func (f *Forwarder) show() error {
 			return nil
 		case err != nil:
 			f.hang()
-			return fmt.Errorf("write console output: %w", err)
+			return &OutputError{err}
 		}
 		f.toUser.drop(n)
 	}
@@ -528,9 +557,9 @@ func (f *Forwarder) feed(now time.Time) error {
 			f.hold(now)
 			return nil
 		case err != nil:
-			f.retry = now.Add(retryPause)
-			return fmt.Errorf("write to console: %w", err)
+			return f.fail(now, "write to console", err)
 		}
+		f.failed = 0
 		f.lastIn, f.taken = b[n-1], now
 		f.toMachine.drop(n)
 		if f.inEnded {
@@ -619,8 +648,11 @@ func (f *Forwarder) Drain(limit time.Duration) error {
 		now := f.c.Now()
 		had := f.toUser.len()
 		done, err := f.fetch(now)
-		if err != nil {
-			return err
+		if f.state == Lost {
+			return errors.New("read console: it failed too often, what the machine wrote last is lost")
+		}
+		if err != nil || f.failed > 0 {
+			continue
 		}
 		got += f.toUser.len() - had
 		if err := f.show(); err != nil {
@@ -635,11 +667,11 @@ func (f *Forwarder) Drain(limit time.Duration) error {
 			continue
 		}
 		if late {
-			return fmt.Errorf("write console output: %d bytes are lost: %w", f.toUser.len(), unix.ETIMEDOUT)
+			return fmt.Errorf("write the machine's output: %d bytes are lost: %w", f.toUser.len(), unix.ETIMEDOUT)
 		}
 		wait := (deadline.Sub(now) + time.Millisecond) / time.Millisecond
 		if _, err := sys.Poll([]unix.PollFd{{Fd: int32(f.out.fd), Events: unix.POLLOUT}}, int(wait)); err != nil {
-			return fmt.Errorf("wait for console output: %w", err)
+			return fmt.Errorf("wait for the machine's output: %w", err)
 		}
 	}
 }

@@ -117,6 +117,18 @@ func Run(p *plan.Plan, o Options) (status int, err error) {
 	if err := s.before(); err != nil {
 		return 1, err
 	}
+	if p.Users.Mode == userns.Pick {
+		// A machine that reboots keeps its range: its files are there.
+		if err := s.state.Record(state.Ranges, pick.Dir); err != nil {
+			return 1, err
+		}
+		held, err := pick.Range(p.Machine, o.Shift)
+		if err != nil {
+			return 1, &StepError{1, p.Users.Origin, err}
+		}
+		defer held.Release()
+		p.SetRange(held.Range)
+	}
 	for {
 		status, err := s.once()
 		if err == nil && status == Reboot && !p.KeepUnit {
@@ -173,17 +185,6 @@ func (s *supervisor) once() (status int, err error) {
 
 	if p.Payload.Exact != nil {
 		return s.onceBundle()
-	}
-	if p.Users.Mode == userns.Pick {
-		if err := s.state.Record(state.Ranges, pick.Dir); err != nil {
-			return 1, err
-		}
-		held, err := pick.Range(p.Machine, s.opt.Shift)
-		if err != nil {
-			return 1, &StepError{1, p.Users.Origin, err}
-		}
-		defer held.Release()
-		p.SetRange(held.Range)
 	}
 	if err := s.beside(); err != nil {
 		return 1, err
@@ -311,6 +312,7 @@ func (s *supervisor) relay(b *builder) error {
 func (s *supervisor) supervise(b *builder) (int, error) {
 	var f *console.Forwarder
 	asked, hung := false, false
+	var lost *console.OutputError
 	if t := s.plan.Terminal; b.pty.Master > 0 && t.Output >= 0 {
 		c := console.Config{In: 0, Out: t.Output, Master: b.pty.Master, Title: t.Title, Reset: t.Reset, Yield: t.Yield}
 		switch t.Input {
@@ -436,14 +438,20 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 		}
 		if f != nil {
 			state, err := f.Handle(fds[4:])
-			if err != nil {
-				s.opt.Warn(fmt.Sprintf("the console is gone: %v", err))
-				f.Restore()
-				f = nil
-			} else if state == console.Hung && !hung {
+			if err != nil && !errors.As(err, &lost) {
+				s.opt.Warn(err.Error())
+			}
+			if state != console.Running && !hung {
 				// Nobody can see or stop the machine any more.
 				hung = true
 				stop()
+			}
+			if state == console.Lost {
+				// Without a terminal, it doesn't wait for somebody to read from it.
+				s.opt.Warn("the console is gone")
+				f.Restore()
+				f = nil
+				b.pty.Close()
 			}
 		}
 		if fds[0].Revents != 0 {
@@ -452,20 +460,22 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 	}
 	code, status, err := sys.Wait(b.proc.Pidfd)
 	if f != nil {
-		if err := f.Drain(time.Second); err != nil {
+		if err := f.Drain(time.Second); err != nil && !errors.As(err, &lost) {
 			s.opt.Warn(err.Error())
 		}
 	}
 	if err != nil {
 		return 1, fmt.Errorf("reap the machine's first process: %w", err)
 	}
-	if s.plan.Stop.Pass {
-		if code != cldExited {
-			status += 128 // as a shell says it
-		}
-		return status, nil
+	if !s.plan.Stop.Pass {
+		status, err = verdict(code, status, asked)
+	} else if code != cldExited {
+		status += 128 // as a shell says it
 	}
-	return verdict(code, status, asked)
+	if lost != nil && err == nil {
+		return max(status, 1), lost
+	}
+	return status, err
 }
 
 // sigrtmin is the first real-time signal as libc counts.

@@ -156,8 +156,11 @@ func (k looker) find(candidates []string, search string) (string, error) {
 		return "", &settings.Error{What: fmt.Sprintf("cannot run %s: %s", word, denied)}
 	}
 	hint := "give the command's path inside the tree, or set PATH with --setenv="
-	if strings.Contains(word, "/") {
-		hint = "no such file in the tree"
+	switch {
+	case len(candidates) > 1:
+		hint = "the tree has none of them: run a command that it has"
+	case strings.Contains(word, "/"):
+		hint = "the path is one inside the tree, where it leads nowhere"
 	}
 	return "", &settings.Error{What: fmt.Sprintf("cannot run %s: executable file not found in the tree", word), Hint: hint}
 }

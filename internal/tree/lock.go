@@ -43,6 +43,7 @@ type Lock struct {
 	Path   string
 	Shared bool
 	fd     int
+	stays  bool // its file could not be removed
 }
 
 // Take locks a file without waiting, and makes it if it is missing; ErrBusy
@@ -105,14 +106,17 @@ func (l *Lock) Change(shared bool) error {
 }
 
 // Release gives the lock back, and removes its file if nobody else has it. An
-// error is only about the file.
-func (l *Lock) Release() error {
-	if l.fd < 0 {
-		return nil
+// error is only about the file, and another call tries that again.
+func (l *Lock) Release() (err error) {
+	switch {
+	case l.fd >= 0:
+		err = l.remove()
+		sys.Close(l.fd)
+		l.fd = -1
+	case l.stays:
+		err = Unlock(l.Path)
 	}
-	err := l.remove()
-	sys.Close(l.fd)
-	l.fd = -1
+	l.stays = err != nil
 	return err
 }
 

@@ -64,10 +64,10 @@ var bad = map[string][]string{
 	"rlimit":                    {"NOFILE", "NOFLIE=1", "NOFILE=2:1", "NOFILE=x"},
 	"oom-score-adjust":          {"1001", "x"},
 	"cpu-affinity":              {"5000", "3-1", "x"},
-	"bind":                      {"", "x:y", "/no/such:/mnt", "OUT/dir:/mnt:bogus", "OUT/dir:/opt/data/file", "OUT/dir:/mnt:idmap", "OUT/dir:/", "/proc:/mnt:idmap --private-users=1310720"},
+	"bind":                      {"", "x:y", "/no/such:/mnt", "OUT/dir:/mnt:bogus", "OUT/dir:/opt/data/file", "OUT/dir:/mnt:idmap", "OUT/dir:/ --private-users=pick", "/proc:/mnt:idmap --private-users=1310720"},
 	"bind-ro":                   {`a\`, "OUT/dir:/mnt/../etc"},
-	"tmpfs":                     {"mnt", "/mnt:size=bogus", "/mnt:rbind", "/"},
-	"overlay":                   {"OUT/dir", "OUT/dir:OUT/no-such:/mnt", ":OUT/dir:/mnt"},
+	"tmpfs":                     {"mnt", "/mnt:size=bogus", "/mnt:rbind", "/ --private-users=1310720 --private-users-ownership=map"},
+	"overlay":                   {"OUT/dir", "OUT/dir:+/no/such:/mnt", "OUT/dir:OUT/no-such:/mnt", ":OUT/dir:/mnt"},
 	"overlay-ro":                {"OUT/file:OUT/dir:/mnt"},
 	"inaccessible":              {"srv", "/", "/no/such"},
 	"resolv-conf":               {"copy-hots"},
@@ -164,6 +164,12 @@ func (p *place) ask(label string, argv ...string) {
 	}
 	if errors == 0 {
 		p.t.Errorf("%s: launch says nothing", label)
+	}
+	// What the kernel refused can't be known from the words alone.
+	for _, part := range []string{"  from:  ", "  hint:  "} {
+		if strings.Contains(said, " step N, ") && !strings.Contains(said, part) {
+			p.t.Errorf("%s: no %s in\n%s", label, strings.TrimSpace(part), said)
+		}
 	}
 }
 

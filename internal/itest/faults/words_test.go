@@ -37,7 +37,7 @@ var sentences = []*regexp.Regexp{
 	regexp.MustCompile(`^undo( what an earlier machine left)?: \S+ .+: `),
 }
 
-var lead = regexp.MustCompile(`^(cannot start machine "[^"]+": |machine "[^"]+" has ended, but something of it is left on the host: )?(step [0-9]+, )?`)
+var lead = regexp.MustCompile(`^(cannot start machine "[^"]+": |cannot clean up: |machine "[^"]+": |machine "[^"]+" has ended, but something of it is left on the host: )?(step [0-9]+, )?`)
 
 // tells checks that a message names what was being done and why it failed.
 func tells(message string, e unix.Errno) error {

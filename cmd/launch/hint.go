@@ -1,0 +1,90 @@
+package main
+
+import (
+	"errors"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/engine"
+	"launch/internal/plan"
+	"launch/internal/state"
+	"launch/internal/tree"
+	"launch/mount"
+)
+
+// hint says what may help against an error of the engine's; "" is nothing.
+func hint(p *plan.Plan, err error) string {
+	var step *engine.StepError
+	if errors.As(err, &step) && step.Number <= len(p.Steps) {
+		if h := stepHint(p.Steps[step.Number-1], step.Err); h != "" {
+			return h
+		}
+	} else if errors.As(err, &step) && step.Number <= len(p.Steps)+len(p.Program) {
+		if h := opHint(p.Program[step.Number-len(p.Steps)-1], step.Err); h != "" {
+			return h
+		}
+	}
+	switch {
+	case errors.Is(err, state.ErrBusy):
+		return "give this one another name with --machine=, or end the other"
+	case errors.Is(err, tree.ErrBusy):
+		return "another machine runs from this tree, or somebody copies it; machines that are all --read-only can share it"
+	case errors.Is(err, unix.EMFILE):
+		return "raise the limit of open files (ulimit -n)"
+	case errors.Is(err, unix.ENFILE):
+		return "the host has no more open files: raise fs.file-max"
+	case errors.Is(err, unix.ENOSYS):
+		return "launch needs Linux 6.1 or newer"
+	case errors.Is(err, unix.EOVERFLOW):
+		return "the owner of this file or directory has no place in the machine's user range"
+	case errors.Is(err, unix.ENOSPC):
+		return "a file system is full, or a limit is reached: see /proc/sys/fs/mount-max and /proc/sys/user/max_*_namespaces"
+	case errors.Is(err, unix.EPERM):
+		return "the host does not allow it: if that is a container itself, see launch(1), NESTING"
+	}
+	return ""
+}
+
+// stepHint is about a step for the machine's tree.
+func stepHint(s plan.Step, err error) string {
+	is := func(errno unix.Errno) bool { return errors.Is(err, errno) }
+	maps := s.IDMap != mount.NoIDMap
+	switch {
+	case s.Do == plan.Bind && maps && (is(unix.EINVAL) || is(unix.EPERM)):
+		return "the source's file system, or one below it, can't map owners: leave out the bind option " + string(s.IDMap)
+	case s.Do == plan.Idmap && (is(unix.EINVAL) || is(unix.EPERM)):
+		return "the tree's file system, or one below it, can't map owners: use --private-users-ownership=chown"
+	case s.Do == plan.Bind && is(unix.ENOENT):
+		return "what is bound must be there; if it may be missing, begin it with -"
+	case s.Do == plan.Overlay && is(unix.ENOENT), s.Do == plan.Overlay && is(unix.ENOTDIR):
+		return "an overlay is made of directories that are there"
+	case s.Do == plan.Overlay && is(unix.EINVAL):
+		return "the upper directory must lie on a file system of a disk or in memory, and no directory in another"
+	case s.Do == plan.Mask && is(unix.ENOENT):
+		return "what is made inaccessible must be there"
+	case s.Do == plan.Mount && is(unix.EINVAL) && s.Type == "tmpfs":
+		return "see tmpfs(5) for its options"
+	case s.Do == plan.Read:
+		return "give the path of a file, or of a socket, on the host"
+	case s.Do == plan.Bind && !errors.As(err, new(unix.Errno)):
+		return "bind a directory onto a directory, and anything else onto a file"
+	case is(unix.EROFS):
+		return "there it is read-only: make what is mounted on beforehand"
+	case is(unix.ELOOP):
+		return "a link of the tree leads to itself"
+	}
+	return ""
+}
+
+// opHint is about what the machine's first process does for itself.
+func opHint(op plan.Op, err error) string {
+	switch {
+	case op.Call == plan.Chdir:
+		return "give a directory of the machine's that its user may enter"
+	case op.Call == plan.Affinity:
+		return "name processors of the host's, see /sys/devices/system/cpu/online"
+	case op.Call == plan.Rlimit && errors.Is(err, unix.EPERM):
+		return "a limit can't be raised above the launcher's own without CAP_SYS_RESOURCE"
+	}
+	return ""
+}
