@@ -229,9 +229,13 @@ func (c *compiler) program() {
 	// Changing ids cleared it; a launcher that died meanwhile is noticed now.
 	op(DieWith, none, uint64(unix.SIGKILL), 0, 0, "die with the launcher, as this user too")
 	op(Alive, none, 0, 0, 0, "make sure that the launcher is still there")
+	rest := "close all other descriptors"
+	if n := c.Plan.Listen; n > 0 {
+		rest += fmt.Sprintf(" but the %d that were handed over", n)
+	}
 	// Closed before any path is followed: one through /proc/self/fd must not
 	// find a descriptor of the launcher's.
-	op(CloseRest, none, 0, 0, 0, "close all other descriptors")
+	op(CloseRest, none, 0, 0, 0, "%s", rest)
 	op(Chdir, c.from("chdir"), 0, 0, 0, "change to %s", dirWord(c.Plan.Payload.Dir))
 	if c.Facts.Host.Ignored != 0 {
 		// The kernel lets what is ignored pass to a child, and through exec.
