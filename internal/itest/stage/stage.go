@@ -54,10 +54,10 @@ type Stage struct {
 // the nodes that nspawn masks with, and mounts that are shared, so that a
 // launcher that lets mounts escape is seen.
 const setup = `set -e
-# What other tests have mounted goes away with their directories, here as well.
+# What others have mounted there goes away with their directories, here as well.
 while read -r _ _ _ _ at _; do
 	case $at in
-	"$3"/Test*) umount -l "$at" 2>/dev/null || true ;;
+	"$3"/Test* | /run/*) umount -l "$at" 2>/dev/null || true ;;
 	esac
 done </proc/self/mountinfo
 mount -t tmpfs -o mode=755,nosuid,nodev run /run
