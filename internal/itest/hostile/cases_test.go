@@ -347,6 +347,8 @@ func cases() []*kase {
 		add(kase{name: "etc " + b.name, row: "A10", trap: put("/etc", etc), check: randomID, slow: !few(b)})
 		why := "invalid argument"
 		switch {
+		case b.name == "magic link pid 1": // the one of them that the machine's /proc has
+			why = "too many levels of symbolic links"
 		case b.leads != "":
 			why = "no such file or directory"
 		case b.name == "loop":
@@ -361,7 +363,7 @@ func cases() []*kase {
 		add(c)
 		c = kase{name: "group " + b.name, row: "A9", trap: put("/etc/group", b), args: []string{"--user=bob"}, refused: "read /etc/group of the tree: " + why, slow: !few(b)}
 		// A missing group file is none: a link that leads nowhere is the same.
-		if b.name == "file" || b.leads != "" {
+		if b.name == "file" || b.leads != "" && b.name != "magic link pid 1" {
 			c.refused, c.user = "", "1000 1000 1000"
 		}
 		add(c)
