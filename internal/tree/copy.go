@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -21,10 +19,6 @@ import (
 const Snapshot = ".#snapshot."
 
 const machineCopy = ".#machine."
-
-// maxDepth is how deep directories may be nested: each level costs two open
-// descriptors. No path that a program can name is deeper than PATH_MAX / 2.
-const maxDepth = 2048
 
 // Report says what Copy did so far.
 type Report struct {
@@ -50,7 +44,7 @@ func Copy(from, parent int, name string, progress func(Report) error) (Report, e
 	if err != nil {
 		return Report{}, fmt.Errorf("look at the tree's file system: %w", err)
 	}
-	if pseudo(fs.Type) {
+	if Pseudo(fs.Type) {
 		return Report{}, fmt.Errorf("the tree is on a file system of the kernel: %w", unix.EINVAL)
 	}
 	top, err := view(from)
@@ -73,8 +67,10 @@ func Copy(from, parent int, name string, progress func(Report) error) (Report, e
 	if err := sys.Mkdirat(parent, name, 0o700); err != nil {
 		return Report{}, fmt.Errorf("make %s: %w", name, err)
 	}
-	w := &walk{progress: progress, making: map[string]bool{}, farm: -1}
-	w.wake.L, w.made.L = &w.mu, &w.mu
+	w := &copying{progress: progress, making: map[string]bool{}, farm: -1}
+	w.Walk = Walk{Verb: "copy ", Mask: wanted, Lanes: &lanes, New: func() Visitor { return &copier{copying: w, attrs: make([]byte, 64<<10)} }}
+	w.Skip = func(d *Dir, name []byte) bool { return d.Up == nil && throwAway(name) }
+	w.made.L = &w.mu
 	err = w.run(top, parent, name)
 	if err != nil {
 		if rerr := Remove(parent, name); rerr != nil {
@@ -126,54 +122,20 @@ func view(from int) (int, error) {
 // wanted is what is asked about each inode.
 const wanted = unix.STATX_BASIC_STATS | unix.STATX_BTIME | unix.STATX_MNT_ID
 
-// dir is a directory and its copy. Both stay open until all below is done; the
-// copy gets its owner, mode and times then.
-type dir struct {
-	up       *dir
-	name     string
-	src, dst int
-	st       unix.Statx_t
-	depth    int
-	left     atomic.Int32 // what is not done yet: reading it, and its subdirectories
-}
-
-func (d *dir) path(name string) string {
-	for ; d.up != nil; d = d.up {
-		name = d.name + "/" + name
-	}
-	return "/" + name
-}
-
-func (d *dir) close() {
-	for _, n := range []*int{&d.src, &d.dst} {
-		if *n >= 0 {
-			sys.Close(*n)
-			*n = -1
-		}
-	}
-}
-
-// walk is what the workers share.
-type walk struct {
+// copying is what the workers share. A directory's copy is open with it, as
+// Dir.To; it gets its owner, mode and times when all below is done.
+type copying struct {
+	Walk
 	progress func(Report) error
 
 	inodes, bytes, shared, mounts, lost atomic.Int64
 
-	noClone, noRange atomic.Bool  // the file systems can't
-	idle             atomic.Int32 // workers that wait; read without the lock, as a hint
-	stop             atomic.Bool
+	noClone, noRange atomic.Bool // the file systems can't
 
 	// What the copy is, so that it isn't copied itself.
 	self unix.Statx_t
 
-	mu    sync.Mutex
-	wake  sync.Cond
-	queue []*dir // directories to walk; at most one per idle worker
-	busy  int    // workers that walk
-	err   error  // the first
-	shut  []*dir // what an error left open
-	told  int64
-
+	mu sync.Mutex
 	// farm is a directory in the copy that holds, while it is made, a name for
 	// each file that has several: the table of links is on the disk, however
 	// long it is. -1 until there is such a file.
@@ -184,7 +146,7 @@ type walk struct {
 	lostName string
 }
 
-func (w *walk) report() Report {
+func (w *copying) report() Report {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return Report{
@@ -194,25 +156,25 @@ func (w *walk) report() Report {
 }
 
 // run copies all that is in top into the directory that was just made.
-func (w *walk) run(top, parent int, name string) error {
-	d := &dir{src: -1, dst: -1}
+func (w *copying) run(top, parent int, name string) error {
+	d := &Dir{Fd: -1, To: -1}
 	var err error
-	if d.src, err = sys.Dup(top); err != nil {
+	if d.Fd, err = sys.Dup(top); err != nil {
 		return err
 	}
 	defer func() {
-		d.close()
+		d.Close()
 		if w.farm >= 0 {
 			sys.Close(w.farm)
 		}
 	}()
-	if d.dst, err = sys.Openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0); err != nil {
+	if d.To, err = sys.Openat(parent, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0); err != nil {
 		return fmt.Errorf("open %s: %w", name, err)
 	}
-	if err := sys.StatxFd(d.dst, wanted, &w.self); err != nil {
+	if err := sys.StatxFd(d.To, wanted, &w.self); err != nil {
 		return fmt.Errorf("look at %s: %w", name, err)
 	}
-	if err := sys.StatxFd(d.src, wanted, &d.st); err != nil {
+	if err := sys.StatxFd(d.Fd, wanted, &d.Stat); err != nil {
 		return fmt.Errorf("look at the tree: %w", err)
 	}
 	// In a directory of somebody else's it could have been replaced.
@@ -220,229 +182,56 @@ func (w *walk) run(top, parent int, name string) error {
 		return fmt.Errorf("open %s: somebody replaced it: %w", name, unix.EPERM)
 	}
 	// What the parent passes on to new directories is not the tree's.
-	if err := sys.Fchmod(d.dst, 0o700); err != nil {
+	if err := sys.Fchmod(d.To, 0o700); err != nil {
 		return fmt.Errorf("close %s to others: %w", name, err)
 	}
 	for _, acl := range [...]string{"system.posix_acl_default", "system.posix_acl_access"} {
-		if err := sys.Removexattr(procFd(d.dst), acl); err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP {
+		if err := sys.Removexattr(procFd(d.To), acl); err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP {
 			return fmt.Errorf("remove %s of %s: %w", acl, name, err)
 		}
 	}
 
-	n := min(runtime.GOMAXPROCS(0), maxWorkers)
-	w.queue = append(w.queue, d)
-	waits := make([]func() error, n)
-	for i := range waits {
-		waits[i] = sys.Go(lanes[i], func() error {
-			k := &worker{walk: w, dents: make([]byte, 32<<10), attrs: make([]byte, 64<<10)}
-			k.run()
-			return nil
-		})
-	}
-	for _, wait := range waits {
-		wait()
-	}
-	if w.err != nil {
-		for _, d := range w.open() {
-			d.close()
-		}
-		return w.err
+	if err := w.Run(d); err != nil {
+		return err
 	}
 	if w.farm >= 0 {
-		if err := Remove(d.dst, w.farmName); err != nil {
+		if err := Remove(d.To, w.farmName); err != nil {
 			return err
 		}
 	}
 	// The root is last: only now may others enter.
-	k := &worker{walk: w, attrs: make([]byte, 64<<10)}
-	if err := k.finish(d); err != nil {
+	k := &copier{copying: w, attrs: make([]byte, 64<<10)}
+	if err := k.Leave(d); err != nil {
 		return fmt.Errorf("%s: %w", name, err)
 	}
 	w.inodes.Add(1)
 	return nil
 }
 
-const maxWorkers = 16
-
 // lanes are the names of the workers in fault runs.
-var lanes = [maxWorkers]string{
+var lanes = [MaxWorkers]string{
 	"copy0", "copy1", "copy2", "copy3", "copy4", "copy5", "copy6", "copy7",
 	"copy8", "copy9", "copy10", "copy11", "copy12", "copy13", "copy14", "copy15",
 }
 
-func (w *walk) fail(err error) {
-	w.mu.Lock()
-	if w.err == nil {
-		w.err = err
-	}
-	w.mu.Unlock()
-	w.stop.Store(true)
-}
-
-// open gives the directories that an error left open.
-func (w *walk) open() []*dir {
-	var all []*dir
-	for _, d := range append(w.shut, w.queue...) {
-		for ; d != nil && d.src >= 0; d = d.up {
-			if !slices.Contains(all, d) {
-				all = append(all, d)
-			}
-		}
-	}
-	return all
-}
-
-// worker is one of the goroutines.
-type worker struct {
-	*walk
-	dents []byte
+// copier is what one of the goroutines does.
+type copier struct {
+	*copying
 	attrs []byte
 	data  []byte
 	st    unix.Statx_t
-	stack []frame
 	n     int64 // inodes since the last report
 	b     int64 // bytes since then
 }
 
-// run walks directories until none is left.
-func (k *worker) run() {
-	w := k.walk
-	w.mu.Lock()
-	for {
-		for len(w.queue) == 0 && w.busy > 0 && w.err == nil {
-			w.idle.Add(1)
-			w.wake.Wait()
-			w.idle.Add(-1)
-		}
-		if len(w.queue) == 0 || w.err != nil {
-			break
-		}
-		d := w.queue[len(w.queue)-1]
-		w.queue = w.queue[:len(w.queue)-1]
-		w.busy++
-		w.mu.Unlock()
-		k.walkDir(d)
-		k.tell()
-		w.mu.Lock()
-		w.busy--
-	}
-	w.mu.Unlock()
-	w.wake.Broadcast()
-}
-
-// share gives a part of what this worker has left to one that waits, if there
-// is one: a subdirectory of the uppermost directory that has any, since that is
-// likely to be the biggest part.
-func (k *worker) share() {
-	w := k.walk
-	if w.idle.Load() == 0 {
-		return
-	}
-	for i := range k.stack {
-		f := &k.stack[i]
-		if len(f.below) == 0 {
-			continue
-		}
-		w.mu.Lock()
-		enough := len(w.queue) >= int(w.idle.Load())
-		w.mu.Unlock()
-		if enough {
-			return
-		}
-		if sub := k.next(f); sub != nil {
-			w.mu.Lock()
-			w.queue = append(w.queue, sub)
-			w.mu.Unlock()
-			w.wake.Signal()
-		}
-		return
-	}
-}
-
-// tell adds up and reports.
-func (k *worker) tell() {
+// Pause adds up and reports.
+func (k *copier) Pause() {
 	n := k.inodes.Add(k.n) + k.bytes.Load()
 	k.n, k.b = 0, 0
-	if k.progress == nil {
-		return
+	if k.progress != nil {
+		r := k.report()
+		k.Tell(n, func() error { return k.progress(r) })
 	}
-	r := k.report()
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if n > k.told && k.err == nil { // another worker may have told more
-		k.told = n
-		if k.err = k.progress(r); k.err != nil {
-			k.stop.Store(true)
-		}
-	}
-}
-
-// frame is a directory that a worker is in.
-type frame struct {
-	dir   *dir
-	below []byte // the subdirectories that are left, each name with its NUL byte
-}
-
-// walkDir copies all that lies below a directory and then, unless other workers
-// still have a part of it, finishes it.
-func (k *worker) walkDir(d *dir) {
-	k.stack = append(k.stack[:0], frame{d, k.read(d)})
-	for len(k.stack) > 0 {
-		k.share()
-		f := &k.stack[len(k.stack)-1]
-		if len(f.below) > 0 && !k.stop.Load() {
-			if sub := k.next(f); sub != nil {
-				k.stack = append(k.stack, frame{sub, k.read(sub)})
-			}
-			continue
-		}
-		d := f.dir
-		*f = frame{}
-		k.stack = k.stack[:len(k.stack)-1]
-		k.done(d)
-	}
-}
-
-// read copies what lies in a directory and is none, and gives the names of the
-// subdirectories. They come later, so that one buffer is enough, however deep
-// the tree.
-func (k *worker) read(d *dir) (below []byte) {
-	d.left.Store(1)
-	for !k.stop.Load() {
-		n, err := sys.Getdents(d.src, k.dents)
-		if err != nil {
-			k.fail(fmt.Errorf("list %s: %w", d.path(""), err))
-			break
-		}
-		if n == 0 {
-			break
-		}
-		for b := k.dents[:n]; !k.stop.Load(); {
-			var kind byte
-			var name []byte
-			if kind, name, b = sys.Dirent(b); name == nil {
-				break
-			}
-			if name[0] == '.' && (len(name) == 2 || len(name) == 3 && name[1] == '.' || d.up == nil && throwAway(name)) {
-				continue
-			}
-			isDir := kind == unix.DT_DIR
-			if !isDir {
-				// It may be one all the same: some file systems don't say, and it
-				// may have become one just now.
-				if isDir, err = k.entry(d, name, kind); err != nil {
-					k.fail(fmt.Errorf("copy %s: %w", d.path(string(name[:len(name)-1])), err))
-				}
-			}
-			if isDir {
-				below = append(below, name...)
-			}
-			if k.n >= 256 || k.b >= chunk {
-				k.tell()
-			}
-		}
-	}
-	return below
 }
 
 // throwAway tells whether the name is that of a copy, or of the lock of one.
@@ -460,101 +249,44 @@ func throwAway(entry []byte) bool {
 	return false
 }
 
-// next makes the copy of the next subdirectory and opens both; nil says that
-// there is nothing to do in it.
-func (k *worker) next(f *frame) *dir {
-	end := slices.Index(f.below, 0) + 1
-	name := f.below[:end:end]
-	f.below = f.below[end:]
-	sub, err := k.descend(f.dir, name)
-	if err != nil {
-		k.fail(fmt.Errorf("copy %s: %w", f.dir.path(string(name[:end-1])), err))
+// Enter makes the copy of a directory.
+func (k *copier) Enter(d *Dir) (ok bool, err error) {
+	if d.Stat.Ino == k.self.Ino && d.Stat.Dev_major == k.self.Dev_major && d.Stat.Dev_minor == k.self.Dev_minor {
+		return false, nil
 	}
-	if sub != nil {
-		f.dir.left.Add(1)
+	if err := sys.Mkdirat(d.Up.To, d.Name, 0o700); err != nil {
+		return false, fmt.Errorf("make: %w", err)
 	}
-	return sub
-}
-
-// done notes that a part of d is copied, and finishes d when it was the last.
-func (k *worker) done(d *dir) {
-	for {
-		if k.stop.Load() {
-			k.mu.Lock()
-			k.shut = append(k.shut, d)
-			k.mu.Unlock()
-			return
-		}
-		if d.left.Add(-1) > 0 || d.up == nil {
-			return // the root is run's
-		}
-		if err := k.finish(d); err != nil {
-			k.fail(fmt.Errorf("copy %s: %w", d.path(""), err))
-			continue
-		}
-		d.close()
-		d = d.up
-	}
-}
-
-// descend opens a subdirectory and makes its copy.
-func (k *worker) descend(d *dir, name []byte) (*dir, error) {
-	// O_DIRECTORY: opening something else that was put there meanwhile fails
-	// before a driver could see it.
-	src, err := sys.OpenEntry(d.src, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW)
-	if err == unix.ENOENT {
-		return nil, nil // removed meanwhile
-	}
-	if err == unix.ENOTDIR || err == unix.ELOOP {
-		_, err = k.entry(d, name, unix.DT_UNKNOWN)
-		return nil, err
-	}
-	if err != nil {
-		return nil, fmt.Errorf("open: %w", err)
-	}
-	sub := &dir{up: d, name: string(name[:len(name)-1]), src: src, dst: -1, depth: d.depth + 1}
-	ok := false
-	defer func() {
-		if !ok {
-			sub.close()
-		}
-	}()
-	if err := sys.StatxFd(src, wanted, &sub.st); err != nil {
-		return nil, fmt.Errorf("look at it: %w", err)
-	}
-	if sub.st.Ino == k.self.Ino && sub.st.Dev_major == k.self.Dev_major && sub.st.Dev_minor == k.self.Dev_minor {
-		return nil, nil
-	}
-	if sub.depth > maxDepth {
-		return nil, fmt.Errorf("directories are nested more than %d deep: %w", maxDepth, unix.ELOOP)
-	}
-	if err := sys.Mkdirat(d.dst, sub.name, 0o700); err != nil {
-		return nil, fmt.Errorf("make: %w", err)
-	}
-	if sub.dst, err = sys.Openat(d.dst, sub.name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0); err != nil {
-		return nil, fmt.Errorf("open the copy: %w", err)
+	if d.To, err = sys.Openat(d.Up.To, d.Name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0); err != nil {
+		return false, fmt.Errorf("open the copy: %w", err)
 	}
 	k.n++
-	if sub.st.Mnt_id != d.st.Mnt_id {
+	if d.Stat.Mnt_id != d.Up.Stat.Mnt_id {
 		k.mounts.Add(1)
-		return nil, k.finish(sub)
+		return false, k.Leave(d)
 	}
-	ok = true
-	return sub, nil
+	return true, nil
 }
 
-// entry copies what is no directory; isDir says that it is one after all.
-func (k *worker) entry(d *dir, name []byte, kind byte) (isDir bool, err error) {
+// Leave gives a directory's copy what the directory has; nothing will be made
+// in it any more.
+func (k *copier) Leave(d *Dir) error { return k.attributes(d.Fd, d.To, &d.Stat) }
+
+// Entry copies what is no directory; isDir says that it is one after all.
+func (k *copier) Entry(d *Dir, name []byte, kind byte) (isDir bool, err error) {
+	if k.n >= 256 || k.b >= chunk {
+		k.Pause()
+	}
 	flags := unix.O_PATH | unix.O_NOFOLLOW
 	if kind == unix.DT_REG {
 		flags = unix.O_RDONLY | unix.O_NOFOLLOW | unix.O_NONBLOCK | unix.O_NOCTTY
 	}
-	src, err := sys.OpenEntry(d.src, name, flags)
+	src, err := sys.OpenEntry(d.Fd, name, flags)
 	if err == unix.ENOENT {
 		return false, nil // removed meanwhile
 	}
 	if err != nil && kind == unix.DT_REG {
-		return k.entry(d, name, unix.DT_UNKNOWN) // no file any more?
+		return k.Entry(d, name, unix.DT_UNKNOWN) // no file any more?
 	}
 	if err != nil {
 		return false, fmt.Errorf("open: %w", err)
@@ -563,7 +295,7 @@ func (k *worker) entry(d *dir, name []byte, kind byte) (isDir bool, err error) {
 	if err := sys.StatxFd(src, wanted, &k.st); err != nil {
 		return false, fmt.Errorf("look at it: %w", err)
 	}
-	if k.st.Mnt_id != d.st.Mnt_id {
+	if k.st.Mnt_id != d.Stat.Mnt_id {
 		k.mounts.Add(1)
 		return false, nil
 	}
@@ -580,7 +312,7 @@ func (k *worker) entry(d *dir, name []byte, kind byte) (isDir bool, err error) {
 		sys.Close(src)
 		src = n
 	case t != unix.S_IFREG && flags&unix.O_PATH == 0:
-		return k.entry(d, name, unix.DT_UNKNOWN) // no file any more
+		return k.Entry(d, name, unix.DT_UNKNOWN) // no file any more
 	}
 	k.n++
 	s := string(name[:len(name)-1])
@@ -591,12 +323,12 @@ func (k *worker) entry(d *dir, name []byte, kind byte) (isDir bool, err error) {
 	if st.Nlink > 1 {
 		return false, k.linked(d, s, src, create)
 	}
-	return false, create(src, d.dst, s)
+	return false, create(src, d.To, s)
 }
 
 // linked copies a file that has several names: the first that is found makes
 // the copy, the others are given to it.
-func (k *worker) linked(d *dir, name string, src int, create func(src, at int, name string) error) error {
+func (k *copier) linked(d *Dir, name string, src int, create func(src, at int, name string) error) error {
 	st := &k.st
 	key := fmt.Sprintf("%x.%x.%x.%x.%x", st.Dev_major, st.Dev_minor, st.Ino, st.Btime.Sec, st.Btime.Nsec)
 	k.mu.Lock()
@@ -609,8 +341,8 @@ func (k *worker) linked(d *dir, name string, src int, create func(src, at int, n
 	for k.making[key] {
 		k.made.Wait()
 	}
-	err := sys.Linkat(k.farm, key, d.dst, name)
-	if err == nil || k.err != nil {
+	err := sys.Linkat(k.farm, key, d.To, name)
+	if err == nil || k.Stopped() {
 		k.mu.Unlock()
 		return nil
 	}
@@ -626,16 +358,14 @@ func (k *worker) linked(d *dir, name string, src int, create func(src, at int, n
 	k.making[key] = true
 	k.mu.Unlock()
 	if err = create(src, k.farm, key); err == nil {
-		if err = sys.Linkat(k.farm, key, d.dst, name); err != nil {
+		if err = sys.Linkat(k.farm, key, d.To, name); err != nil {
 			err = fmt.Errorf("link: %w", err)
 		}
-	} else {
-		k.stop.Store(true) // those that wait need not try again
+	}
+	if err != nil { // those that wait need not try again
+		k.Fail(fmt.Errorf("copy %s: %w", d.Path(name), err))
 	}
 	k.mu.Lock()
-	if err != nil && k.err == nil {
-		k.err = fmt.Errorf("copy %s: %w", d.path(name), err)
-	}
 	delete(k.making, key)
 	k.mu.Unlock()
 	k.made.Broadcast()
@@ -643,19 +373,19 @@ func (k *worker) linked(d *dir, name string, src int, create func(src, at int, n
 }
 
 // plant makes the farm.
-func (k *worker) plant(d *dir) error {
-	for d.up != nil {
-		d = d.up
+func (k *copier) plant(d *Dir) error {
+	for d.Up != nil {
+		d = d.Up
 	}
 	var b [8]byte
 	if err := sys.Random(b[:]); err != nil {
 		return fmt.Errorf("get random bytes: %w", err)
 	}
 	k.farmName = fmt.Sprintf(".#links.%x", b)
-	if err := sys.Mkdirat(d.dst, k.farmName, 0o700); err != nil {
+	if err := sys.Mkdirat(d.To, k.farmName, 0o700); err != nil {
 		return fmt.Errorf("make %s: %w", k.farmName, err)
 	}
-	n, err := sys.Openat(d.dst, k.farmName, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	n, err := sys.Openat(d.To, k.farmName, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
 		return fmt.Errorf("open %s: %w", k.farmName, err)
 	}
@@ -664,7 +394,7 @@ func (k *worker) plant(d *dir) error {
 }
 
 // regular copies a file.
-func (k *worker) regular(src, at int, name string) error {
+func (k *copier) regular(src, at int, name string) error {
 	dst, err := sys.Openat(at, name, unix.O_RDWR|unix.O_CREAT|unix.O_EXCL|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return fmt.Errorf("make: %w", err)
@@ -684,7 +414,7 @@ const (
 // content copies what is in a file. on is how much of it is on the disk. What
 // is written to the original meanwhile, beyond its size, is not copied: it
 // might never end.
-func (k *worker) content(src, dst int, size, on int64) error {
+func (k *copier) content(src, dst int, size, on int64) error {
 	if size == 0 {
 		return nil
 	}
@@ -699,7 +429,7 @@ func (k *worker) content(src, dst int, size, on int64) error {
 	}
 	sparse := on < size
 	at := int64(0)
-	for at < size && !k.stop.Load() {
+	for at < size && !k.Stopped() {
 		end := size
 		if sparse {
 			data, err := sys.Seek(src, at, unix.SEEK_DATA)
@@ -736,8 +466,8 @@ func (k *worker) content(src, dst int, size, on int64) error {
 }
 
 // copyRange copies what lies between at and end, and gives how much that was.
-func (k *worker) copyRange(src, dst int, at, end int64) (done int64, err error) {
-	for at+done < end && !k.stop.Load() {
+func (k *copier) copyRange(src, dst int, at, end int64) (done int64, err error) {
+	for at+done < end && !k.Stopped() {
 		size := min(end-at-done, chunk)
 		n := 0
 		if size > small && !k.noRange.Load() {
@@ -760,16 +490,16 @@ func (k *worker) copyRange(src, dst int, at, end int64) (done int64, err error) 
 		k.b += int64(n)
 		k.bytes.Add(int64(n))
 		if k.b >= chunk {
-			k.tell()
+			k.Pause()
 		}
 	}
-	if k.stop.Load() {
+	if k.Stopped() {
 		return end - at, nil // nobody looks at it any more
 	}
 	return done, nil
 }
 
-func (k *worker) copyBytes(src, dst int, at, size int64) (int, error) {
+func (k *copier) copyBytes(src, dst int, at, size int64) (int, error) {
 	if k.data == nil {
 		k.data = make([]byte, 4*small)
 	}
@@ -793,7 +523,7 @@ func (k *worker) copyBytes(src, dst int, at, size int64) (int, error) {
 // special copies a link, FIFO, socket or device node. src is an O_PATH
 // descriptor. Nobody but root can reach what is made, so its name is as good
 // as a descriptor.
-func (k *worker) special(src, at int, name string) error {
+func (k *copier) special(src, at int, name string) error {
 	st := &k.st
 	isLink := st.Mode&unix.S_IFMT == unix.S_IFLNK
 	if isLink {
@@ -842,14 +572,10 @@ func (k *worker) special(src, at int, name string) error {
 	return nil
 }
 
-// finish gives a directory's copy what the directory has; nothing will be
-// made in it any more.
-func (k *worker) finish(d *dir) error { return k.attributes(d.src, d.dst, &d.st) }
-
 // attributes gives an open file what the other one has beside its content. A
 // change of owner takes rights away, an access list changes the mode, and
 // everything changes the times: hence the order.
-func (k *worker) attributes(src, dst int, st *unix.Statx_t) error {
+func (k *copier) attributes(src, dst int, st *unix.Statx_t) error {
 	if err := sys.ChownFd(dst, st.Uid, st.Gid); err != nil {
 		return fmt.Errorf("give it its owner: %w", err)
 	}
@@ -872,7 +598,7 @@ func (k *worker) attributes(src, dst int, st *unix.Statx_t) error {
 }
 
 // xattrs copies the attributes of the list, names with a NUL byte each.
-func (k *worker) xattrs(list []byte, from, to string) error {
+func (k *copier) xattrs(list []byte, from, to string) error {
 	var value [64 << 10]byte // the kernel has none that is longer
 	for len(list) > 0 {
 		end := bytes.IndexByte(list, 0)
@@ -906,14 +632,3 @@ func (k *worker) xattrs(list []byte, from, to string) error {
 
 // procFd is a path that leads to what the descriptor is, O_PATH or not.
 func procFd(n int) string { return fmt.Sprintf("/proc/thread-self/fd/%d", n) }
-
-// pseudo tells whether a file system shows the kernel's things, which can't be
-// copied.
-func pseudo(magic int64) bool {
-	switch uint32(magic) {
-	case unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEVPTS_SUPER_MAGIC,
-		unix.DEBUGFS_MAGIC, unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.EFIVARFS_MAGIC:
-		return true
-	}
-	return false
-}

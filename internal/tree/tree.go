@@ -8,7 +8,8 @@
 // only root may enter, shares its blocks with the original where the file
 // system can do that, and is removed again if it can't be finished. A copy
 // never contains itself, or what is mounted in the tree. Locks are those of
-// systemd-nspawn, and exclude it.
+// systemd-nspawn, and exclude it. The walk that copies is there for others, who
+// do something else to each file of a tree.
 //
 // It refuses to know what a tree is copied or locked for. It can't give a
 // consistent picture of a tree that changes meanwhile, unless the file system

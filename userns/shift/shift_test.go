@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	"launch/internal/sys"
+	"launch/internal/tree"
 	"launch/userns"
 )
 
@@ -74,7 +75,7 @@ func caps(root uint32) []byte {
 }
 
 // tree makes one of everything.
-func tree(t *testing.T) string {
+func grow(t *testing.T) string {
 	t.Helper()
 	needRoot(t)
 	top := filepath.Join(t.TempDir(), "tree")
@@ -181,7 +182,7 @@ func expect(t *testing.T, at0 map[string]string, shift uint32) map[string]string
 }
 
 func TestRecursive(t *testing.T) {
-	top := tree(t)
+	top := grow(t)
 	fd := open(t, top)
 	at0 := state(t, top)
 	for _, shift := range []uint32{one, two, 0, one, 0} {
@@ -212,7 +213,7 @@ func TestRecursive(t *testing.T) {
 
 // TestWithoutListxattrat takes the way of kernels before 6.13.
 func TestWithoutListxattrat(t *testing.T) {
-	top := tree(t)
+	top := grow(t)
 	k := &worker{walk: &walk{}, attrs: make([]byte, 8)}
 	k.old.Store(true)
 	for name, want := range map[string]string{"cap": capability, "acl": aclAccess, "fifo": aclAccess, "default": aclDefault} {
@@ -226,7 +227,7 @@ func TestWithoutListxattrat(t *testing.T) {
 }
 
 func TestRefuses(t *testing.T) {
-	top := tree(t)
+	top := grow(t)
 	fd := open(t, top)
 	at0 := state(t, top)
 	for _, c := range []struct {
@@ -269,7 +270,7 @@ func TestDeep(t *testing.T) {
 	top := t.TempDir()
 	fd := open(t, top)
 	at := fd
-	for i := range maxDepth + 1 {
+	for i := range tree.MaxDepth + 1 {
 		must(t, unix.Mkdirat(at, "d", 0o755))
 		n, err := unix.Openat(at, "d", unix.O_PATH|unix.O_DIRECTORY, 0)
 		must(t, err)
@@ -277,10 +278,10 @@ func TestDeep(t *testing.T) {
 			unix.Close(at)
 		}
 		at = n
-		if i == maxDepth-1 {
+		if i == tree.MaxDepth-1 {
 			before := descriptors(t)
 			r, err := Recursive(fd, of(one), Options{})
-			if err != nil || r.Changed != maxDepth+1 {
+			if err != nil || r.Changed != tree.MaxDepth+1 {
 				t.Errorf("the deepest tree: %+v, %v", r, err)
 			}
 			if now := descriptors(t); now != before {
@@ -411,7 +412,7 @@ func TestEveryCall(t *testing.T) {
 		}
 		os.Exit(0)
 	}
-	top := tree(t)
+	top := grow(t)
 	fd := open(t, top)
 	at0 := state(t, top)
 	child := func(env ...string) error {
@@ -470,7 +471,7 @@ func canary(t *testing.T) (string, func()) {
 }
 
 func TestHardLink(t *testing.T) {
-	top := tree(t)
+	top := grow(t)
 	fd := open(t, top)
 	dir, check := canary(t)
 	must(t, os.Link(filepath.Join(dir, "secret"), filepath.Join(top, "a/b/c/innocent")))
@@ -571,7 +572,7 @@ func TestMounts(t *testing.T) {
 		}
 		return
 	}
-	top := tree(t)
+	top := grow(t)
 	p := func(s string) string { return filepath.Join(top, s) }
 	dir, check := canary(t)
 	for _, d := range []string{"proc", "part", "ro", "bind"} {

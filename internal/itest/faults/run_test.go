@@ -260,6 +260,9 @@ func (w *world) after(m machine, before []string) (residue []string, err error) 
 	kept := m
 	kept.grows = append(slices.Clone(m.grows), "/run/launch")
 	residue = append(residue, changed(kept, before, now)...)
+	// As long as one of them is in the kernel, as behind others that set up a
+	// network, the machine counts as running, and a clean-up leaves it alone.
+	w.quiet(longest)
 	if err := w.cleanUp(); err != nil {
 		return residue, err
 	}
@@ -284,6 +287,12 @@ func (w *world) scrub() {
 			if d.IsDir() {
 				removeCgroup(filepath.Join(w.cgroup, d.Name()))
 			}
+		}
+	}
+	b, _ := os.ReadFile("/proc/self/mountinfo")
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); strings.HasPrefix(f[4], "/run/") {
+			unix.Unmount(f[4], unix.MNT_DETACH)
 		}
 	}
 	for _, pattern := range []string{"/run/*", "/tmp/*", "/var/tmp/*"} {
