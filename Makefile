@@ -14,7 +14,7 @@ endif
 # Static, the same bytes wherever it is built, no C.
 export CGO_ENABLED := 0
 BUILD := go build
-FLAGS := -trimpath -buildvcs=false -ldflags='-s -w'
+FLAGS = -trimpath -buildvcs=false -ldflags='-s -w$(if $(RELEASE), -X launch/internal/cli.Release=$(RELEASE))'
 
 PREFIX ?= /usr/local
 FUZZTIME ?= 30s
@@ -25,7 +25,7 @@ BASE ?= HEAD
 OUT ?= .cache
 BIN ?= bin
 
-.PHONY: help go build install run test unit deps bench bench-base compare faults hostile peers ocisuite engines bundles fuzz cross clean
+.PHONY: help go build install deb run test unit deps bench bench-base compare faults hostile peers ocisuite engines bundles host fuzz cross clean
 
 help: ## what there is
 	@echo "make WORD, where WORD is one of:"
@@ -41,20 +41,33 @@ build: go ## bin/launch, static
 	@$(BUILD) $(FLAGS) -o $(OUT)/build/ ./cmd/...
 	@install -m 0755 $(OUT)/build/* $(BIN)/
 
-install: build ## PREFIX=/usr/local
+install: build ## PREFIX=/usr/local, DESTDIR=
 	install -d $(DESTDIR)$(PREFIX)/bin
 	install -m 0755 $(BIN)/* $(DESTDIR)$(PREFIX)/bin/
 	ln -sf launch $(DESTDIR)$(PREFIX)/bin/exec-in-host-mount-namespace
 	@for page in man/*.[1-8]; do \
 		[ ! -e "$$page" ] || install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man$${page##*.} "$$page"; \
 	done
-	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
-	for unit in units/*.service; do \
-		sed 's|/usr/local/bin/|$(PREFIX)/bin/|' "$$unit" >$(DESTDIR)$(PREFIX)/lib/systemd/system/$${unit##*/}; \
-	done
+	@unit() { \
+		install -d "$$(dirname "$$2")" && sed 's|/usr/local/bin/|$(PREFIX)/bin/|' "$$1" >"$$2" && chmod 0644 "$$2"; \
+	}; \
+	for u in units/*.service; do unit "$$u" $(DESTDIR)$(PREFIX)/lib/systemd/system/$${u##*/}; done; \
+	for u in units/user/*.service; do unit "$$u" $(DESTDIR)$(PREFIX)/lib/systemd/user/$${u##*/}; done; \
+	for u in units/*.d/*.conf; do unit "$$u" $(DESTDIR)$(PREFIX)/share/launch/$${u#units/}; done
+	install -D -m 0644 units/launch.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/launch.conf
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/doc/launch/examples examples/*
+	install -m 0644 README.md CHANGELOG.md DESIGN.md LICENSE $(DESTDIR)$(PREFIX)/share/doc/launch/
 	install -D -m 0644 completions/launch $(DESTDIR)$(PREFIX)/share/bash-completion/completions/launch
 	install -D -m 0644 completions/_launch $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_launch
 	install -D -m 0644 completions/launch.fish $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/launch.fish
+
+# The version is that of the last commit: there is no other yet.
+VERSION ?= $(shell git log -1 --date=format:%Y%m%d --format=0~%cd+%h 2>/dev/null || echo 0~dev)
+
+deb: go ## a Debian package, in OUT=.cache
+	@rm -rf $(OUT)/deb
+	@$(MAKE) install DESTDIR=$(abspath $(OUT))/deb PREFIX=/usr BIN=$(abspath $(OUT))/deb-bin RELEASE='$(VERSION)' >/dev/null
+	@.ci/deb $(OUT)/deb '$(VERSION)' "$$(go env GOARCH)" $(OUT)
 
 # A machine that is thrown away: the host's own /usr, read-only, and a tmpfs
 # for everything else.
@@ -128,6 +141,11 @@ bundles: go ## the same bundles under the newest runc and crun and launch-oci
 	@.ci/deps || true
 	@mkdir -p $(OUT)
 	@LAUNCH_TEST=bundles REPORT='$(CURDIR)/$(OUT)/bundles.txt' $(SUITE) -timeout=60m -run TestBundles ./internal/itest/bundles
+
+host: go ## hosts with systemd, of two Debian releases, and all that is done with machines there
+	@.ci/deps || true
+	@mkdir -p $(OUT)
+	@LAUNCH_TEST=host $(TEST) -- $(GOTEST) -timeout=60m ./internal/itest/host
 
 fuzz: go ## each parser for FUZZTIME=30s
 	@.ci/fuzz $(FUZZTIME)

@@ -41,6 +41,10 @@ func (s *supervisor) settleIn(b *builder) (err error) {
 			s.opt.Warn(err.Error() + "; the machine is known to nobody")
 		}
 	}
+	if u.host != nil && p.Register != nil {
+		// What fails here fails again when the machine is registered.
+		_ = u.host.Clear(p.Machine)
+	}
 	where := p.Cgroup
 	if p.Scope != nil {
 		at, err := s.scope(u)

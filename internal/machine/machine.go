@@ -211,14 +211,62 @@ func (h *Host) Release() {
 	h.scope = ""
 }
 
+// Clear makes systemd-machined forget a machine of that name whose first process
+// is gone, as a launcher leaves it that was killed. Else it would do so by itself
+// in a while, and end the scope of that name, which may be the next machine's by
+// then.
+func (h *Host) Clear(name string) error {
+	leader, err := h.leader(name)
+	if err == nil && !lives(leader) {
+		err = h.Unregister(name)
+	}
+	if is(err, machines+".NoSuchMachine") || is(err, varlinkFace+".NoSuchMachine") || is(err, "org.freedesktop.DBus.Error.UnknownObject") {
+		return nil
+	}
+	return err
+}
+
+// leader gives the first process of a machine.
+func (h *Host) leader(name string) (int, error) {
+	if h.direct {
+		return leaderVarlink(name)
+	}
+	m, err := h.c.Ask(ask("GetMachine", bus.Strings("s", name)))
+	if err != nil {
+		return 0, err
+	}
+	m, err = h.c.Ask(bus.Call{Destination: machines, Path: m.Reader().Str(), Interface: "org.freedesktop.DBus.Properties", Member: "Get",
+		Body: bus.Strings("ss", machines+".Machine", "Leader")})
+	if err != nil {
+		return 0, err
+	}
+	r := m.Reader()
+	if r.Signature() != "u" {
+		return 0, errNonsense
+	}
+	return int(r.Uint32()), nil
+}
+
+// lives tells whether there is a process of that number that has not ended.
+func lives(pid int) bool {
+	text, err := sys.ReadFile(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/stat", 4096)
+	if err != nil {
+		return err != unix.ENOENT && err != unix.ESRCH
+	}
+	at := strings.LastIndex(string(text), ") ")
+	return at < 0 || !strings.HasPrefix(string(text[at:]), ") Z") && !strings.HasPrefix(string(text[at:]), ") X")
+}
+
 // Register tells systemd-machined about the machine.
-func (h *Host) Register(m Machine) error {
+func (h *Host) Register(m Machine) error { return told("register", m.Name, h.register(m)) }
+
+func (h *Host) register(m Machine) error {
 	id, err := hex.DecodeString(m.ID)
 	if err != nil || len(id) != 16 {
-		return fmt.Errorf("register machine %s: %q is no machine id", m.Name, m.ID)
+		return fmt.Errorf("%q is no machine id", m.ID)
 	}
 	if h.direct {
-		return told("register", m.Name, registerVarlink(m))
+		return registerVarlink(m)
 	}
 	if m.Pidfd >= 0 {
 		body := &bus.Writer{Sig: "sa(sv)"}
@@ -235,7 +283,7 @@ func (h *Host) Register(m Machine) error {
 		// Before 259 there is no such call, and the number has to do: the process
 		// is our child, so nobody else has it.
 		if !is(err, "org.freedesktop.DBus.Error.UnknownMethod") {
-			return told("register", m.Name, err)
+			return err
 		}
 	}
 	body := &bus.Writer{Sig: "sayssusai"}
@@ -247,7 +295,7 @@ func (h *Host) Register(m Machine) error {
 	body.Str(m.Root)
 	body.Value(m.Interfaces)
 	_, err = h.c.Ask(ask("RegisterMachineWithNetwork", body))
-	return told("register", m.Name, err)
+	return err
 }
 
 // Unregister makes systemd-machined forget the machine, whose first process is

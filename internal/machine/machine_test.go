@@ -8,8 +8,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,6 +31,7 @@ type fake struct {
 	old    bool // before 259
 	exists int
 	err    *dbus.Error
+	leader int // of a machine that is there already
 }
 
 type prop struct {
@@ -115,7 +116,21 @@ func (f *fake) RegisterMachineWithNetwork(name string, id []byte, service, class
 	return "/x", nil
 }
 
+func (f *fake) GetMachine(name string) (dbus.ObjectPath, *dbus.Error) {
+	if f.leader == 0 {
+		return "", dbus.NewError("org.freedesktop.machine1.NoSuchMachine", []any{"No machine known"})
+	}
+	return machinesPath, nil
+}
+
+func (f *fake) Get(face, name string) (dbus.Variant, *dbus.Error) {
+	return dbus.MakeVariant(uint32(f.leader)), nil
+}
+
 func (f *fake) UnregisterMachine(name string) *dbus.Error {
+	if f.leader != 0 {
+		f.leader, f.err = 0, nil
+	}
 	if name == "gone" {
 		return dbus.NewError("org.freedesktop.machine1.NoSuchMachine", []any{"No machine 'gone' known"})
 	}
@@ -147,8 +162,8 @@ func start(t *testing.T) (*fake, *Host) {
 		time.Sleep(20 * time.Millisecond)
 	}
 	t.Cleanup(func() { f.conn.Close() })
-	for object, face := range map[dbus.ObjectPath]string{unitsPath: unitsFace, machinesPath: machinesFace} {
-		if err := f.conn.Export(f, object, face); err != nil {
+	for _, e := range [][2]string{{unitsPath, unitsFace}, {machinesPath, machinesFace}, {machinesPath, "org.freedesktop.DBus.Properties"}} {
+		if err := f.conn.Export(f, dbus.ObjectPath(e[0]), e[1]); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -170,7 +185,7 @@ func (f *fake) want(t *testing.T, want ...string) {
 	t.Helper()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !reflect.DeepEqual(f.calls, want) {
+	if !slices.Equal(f.calls, want) {
 		t.Errorf("calls\n%s\nwant\n%s", strings.Join(f.calls, "\n"), strings.Join(want, "\n"))
 	}
 	f.calls = nil
@@ -250,7 +265,24 @@ func TestRegister(t *testing.T) {
 		"register x 000102030405060708090a0b0c0d0e0f systemd-nspawn container 42 /srv/x [7]",
 		"register x 000102030405060708090a0b0c0d0e0f systemd-nspawn container 42 /srv/x []",
 		"unregister x")
-	f.err = dbus.NewError("org.freedesktop.machine1.MachineExists", []any{"Machine 'x' already exists"})
+	// One whose first process is gone is in nobody's way.
+	ended := exec.Command("true")
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	f.leader, f.err = ended.Process.Pid, dbus.NewError("org.freedesktop.machine1.MachineExists", []any{"Machine 'x' already exists"})
+	for range 2 {
+		if err := h.Clear("x"); err != nil {
+			t.Error(err)
+		}
+	}
+	f.want(t, "unregister x")
+	f.leader = os.Getpid()
+	if err := h.Clear("x"); err != nil {
+		t.Error(err)
+	}
+	f.want(t)
+	f.leader, f.err = os.Getpid(), dbus.NewError("org.freedesktop.machine1.MachineExists", []any{"Machine 'x' already exists"})
 	if err := h.Register(m); err == nil || err.Error() != "register machine x: Machine 'x' already exists" || missing(err) {
 		t.Error(err)
 	}
@@ -328,7 +360,28 @@ func TestVarlink(t *testing.T) {
 		`{"error":"org.varlink.service.InvalidParameter","parameters":{"parameter":"leaderProcessId"}}`+"\x00", done); err != nil {
 		t.Error(err)
 	}
-	if err := ask(register, head+`"leaderProcessId":{"pid":42}`+tail, `{"error":"io.systemd.Machine.MachineExists","parameters":{}}`+"\x00"); err == nil || err.Error() != "register machine x: io.systemd.Machine.MachineExists" {
+	// Another machine of that name is looked at: its first process lives, or not.
+	const exists = `{"error":"io.systemd.Machine.MachineExists","parameters":{}}` + "\x00"
+	const list = `{"method":"io.systemd.Machine.List","parameters":{"name":"x"}}`
+	ended := exec.Command("true")
+	if err := ended.Run(); err != nil {
+		t.Fatal(err)
+	}
+	leader := func(pid int) string {
+		return fmt.Sprintf(`{"parameters":{"name":"x","leader":{"pid":%d}}}`+"\x00", pid)
+	}
+	const first = head + `"leaderProcessId":{"pid":42}` + tail
+	clear := func() error { return h.Clear("x") }
+	if err := ask(clear, list+"\n"+`{"method":"io.systemd.Machine.Unregister","parameters":{"name":"x"}}`, leader(ended.Process.Pid), done); err != nil {
+		t.Error(err)
+	}
+	if err := ask(clear, list, leader(os.Getpid())); err != nil {
+		t.Error(err)
+	}
+	if err := ask(clear, list, `{"error":"io.systemd.Machine.NoSuchMachine"}`+"\x00"); err != nil {
+		t.Error(err)
+	}
+	if err := ask(register, first, exists); err == nil || err.Error() != "register machine x: io.systemd.Machine.MachineExists" {
 		t.Error(err)
 	}
 	for _, nonsense := range []string{"nonsense\x00", "half", strings.Repeat("x", mostAnswer+1)} {

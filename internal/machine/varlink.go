@@ -63,10 +63,26 @@ func registerVarlink(m Machine) error {
 	return err
 }
 
+type named struct {
+	Name string `json:"name"`
+}
+
+// leaderVarlink gives the first process of a machine.
+func leaderVarlink(name string) (pid int, err error) {
+	var a struct {
+		Leader leader `json:"leader"`
+	}
+	if err := varlinkAsk("List", named{name}, &a); err != nil {
+		return 0, err
+	}
+	if a.Leader.PID <= 0 {
+		return 0, errNonsense
+	}
+	return a.Leader.PID, nil
+}
+
 func unregisterVarlink(name string) error {
-	err := varlink("Unregister", struct {
-		Name string `json:"name"`
-	}{name})
+	err := varlink("Unregister", named{name})
 	if is(err, varlinkFace+".NoSuchMachine") {
 		return nil
 	}
@@ -76,9 +92,13 @@ func unregisterVarlink(name string) error {
 // mostAnswer is how long an answer may be.
 const mostAnswer = 1 << 16
 
-// varlink makes one call of systemd-machined's. An error that it answers is a
-// *bus.Error.
-func varlink(method string, parameters any) error {
+var errNonsense = errors.New("systemd-machined answers nonsense")
+
+func varlink(method string, parameters any) error { return varlinkAsk(method, parameters, nil) }
+
+// varlinkAsk makes one call of systemd-machined's, and reads the answer into
+// what is given for that. An error that it answers is a *bus.Error.
+func varlinkAsk(method string, parameters, out any) error {
 	call, err := json.Marshal(struct {
 		Method     string `json:"method"`
 		Parameters any    `json:"parameters"`
@@ -114,21 +134,21 @@ func varlink(method string, parameters any) error {
 		in = append(in, b[:got]...)
 		if answer, _, ok := bytes.Cut(in, []byte{0}); ok {
 			var a struct {
-				Error      string `json:"error"`
-				Parameters struct {
-					Parameter string `json:"parameter"`
-				} `json:"parameters"`
+				Error      string          `json:"error"`
+				Parameters json.RawMessage `json:"parameters"`
 			}
-			if err := json.Unmarshal(answer, &a); err != nil {
-				return errors.New("systemd-machined answers nonsense")
-			}
-			if a.Error != "" {
+			switch {
+			case json.Unmarshal(answer, &a) != nil:
+				return errNonsense
+			case a.Error != "":
 				return &bus.Error{Name: a.Error}
+			case out != nil && json.Unmarshal(a.Parameters, out) != nil:
+				return errNonsense
 			}
 			return nil
 		}
 		if got == 0 || len(in) > mostAnswer {
-			return errors.New("systemd-machined answers nonsense")
+			return errNonsense
 		}
 	}
 }

@@ -1,9 +1,9 @@
 // Package host boots a host for machines: a Debian with systemd as process 1,
-// a bus, systemd-machined, units and logins, in which launch is a program like
-// any other. It guarantees that nothing of it is left when the test ends. It
-// refuses to know what is tried in it.
+// a bus, systemd-machined, networks, units and logins, in which launch is
+// installed from its package. It guarantees that nothing of it is left when the
+// test ends. It refuses to know what is tried in it.
 //
-//	h := host.Boot(t)
+//	h := host.Boot(t, tree.Suite)
 //	out, err := h.Sh("machinectl list")
 //
 // Room: test.
@@ -16,6 +16,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -28,6 +30,7 @@ import (
 type Host struct {
 	// Dir is its root, as we see it.
 	Dir    string
+	Suite  string
 	t      testing.TB
 	nspawn *exec.Cmd
 	says   *stage.Output
@@ -57,26 +60,90 @@ exec "$@"
 `
 
 // most is how long the host's boot may take.
-const most = 60 * time.Second
+const most = 90 * time.Second
 
-// Boot boots a host whose /var/lib/machines has a Debian for each of the names. The
-// test is skipped where that can't be had.
-func Boot(t testing.TB, machines ...string) *Host {
+var count atomic.Int32
+
+// Deb makes launch's package and gives its path.
+func Deb(t testing.TB) string {
 	t.Helper()
-	tree.NeedRoot(t, "systemd-nspawn", "nsenter")
-	h := &Host{t: t, Dir: tree.Copy(t, tree.Host(t)), says: &stage.Output{}}
-	for _, m := range machines {
-		tree.Fresh(t, tree.Debian(t), filepath.Join(h.Dir, "var/lib/machines", m))
+	deb.Do(func() {
+		if deb.dir, deb.err = os.MkdirTemp("", "launch-deb-"); deb.err != nil {
+			return
+		}
+		c := exec.Command("make", "-s", "deb", "OUT="+deb.dir, "VERSION=1~test")
+		c.Dir = "../../.."
+		out, err := c.CombinedOutput()
+		if err != nil {
+			deb.err = fmt.Errorf("make deb: %w\n%s", err, out)
+		}
+		deb.path = strings.TrimSpace(string(out))
+	})
+	if deb.err != nil {
+		t.Fatal(deb.err)
 	}
-	h.Write("usr/lib/itest/prepare", prepare, 0o755)
-	launch, err := os.ReadFile(stage.Launch(t).Path)
+	return deb.path
+}
+
+var deb struct {
+	sync.Once
+	dir, path string
+	err       error
+}
+
+// Main is what TestMain calls: it runs the tests and removes what was built.
+func Main(m *testing.M) int {
+	defer func() { os.RemoveAll(deb.dir) }()
+	return stage.Main(m)
+}
+
+// Install installs the package in a tree.
+func Install(t testing.TB, dir string) {
+	t.Helper()
+	text, err := os.ReadFile(Deb(t))
 	if err != nil {
 		t.Fatal(err)
 	}
-	h.Write("usr/local/bin/launch", string(launch), 0o755)
+	file := filepath.Join(dir, "var/cache/launch.deb")
+	if err := os.WriteFile(file, text, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	defer os.Remove(file)
+	if out, err := chroot(dir, "dpkg", "--install", "/var/cache/launch.deb").CombinedOutput(); err != nil {
+		t.Fatalf("dpkg --install: %v\n%s", err, out)
+	}
+}
+
+// chroot gives a command in a tree that has a /proc meanwhile.
+func chroot(dir string, args ...string) *exec.Cmd {
+	c := exec.Command("unshare", append([]string{"--mount", "--propagation", "private", "sh", "-c", `mount -t proc proc "$0/proc" && exec chroot "$0" "$@"`, dir}, args...)...)
+	c.Env = append(stage.Environ(), "DEBIAN_FRONTEND=noninteractive")
+	return c
+}
+
+// Boot boots a host of the suite, whose /var/lib/machines has a Debian for each
+// of the names; its systemd-networkd looks after host0. The test is skipped where
+// that can't be had.
+func Boot(t testing.TB, suite string, machines ...string) *Host {
+	t.Helper()
+	tree.NeedRoot(t, "systemd-nspawn", "nsenter", "make", "dpkg-deb")
+	h := &Host{t: t, Suite: suite, Dir: tree.Copy(t, tree.Host(t, suite)), says: &stage.Output{}}
+	for _, m := range machines {
+		dir := filepath.Join(h.Dir, "var/lib/machines", m)
+		tree.Fresh(t, tree.Debian(t), dir)
+		wants := filepath.Join(dir, "etc/systemd/system/multi-user.target.wants")
+		if err := os.MkdirAll(wants, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink("/lib/systemd/system/systemd-networkd.service", filepath.Join(wants, "systemd-networkd.service")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.Write("usr/lib/itest/prepare", prepare, 0o755)
+	Install(t, h.Dir)
 
 	var groups [2]string
-	name := fmt.Sprintf("launch-host-%d", os.Getpid())
+	name := fmt.Sprintf("launch-host-%d-%d", os.Getpid(), count.Add(1))
 	for i, dir := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup/systemd"} {
 		if _, err := os.Stat(filepath.Join(dir, "cgroup.procs")); err == nil {
 			groups[i] = filepath.Join(dir, name)
@@ -170,9 +237,12 @@ func (h *Host) Write(name, text string, mode os.FileMode) {
 }
 
 // Sh runs a script in the host, in a unit of its own, for a minute at most.
-func (h *Host) Sh(script string) (string, error) {
-	out, err := h.enter("systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--property=Delegate=yes", "--property=RuntimeMaxSec=60",
-		"/bin/sh", "-c", script).CombinedOutput()
+func (h *Host) Sh(script string) (string, error) { return h.ShFor(time.Minute, script) }
+
+// ShFor is Sh with another time.
+func (h *Host) ShFor(most time.Duration, script string) (string, error) {
+	out, err := h.enter("systemd-run", "--quiet", "--pipe", "--wait", "--collect", "--property=Delegate=yes",
+		fmt.Sprintf("--property=RuntimeMaxSec=%d", int(most.Seconds())), "/bin/sh", "-c", script).CombinedOutput()
 	return strings.TrimSpace(string(out)), err
 }
 

@@ -46,35 +46,43 @@ func peersID() string {
 	return strings.Join(append([]string{"1", PeerSuite, runtime.GOARCH}, PeerPackages...), "\n")
 }
 
-func makePeers(dir string) error {
+// stale are mmdebstrap's options for a mirror that stands still: its Release file
+// has a date that has passed, and is signed all the same.
+var stale = []string{`--aptopt=Acquire::Check-Valid-Until "false"`, `--aptopt=APT::Install-Recommends "false"`}
+
+// sourcesOf gives the sources of a suite: the host's own, or, where it has none
+// for it, the suite alone from the host's mirror, without updates.
+func sourcesOf(suite string) ([]string, error) {
+	if suite == Suite {
+		return aptSources(suite)
+	}
 	sources, err := aptSources(Suite)
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range sources {
+		if f := strings.Fields(s); len(f) >= 4 && f[len(f)-2] == Suite && f[len(f)-1] == "main" {
+			f[len(f)-2] = suite
+			return []string{strings.Join(f, " ")}, nil
+		}
+	}
+	return nil, fmt.Errorf("the host's apt has no source for main of %s, whose mirror could be asked for %s", Suite, suite)
+}
+
+func makePeers(dir string) error {
+	sources, err := sourcesOf(PeerSuite)
 	if err != nil {
 		return err
 	}
-	// The same mirror, and one suite alone: no updates, no security.
-	source := ""
-	for _, s := range sources {
-		if f := strings.Fields(s); len(f) >= 4 && f[len(f)-2] == Suite && f[len(f)-1] == "main" {
-			f[len(f)-2] = PeerSuite
-			source = strings.Join(f, " ")
-			break
-		}
-	}
-	if source == "" {
-		return fmt.Errorf("the host's apt has no source for main of %s, whose mirror could be asked for %s", Suite, PeerSuite)
-	}
-	args := []string{"--quiet", "--variant=minbase", "--include=" + strings.Join(PeerPackages, ","),
-		// A mirror that stands still has a Release file whose date has passed;
-		// its signature is checked all the same.
-		`--aptopt=Acquire::Check-Valid-Until "false"`, `--aptopt=APT::Install-Recommends "false"`}
+	args := append([]string{"--quiet", "--variant=minbase", "--include=" + strings.Join(PeerPackages, ",")}, stale...)
 	for _, opt := range aptAcquire() {
 		args = append(args, "--aptopt="+opt)
 	}
 	for _, l := range left {
 		args = append(args, "--dpkgopt=path-exclude="+l)
 	}
-	args = append(args, PeerSuite, dir, source)
-	if err := mmdebstrap(args); err != nil {
+	args = append(args, PeerSuite, dir)
+	if err := mmdebstrap(append(args, sources...)); err != nil {
 		return err
 	}
 	// systemd-nspawn 262 asks for one.

@@ -96,21 +96,24 @@ func Debian(t testing.TB) string {
 	return cached(t, "debian", strings.Join(id, "\n"), makeDebian)
 }
 
-func makeDebian(dir string) error { return debian(dir, Packages, masks) }
+func makeDebian(dir string) error { return debian(dir, Suite, Packages, masks) }
 
-func debian(dir string, packages []string, masks []mask) error {
-	sources, err := aptSources(Suite)
+func debian(dir, suite string, packages []string, masks []mask) error {
+	sources, err := sourcesOf(suite)
 	if err != nil {
 		return err
 	}
 	args := []string{"--quiet", "--variant=minbase", "--include=" + strings.Join(packages, ",")}
+	if suite != Suite {
+		args = append(args, stale...)
+	}
 	for _, opt := range aptAcquire() {
 		args = append(args, "--aptopt="+opt)
 	}
 	for _, l := range left {
 		args = append(args, "--dpkgopt=path-exclude="+l)
 	}
-	args = append(args, Suite, dir)
+	args = append(args, suite, dir)
 	if err := mmdebstrap(append(args, sources...)); err != nil {
 		return err
 	}
@@ -125,13 +128,17 @@ func debian(dir string, packages []string, masks []mask) error {
 	}
 	// mmdebstrap copies these from the host.
 	for _, f := range []string{"etc/hostname", "etc/resolv.conf"} {
-		if err := os.Remove(filepath.Join(dir, f)); err != nil {
+		if err := os.Remove(filepath.Join(dir, f)); err != nil && !os.IsNotExist(err) {
 			return err
 		}
 	}
 	// A machine id of its own, so that no boot is the first boot and every
 	// launcher is given the same id.
-	return os.WriteFile(filepath.Join(dir, "etc/machine-id"), []byte(MachineID+"\n"), 0o444)
+	id := filepath.Join(dir, "etc/machine-id")
+	if err := os.Remove(id); err != nil && !os.IsNotExist(err) {
+		return err
+	}
+	return os.WriteFile(id, []byte(MachineID+"\n"), 0o444)
 }
 
 // mmdebstrap runs it in mount and pid namespaces of its own: it mounts /proc,

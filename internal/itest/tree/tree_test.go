@@ -33,7 +33,7 @@ func TestDebianIsBootable(t *testing.T) {
 
 // TestHost: the tree of a host has what a host is made of.
 func TestHost(t *testing.T) {
-	dir := Host(t)
+	dir := Host(t, Suite)
 	for _, name := range []string{"usr/bin/machinectl", "lib/systemd/systemd-machined", "usr/bin/dbus-daemon", "usr/bin/systemd-nspawn"} {
 		if _, err := os.Stat(filepath.Join(dir, name)); err != nil {
 			t.Error(err)
