@@ -25,7 +25,7 @@ BASE ?= HEAD
 OUT ?= .cache
 BIN ?= bin
 
-.PHONY: help go build install deb run test unit deps bench bench-base compare faults hostile peers ocisuite engines bundles host fuzz cross clean
+.PHONY: help go build install deb run test unit deps bench bench-base compare faults hostile peers ocisuite engines bundles checkpoint host fuzz cross clean
 
 help: ## what there is
 	@echo "make WORD, where WORD is one of:"
@@ -141,6 +141,11 @@ bundles: go ## the same bundles under the newest runc and crun and launch-oci
 	@.ci/deps || true
 	@mkdir -p $(OUT)
 	@LAUNCH_TEST=bundles REPORT='$(CURDIR)/$(OUT)/bundles.txt' $(SUITE) -timeout=60m -run TestBundles ./internal/itest/bundles
+
+checkpoint: go ## launch-oci checkpoint and restore, with the newest CRIU
+	@.ci/deps || true
+	@mkdir -p $(OUT)
+	@LAUNCH_TEST=checkpoint $(SUITE) -timeout=20m ./internal/itest/checkpoint
 
 host: go ## hosts with systemd, of two Debian releases, and all that is done with machines there
 	@.ci/deps || true

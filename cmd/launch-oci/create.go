@@ -186,6 +186,11 @@ func run(c *call) int {
 			out.warn(err.Error())
 		}
 	}()
+	return c.stay(f, l)
+}
+
+// stay waits for the end of a container, and deletes it then.
+func (c *call) stay(f *front, l *container.Live) int {
 	status, err := f.wait(l.Process)
 	if err != nil {
 		out.fail(err)

@@ -27,7 +27,7 @@ var globals = []option{
 	{names: "systemd-cgroup", help: "let systemd make the cgroups"},
 	{names: "cgroup-manager", arg: "cgroupfs|systemd|disabled", help: "who makes the cgroups"},
 	{names: "rootless", arg: "true|false|auto", help: "do without what only root may do"},
-	{names: "criu", arg: "PATH", help: "ignored"},
+	{names: "criu", arg: "PATH", help: "the program CRIU"},
 	{names: "help h", help: "show this"},
 	{names: "version v V", help: "show the version"},
 }

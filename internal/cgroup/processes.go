@@ -145,6 +145,13 @@ func (g Group) freeze(frozen bool) error {
 	return nil
 }
 
+// Freezer gives the path of the directory where the group is frozen, if there
+// is one.
+func (g Group) Freezer() (string, bool) {
+	d, _, err := g.freezer()
+	return d.String(), err == nil
+}
+
 // freezer gives the directory where the group can be frozen.
 func (g Group) freezer() (d Dir, version int, err error) {
 	if d, ok := g.dir("freezer"); ok {

@@ -88,6 +88,9 @@ func (b *builder) lower(op plan.Op) error {
 	case plan.CtlTTY:
 		add(unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
 	case plan.CloseRest:
+		if b.create0 != nil && b.tree != nil {
+			b.nulls(add)
+		}
 		first := uintptr(b.status() + 2)
 		if b.create0 != nil {
 			first = uintptr(b.status() + 3)
@@ -179,6 +182,36 @@ func (b *builder) lower(op plan.Op) error {
 		return b.lowerExact(op)
 	}
 	return nil
+}
+
+// nulls opens those of the payload's standard input and output anew that are
+// the host's /dev/null: an open file of the host's would keep the container
+// from being written into files. It must be the device, as in every container,
+// since opening something else could wait, or fail.
+func (b *builder) nulls(add func(nr uintptr, args ...uintptr) child.Step) {
+	null := func(n int, file string) bool {
+		st, err := sys.Statx(n, file, unix.STATX_TYPE)
+		return err == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev_major == 1 && st.Rdev_minor == 3
+	}
+	const name = "/dev/null"
+	at, err := sys.Openat2(b.tree.Root(), name, unix.O_PATH|unix.O_NOFOLLOW, 0, sys.InRoot)
+	if err != nil {
+		return
+	}
+	defer sys.Close(at)
+	if b.plan.Payload.Exact.Terminal || !null(at, "") {
+		return
+	}
+	for n := range 3 {
+		flags, err := sys.StatusFlags(n)
+		if err != nil {
+			return // the next one that is opened would get its number
+		}
+		if null(n, "") {
+			add(unix.SYS_CLOSE, uintptr(n))
+			add(unix.SYS_OPENAT, atFdcwd, b.prog.String(name), uintptr(flags&unix.O_ACCMODE)|unix.O_NOFOLLOW|unix.O_NOCTTY, 0)
+		}
+	}
 }
 
 // capSets sets all capability sets but the bounding set.

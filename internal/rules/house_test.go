@@ -60,6 +60,7 @@ var house = []row{
 	{"internal/tree", host, "host"},
 	{"internal/netns", host, "host"},
 	{"internal/console", host, "host"},
+	{"internal/criu", host, "host"},
 	{"internal/notify", host, "host"},
 	{"oci/image", host, "host"},
 	{"oci/layer", host, "host"},

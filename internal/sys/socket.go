@@ -103,3 +103,10 @@ func Receive(n int, max int, keep bool) (Message, error) {
 	}
 	return m, nil
 }
+
+// Socketpair makes two sockets that are connected with each other.
+func Socketpair(family, kind int) (a, b int, err error) {
+	var p [2]int32
+	_, err = call("socketpair", unix.SYS_SOCKETPAIR, uintptr(family), uintptr(kind|unix.SOCK_CLOEXEC), 0, uintptr(unsafe.Pointer(&p)), 0, 0)
+	return int(p[0]), int(p[1]), err
+}

@@ -198,7 +198,7 @@ func (r *restorer) external(s *source, x tree.External, sharing bool) error {
 	}
 	if sharing {
 		// Groups can be copied only from a mount that is at least as wide.
-		whole, err := top(n, x.Path)
+		whole, err := Top(n, x.Path)
 		if err != nil {
 			return fmt.Errorf("find the mount that it is on: %w", err)
 		}
@@ -314,8 +314,8 @@ func Find(hostPath string) (int, error) {
 	return at, nil
 }
 
-// top gives the root of the mount that n, which is at the path, is in.
-func top(n int, hostPath string) (int, error) {
+// Top gives the root of the mount that n, which is at the path, is in.
+func Top(n int, hostPath string) (int, error) {
 	at, err := sys.Dup(n)
 	for err == nil {
 		var st unix.Statx_t

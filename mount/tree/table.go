@@ -406,7 +406,7 @@ func infer(list []Mount) {
 
 func (b *builder) mount(ns int, r *Row, parent int, on string) (Mount, error) {
 	b.made++
-	m := Mount{ID: b.made, Parent: parent, Root: r.Root, Kind: r.Kind, Flags: words(r.Attr), Unbindable: r.Unbindable}
+	m := Mount{ID: b.made, Parent: parent, Root: r.Root, Kind: r.Kind, Flags: Words(r.Attr), Unbindable: r.Unbindable}
 	fail := func(what string) (Mount, error) {
 		return m, fmt.Errorf("the mount on %s can't be saved: %s", strconv.Quote(r.Point), what)
 	}

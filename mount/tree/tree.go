@@ -21,6 +21,7 @@ import (
 	"encoding/hex"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -183,11 +184,64 @@ func (m *Mount) Attr() (attr uint64) {
 	return attr
 }
 
-func words(attr uint64) (list []string) {
+// Words gives the words for MOUNT_ATTR_ flags.
+func Words(attr uint64) (list []string) {
 	for _, f := range flags {
 		if attr&f.attr != 0 {
 			list = append(list, f.word)
 		}
+	}
+	return list
+}
+
+// Differ tells how two trees differ, but for their ids; "" is not at all.
+func Differ(a, b *File) string {
+	if len(a.Namespaces) != len(b.Namespaces) {
+		return "there are more namespaces, or fewer"
+	}
+	sources := [2]map[string]*Source{{}, {}}
+	for i, f := range []*File{a, b} {
+		for j := range f.Sources {
+			sources[i][f.Sources[j].ID] = &f.Sources[j]
+		}
+	}
+	for i := range a.Namespaces {
+		x, y := a.Namespaces[i].described(sources[0]), b.Namespaces[i].described(sources[1])
+		count := map[string]int{}
+		for _, at := range x {
+			count[at]++
+		}
+		for _, at := range y {
+			if count[at]--; count[at] < 0 {
+				return "there is " + at
+			}
+		}
+		for _, at := range x {
+			if count[at] > 0 {
+				return "there was " + at
+			}
+		}
+	}
+	return ""
+}
+
+// described gives a line for each mount, without sharing groups.
+func (n *Namespace) described(sources map[string]*Source) (list []string) {
+	at := n.Targets()
+	for _, m := range n.Mounts {
+		s := sources[m.Source]
+		line := s.Type
+		if s.External {
+			line = "something of the host's"
+		}
+		line += " on " + strconv.Quote(at[m.ID])
+		if len(m.Flags) > 0 {
+			line += " " + strings.Join(m.Flags, ",")
+		}
+		if m.Group != 0 {
+			line += " shared"
+		}
+		list = append(list, line)
 	}
 	return list
 }

@@ -157,11 +157,7 @@ func Create(o CreateOptions) (l *Live, err error) {
 		made.Close()
 	}()
 	b := s.Bundle
-	d.Version, d.Bundle, d.Rootfs, d.Owner, d.Created = b.Version, o.Bundle, s.Image.Directory, owner, time.Now()
-	for k, v := range b.Annotations {
-		d.Annotations = append(d.Annotations, [2]string{k, v})
-	}
-	slices.SortFunc(d.Annotations, func(a, b [2]string) int { return strings.Compare(a[0], b[0]) })
+	d.describe(o, s, owner)
 	if p.Bare {
 		if d.Under, err = mountOf(s.Image.Directory); err != nil {
 			return nil, err
@@ -238,6 +234,15 @@ func Create(o CreateOptions) (l *Live, err error) {
 		return nil, err
 	}
 	return l, announce(o.PidfdSocket, o.PidFile, l.Process)
+}
+
+// describe notes what the bundle and the caller say.
+func (d *Dir) describe(o CreateOptions, s settings.Settings, owner int) {
+	d.Version, d.Bundle, d.Rootfs, d.Owner, d.Created = s.Bundle.Version, o.Bundle, s.Image.Directory, owner, time.Now()
+	for k, v := range s.Bundle.Annotations {
+		d.Annotations = append(d.Annotations, [2]string{k, v})
+	}
+	slices.SortFunc(d.Annotations, func(a, b [2]string) int { return strings.Compare(a[0], b[0]) })
 }
 
 func configOf(dir, config string) string {

@@ -46,6 +46,33 @@ func peersID() string {
 	return strings.Join(append([]string{"1", PeerSuite, runtime.GOARCH}, PeerPackages...), "\n")
 }
 
+// criuPackages are a CRIU that works with today's kernels, and what a container
+// for it is made of.
+var criuPackages = []string{"criu", "busybox-static", "iproute2", "procps", "iptables", "nftables"}
+
+// CRIU gives the path of a tree with a CRIU of 4.2 or newer, which is made when
+// it is not there yet (a minute). It is never written to.
+func CRIU(t testing.TB) string {
+	t.Helper()
+	NeedRoot(t, "mmdebstrap", "apt-get")
+	return cached(t, "criu", criuID(), func(dir string) error { return forky(dir, criuPackages) })
+}
+
+// CRIUThere gives that tree, and skips the test where nobody made it so far.
+func CRIUThere(t testing.TB) string {
+	t.Helper()
+	NeedRoot(t)
+	dir := keptAs("criu", criuID())
+	if _, err := os.Stat(dir); err != nil {
+		t.Skip("the tree with CRIU isn't there: a slow test makes it (make checkpoint)")
+	}
+	return dir
+}
+
+func criuID() string {
+	return strings.Join(append([]string{"1", PeerSuite, runtime.GOARCH}, criuPackages...), "\n")
+}
+
 // stale are mmdebstrap's options for a mirror that stands still: its Release file
 // has a date that has passed, and is signed all the same.
 var stale = []string{`--aptopt=Acquire::Check-Valid-Until "false"`, `--aptopt=APT::Install-Recommends "false"`}
@@ -69,12 +96,15 @@ func sourcesOf(suite string) ([]string, error) {
 	return nil, fmt.Errorf("the host's apt has no source for main of %s, whose mirror could be asked for %s", Suite, suite)
 }
 
-func makePeers(dir string) error {
+func makePeers(dir string) error { return forky(dir, PeerPackages) }
+
+// forky makes a tree of the newest suite.
+func forky(dir string, packages []string) error {
 	sources, err := sourcesOf(PeerSuite)
 	if err != nil {
 		return err
 	}
-	args := append([]string{"--quiet", "--variant=minbase", "--include=" + strings.Join(PeerPackages, ",")}, stale...)
+	args := append([]string{"--quiet", "--variant=minbase", "--include=" + strings.Join(packages, ",")}, stale...)
 	for _, opt := range aptAcquire() {
 		args = append(args, "--aptopt="+opt)
 	}
