@@ -25,7 +25,7 @@ BASE ?= HEAD
 OUT ?= .cache
 BIN ?= bin
 
-.PHONY: help go build install deb run test unit deps bench bench-base compare faults hostile peers ocisuite engines bundles checkpoint host fuzz cross clean
+.PHONY: help go build install deb run test unit deps bench bench-base compare faults hostile peers ocisuite engines bundles checkpoint host images fuzz cross clean
 
 help: ## what there is
 	@echo "make WORD, where WORD is one of:"
@@ -151,6 +151,11 @@ host: go ## hosts with systemd, of two Debian releases, and all that is done wit
 	@.ci/deps || true
 	@mkdir -p $(OUT)
 	@LAUNCH_TEST=host $(TEST) -- $(GOTEST) -timeout=60m ./internal/itest/host
+
+images: go ## images against skopeo, umoci and hostile registries, pulls that are killed
+	@.ci/deps || true
+	@mkdir -p $(OUT)
+	@LAUNCH_TEST=images $(TEST) -- $(GOTEST) -timeout=60m ./internal/itest/images ./oci/layer ./oci/store ./oci/image
 
 fuzz: go ## each parser for FUZZTIME=30s
 	@.ci/fuzz $(FUZZTIME)

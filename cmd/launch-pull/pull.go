@@ -124,9 +124,14 @@ func (p *pull) get(ctx context.Context, r store.Reference, platform v1.Platform,
 		return err
 	}
 	kept := store.Image{Name: p.name, Digest: i.Digest, Platform: i.Platform, Layers: ids, Config: json.RawMessage(i.Config)}
+	var implied [][]string
 	for n, l := range i.Layers {
 		kept.Packed += l.Size
 		kept.Size += reports[n].Size
+		implied = append(implied, reports[n].Implied)
+	}
+	if kept.Dirs, err = p.store.Dirs(ids, implied); err != nil {
+		return err
 	}
 	return p.store.Keep(kept)
 }

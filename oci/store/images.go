@@ -29,6 +29,8 @@ type Image struct {
 	Size   int64 `json:"size"`
 	// Layers are diffIDs, lowest first.
 	Layers []string `json:"layers"`
+	// Dirs are what a machine's own layer begins with: see Store.Dirs.
+	Dirs []Directory `json:"dirs,omitempty"`
 	// Config is the image's configuration, as it is.
 	Config json.RawMessage `json:"config"`
 }

@@ -81,6 +81,15 @@ func (s *Store) Machine(name string, i Image) (*Machine, error) {
 				return fail(err)
 			}
 		}
+		upper := -1
+		if upper, err = sys.Openat(lock.n, "upper", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0); err == nil {
+			err = makeDirs(upper, i.Dirs)
+			sys.Close(upper)
+		}
+		if err != nil {
+			lock.Release()
+			return fail(err)
+		}
 		var text []byte
 		if text, err = json.Marshal(m); err == nil {
 			var n int

@@ -8,12 +8,9 @@ package images
 import (
 	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -21,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
 	"launch/internal/itest/stage"
@@ -29,6 +27,9 @@ import (
 
 // most is how long anything may take.
 const most = 2 * time.Minute
+
+// whole says that what takes minutes is run, too.
+func whole() bool { return os.Getenv("LAUNCH_TEST") == "images" }
 
 // world is a stage with a store of its own.
 type world struct {
@@ -115,21 +116,9 @@ func tarOf(files ...file) []byte {
 	var b bytes.Buffer
 	t := tar.NewWriter(&b)
 	for _, f := range files {
-		h := &tar.Header{Typeflag: f.kind, Name: f.name, Linkname: f.link, Mode: f.mode, Uid: f.uid, Gid: f.gid, PAXRecords: f.pax,
-			Devmajor: f.dev[0], Devminor: f.dev[1], Size: int64(len(f.data)), ModTime: time.Unix(1700000000+f.time, 0), Format: tar.FormatPAX}
-		if h.Typeflag == 0 {
-			h.Typeflag = tar.TypeReg
+		if err := f.add(t); err != nil {
+			panic(err)
 		}
-		if h.Mode == 0 {
-			h.Mode = 0o644
-			if h.Typeflag == tar.TypeDir {
-				h.Mode = 0o755
-			}
-		}
-		if err := t.WriteHeader(h); err != nil {
-			panic(fmt.Sprintf("%s: %v", f.name, err))
-		}
-		io.WriteString(t, f.data)
 	}
 	t.Close()
 	return b.Bytes()
@@ -140,7 +129,7 @@ func plain(b []byte) ([]byte, string) { return b, "application/vnd.oci.image.lay
 
 func gzipped(b []byte) ([]byte, string) {
 	var z bytes.Buffer
-	w := gzip.NewWriter(&z)
+	w, _ := gzip.NewWriterLevel(&z, gzip.BestSpeed)
 	w.Write(b)
 	w.Close()
 	return z.Bytes(), "application/vnd.oci.image.layer.v1.tar+gzip"
