@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -98,7 +99,7 @@ func runImage(args, env []string, cwd string) int {
 		return fail(&settings.Error{What: fmt.Sprintf("cannot run %s: %v", ref, err), Hint: "launch images lists what there is"})
 	}
 	defer s.Close()
-	r := &imageRun{req: req, told: told, image: i, store: s, env: env, cwd: cwd}
+	r := &imageRun{req: req, told: told, image: i, store: s, args: args, env: env, cwd: cwd}
 	status, err := r.run()
 	if err != nil {
 		return fail(err)
@@ -127,6 +128,7 @@ type imageRun struct {
 	told  cli.Told
 	image store.Image
 	store *store.Store
+	args  []string // behind the verb
 	env   []string
 	cwd   string
 	// machine is where the machine's own part is.
@@ -162,6 +164,10 @@ func (r *imageRun) run() (status int, err error) {
 		// Nobody could find it again.
 		name, temporary = settings.CopyName(settings.DeriveName(path.Base(strings.SplitN(r.image.Name, "@", 2)[0])), suffix), true
 	}
+	background := plan.Getenv(r.env, detached)
+	if background != "" {
+		name = background
+	}
 	if err := settings.CheckName(name); err != nil {
 		return 1, &settings.Error{What: err.Error(), Origin: origin.Origin{Source: origin.CommandLine, Path: "--name"}, Value: name}
 	}
@@ -192,6 +198,9 @@ func (r *imageRun) run() (status int, err error) {
 	planning := r.req.Action == cli.Plan
 	if !planning && !host.Root {
 		return 1, &settings.Error{What: "cannot start a machine as this user", Hint: "run launch as root; --plan needs no root"}
+	}
+	if r.told.Has("detach") && background == "" && !planning {
+		return r.detach(name)
 	}
 	if unseen != nil && !planning {
 		return 1, &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", name, unseen)}
@@ -248,7 +257,87 @@ func (r *imageRun) run() (status int, err error) {
 		}
 		return 0, nil
 	}
-	return run(p, engine.Options{Pin: -1, Notify: plan.Getenv(r.env, "NOTIFY_SOCKET")}), nil
+	o := engine.Options{Pin: -1, Notify: plan.Getenv(r.env, "NOTIFY_SOCKET")}
+	if background != "" {
+		if err := r.output(base); err != nil {
+			return 1, &settings.Error{What: fmt.Sprintf("cannot start machine %q in the background: %v", name, err)}
+		}
+		o.Started = func(int) {
+			os.Stderr.Close()
+			os.Stderr = os.NewFile(2, "/dev/stderr") // from now on, the log
+			ready := os.NewFile(readyFd, "ready")
+			ready.WriteString("\n")
+			ready.Close()
+		}
+	}
+	return run(p, o), nil
+}
+
+// A launcher in the background is a process of its own: it is told the name of
+// its machine by this variable, and says on this descriptor that the payload
+// runs.
+const (
+	detached = "LAUNCH_DETACHED"
+	readyFd  = 3
+)
+
+// logFile is where the output of a machine in the background goes, beside what
+// it has changed.
+const logFile = "log"
+
+// detach starts a launcher in the background, and waits until its machine runs.
+func (r *imageRun) detach(name string) (int, error) {
+	fail := func(err error) (int, error) {
+		return 1, &settings.Error{What: fmt.Sprintf("cannot start machine %q in the background: %v", name, err)}
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return fail(err)
+	}
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return fail(err)
+	}
+	ours, theirs, err := os.Pipe()
+	if err != nil {
+		return fail(err)
+	}
+	p, err := os.StartProcess(self, append([]string{"launch", "run"}, r.args...), &os.ProcAttr{
+		Env: append(r.env, detached+"="+name), Files: []*os.File{null, null, os.Stderr, theirs}, Sys: &syscall.SysProcAttr{Setsid: true},
+	})
+	if err != nil {
+		return fail(err)
+	}
+	theirs.Close()
+	if n, _ := ours.Read(make([]byte, 1)); n == 1 {
+		fmt.Println(name)
+		return 0, nil
+	}
+	// It has said why, or what it ran has ended already.
+	state, err := p.Wait()
+	if err != nil {
+		return fail(err)
+	}
+	return state.ExitCode(), nil
+}
+
+// output makes the machine's log the launcher's output, which the payload gets.
+// What the launcher itself has to say goes where it did, until the payload runs.
+func (r *imageRun) output(dir string) error {
+	n, err := sys.Openat(unix.AT_FDCWD, path.Join(dir, logFile), unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW, 0o600)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(n)
+	said, err := sys.Dup(2)
+	if err != nil {
+		return err
+	}
+	os.Stderr = os.NewFile(uintptr(said), "/dev/stderr")
+	if err := sys.Dup3(n, 1, 0); err != nil {
+		return err
+	}
+	return sys.Dup3(n, 2, 0)
 }
 
 // complete adds what the image says, and what the profile has, wherever nobody

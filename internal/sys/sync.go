@@ -6,6 +6,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Dup3 makes the descriptor to another one of what n is, whatever it was before.
+func Dup3(n, to, flags int) error {
+	_, err := call("dup3", unix.SYS_DUP3, fd(n), fd(to), uintptr(flags), 0, 0, 0)
+	return err
+}
+
 // Fsync waits until a file, or a directory's entries, are on the disk.
 func Fsync(n int) error {
 	_, err := call("fsync", unix.SYS_FSYNC, fd(n), 0, 0, 0, 0, 0)

@@ -359,11 +359,23 @@ func (u *unpacker) within(name string) (int, error) {
 	if n, ok := u.parents[name]; ok {
 		return n, nil
 	}
+	up, base := cut(name)
+	if u.is(name, removed) && !u.is(name, directory) {
+		// It was made to be a marker, and is a directory after all.
+		at, err := u.within(up)
+		if err != nil {
+			return -1, err
+		}
+		if st, err := sys.Statx(at, base, unix.STATX_TYPE); err == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR {
+			if err := sys.Unlinkat(at, base, 0); err != nil {
+				return -1, err
+			}
+		}
+	}
 	n, err := u.parent(name)
 	if err != unix.ENOENT {
 		return n, err
 	}
-	up, base := cut(name)
 	at, err := u.within(up)
 	if err != nil {
 		return -1, err

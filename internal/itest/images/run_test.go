@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"launch/internal/itest/stage"
 )
@@ -127,5 +128,46 @@ func TestLayersOverEachOther(t *testing.T) {
 	out := w.machine(ref, "/bin/sh", "-c", "find /a /b /c /d /e 2>/dev/null; stat -c %a:%u /a; grep -c overlay /proc/mounts")
 	if want := "/a\n/a/2\n/c\n/c/2\n/d\n/d/1\n/e\n/e/2\n700:1000\n1\n"; out != want {
 		t.Errorf("the machine has\n%swant\n%s", out, want)
+	}
+}
+
+// TestDetach: a machine in the background, its log, and its stop signal.
+func TestDetach(t *testing.T) {
+	w := here(t)
+	p := draw(map[string]any{"Cmd": []string{"/bin/sh"}, "StopSignal": "SIGUSR1"}).layer(gzipped, shell(t)).finish()
+	ref := "oci:" + w.layout("box", map[string]*picture{"v1": p}) + ":v1"
+	w.does("pull", ref)
+	if out := w.does("run", "--quiet", "--register=no", "--keep-unit", "-d", "--name=bg", ref, "/bin/sh", "-c", "trap 'echo stopped; exit 5' USR1; echo up; while :; do sleep 0.1; done"); out != "bg\n" {
+		t.Errorf("run -d prints %q", out)
+	}
+	log := func(want string) {
+		t.Helper()
+		var b []byte
+		for range 100 {
+			if b, _ = os.ReadFile(filepath.Join(w.store, "machines/bg/log")); string(b) == want {
+				return
+			}
+			time.Sleep(50 * time.Millisecond)
+		}
+		t.Errorf("the log is %q, want %q", b, want)
+	}
+	log("up\n")
+	w.refuses("a machine of this name is running", "run", "--name=bg", ref, "true")
+	w.refuses("a machine of this name is running", "rmi", "--quiet", "--machine=bg")
+	pids := strings.Fields(w.Look("pgrep", "-f", "run --quiet --register=no --keep-unit -d --name=bg oci:"+w.dir))
+	if len(pids) != 1 {
+		t.Fatalf("launchers: %v", pids)
+	}
+	w.Look("kill", "-TERM", pids[0])
+	log("up\nstopped\n")
+	for range 100 {
+		if _, code := w.launch("rmi", "--quiet", "--machine=bg"); code == 0 {
+			break
+		}
+		time.Sleep(50 * time.Millisecond)
+	}
+	w.refuses("executable file not found", "run", "--quiet", "-d", ref, "/bin/nothing")
+	if left, _ := os.ReadDir(filepath.Join(w.store, "machines")); len(left) != 0 {
+		t.Errorf("machines left: %v", left)
 	}
 }
