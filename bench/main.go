@@ -10,7 +10,8 @@
 // exit status is checked. What is timed are copies of the programs, since a
 // file as the linker wrote it starts slower.
 //
-// With -alive it goes on to what more.go measures.
+// With -alive it goes on to what more.go measures, and with -pull it does what
+// images.go says instead.
 //
 // It runs as root, in a cgroup of its own, and leaves nothing behind.
 //
@@ -59,6 +60,7 @@ func main() {
 	rounds := flag.Int("rounds", 40, "how many times each contestant runs")
 	asJSON := flag.Bool("json", false, "print JSON")
 	alive := flag.Int("alive", 0, "compare more than the start, with that many machines alive at once")
+	tree := flag.String("pull", "", "compare pulls instead, of an image of the OS tree in this `DIRECTORY`")
 	var launchers []string
 	flag.Func("launch", "`NAME=PATH` of a launch to measure (may be repeated)", func(s string) error {
 		if name, path, ok := strings.Cut(s, "="); !ok || name == "" || path == "" {
@@ -71,6 +73,13 @@ func main() {
 	if flag.NArg() > 0 || *rounds < 1 {
 		flag.Usage()
 		os.Exit(2)
+	}
+	if *tree != "" {
+		if err := pulls(os.Stdout, *tree, *rounds, launchers); err != nil {
+			fmt.Fprintf(os.Stderr, "bench: %v\n", err)
+			os.Exit(1)
+		}
+		return
 	}
 	if err := run(os.Stdout, *rounds, *alive, *asJSON, launchers); err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)

@@ -321,7 +321,7 @@ func (d *download) Read(b []byte) (int, error) {
 // again decides whether what went wrong may go well the next time.
 func (d *download) again() {
 	var status *image.StatusError
-	if errors.As(d.err, &status) && status.Status < 500 && status.Status != 429 && status.Status != 408 {
+	if errors.As(d.err, &status) && !status.Later() {
 		return
 	}
 	if d.tries++; d.tries >= attempts || d.ctx.Err() != nil || strings.HasPrefix(d.err.Error(), "open ") {

@@ -317,22 +317,28 @@ func (r *registry) do(ctx context.Context, what string, from int64) (*http.Respo
 		return resp, nil
 	}
 	resp.Body.Close()
-	kind, _, _ := strings.Cut(what, "/")
-	switch resp.StatusCode {
-	case http.StatusNotFound:
-		return nil, fmt.Errorf("the registry %s has no such image (%s not found)", r.repo.RegistryStr(), strings.TrimSuffix(kind, "s"))
-	case http.StatusUnauthorized, http.StatusForbidden:
-		return nil, fmt.Errorf("the registry %s refuses the credentials, or wants some (status %d)", r.repo.RegistryStr(), resp.StatusCode)
-	}
-	return nil, &StatusError{r.repo.RegistryStr(), resp.StatusCode}
+	kind, _, _ := strings.Cut(what, "s/")
+	return nil, &StatusError{r.repo.RegistryStr(), kind, resp.StatusCode}
 }
 
-// StatusError is an answer of a registry that may be another one later.
+// StatusError is an answer of a registry other than what it was asked for: a
+// manifest or a blob.
 type StatusError struct {
-	Registry string
-	Status   int
+	Registry, What string
+	Status         int
+}
+
+// Later tells whether it may be another one if it is asked again.
+func (e *StatusError) Later() bool {
+	return e.Status >= 500 || e.Status == http.StatusTooManyRequests || e.Status == http.StatusRequestTimeout
 }
 
 func (e *StatusError) Error() string {
+	switch e.Status {
+	case http.StatusNotFound:
+		return fmt.Sprintf("the registry %s has no such image (%s not found)", e.Registry, e.What)
+	case http.StatusUnauthorized, http.StatusForbidden:
+		return fmt.Sprintf("the registry %s refuses the credentials, or wants some (status %d)", e.Registry, e.Status)
+	}
 	return fmt.Sprintf("the registry %s answers with status %d", e.Registry, e.Status)
 }

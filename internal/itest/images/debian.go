@@ -75,6 +75,33 @@ func cut(root string, layers int, changes func(n int) []file) ([][]byte, error) 
 	return out, nil
 }
 
+// pictureOf makes an image of a tree, in layers.
+func pictureOf(root string, layers int, changes func(n int) []file) (*picture, error) {
+	list, err := cut(root, layers, changes)
+	if err != nil {
+		return nil, err
+	}
+	p := draw(map[string]any{"Cmd": []string{"/bin/sh"}, "Env": []string{"PATH=/usr/bin:/bin"}})
+	for n, t := range list {
+		pack := gzipped
+		if n%5 == 4 {
+			pack = plain // umoci knows no zstd
+		}
+		p.layer(pack, t)
+	}
+	return p.finish(), nil
+}
+
+// Layout writes an image v1 of a tree, in layers, into a directory in the OCI's
+// layout.
+func Layout(root string, layers int, dir string) error {
+	p, err := pictureOf(root, layers, func(int) []file { return nil })
+	if err != nil {
+		return err
+	}
+	return layout(dir, map[string]*picture{"v1": p})
+}
+
 // addFile puts a file of the host's into an archive, with its attributes.
 func addFile(t *tar.Writer, root, rel string, links map[uint64]string) error {
 	name := filepath.Join(root, rel)

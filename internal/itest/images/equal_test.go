@@ -62,19 +62,10 @@ func special(layers int) func(n int) []file {
 // debian makes an image of a Debian tree in a layout.
 func (w *world) debian(layers int) (ref string, p *picture) {
 	w.Helper()
-	list, err := cut(tree.Debian(w), layers, special(layers))
+	p, err := pictureOf(tree.Debian(w), layers, special(layers))
 	if err != nil {
 		w.Fatal(err)
 	}
-	p = draw(map[string]any{"Cmd": []string{"/bin/sh"}, "Env": []string{"PATH=/usr/bin:/bin"}})
-	for n, t := range list {
-		pack := gzipped
-		if n%5 == 4 {
-			pack = plain // umoci knows no zstd
-		}
-		p.layer(pack, t)
-	}
-	p.finish()
 	return "oci:" + w.layout(fmt.Sprintf("debian%d", layers), map[string]*picture{"v1": p}) + ":v1", p
 }
 
