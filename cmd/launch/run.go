@@ -19,8 +19,6 @@ import (
 	"launch/internal/plan"
 	"launch/internal/probe"
 	"launch/internal/sys"
-	"launch/mount"
-	"launch/mount/attach"
 	"launch/oci/store"
 	"launch/settings"
 	"launch/userns"
@@ -231,12 +229,6 @@ func (r *imageRun) run() (status int, err error) {
 	for _, d := range layers {
 		set.Image.Stack.Layers = append(set.Image.Stack.Layers, r.store.TreePath(d))
 	}
-	var root facts.Root
-	if !planning {
-		if root, err = r.look(set.Image.Stack); err != nil {
-			return 1, &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", name, err)}
-		}
-	}
 	id, err := probe.NewID()
 	if err != nil {
 		return 1, err
@@ -246,7 +238,7 @@ func (r *imageRun) run() (status int, err error) {
 		return 1, err
 	}
 	p, err := plan.Compile(plan.Input{
-		Settings: set, Facts: facts.Facts{Root: root, Host: host}, Profile: settings.Strict, From: trace.Origin, ID: id, BootID: boot, Suffix: suffix,
+		Settings: set, Facts: facts.Facts{Host: host}, Profile: settings.Strict, From: trace.Origin, ID: id, BootID: boot, Suffix: suffix,
 	})
 	if err != nil {
 		return 1, err
@@ -456,26 +448,4 @@ func (r *imageRun) files(s *settings.Settings, dir, name string) error {
 		s.Image.Stack.Files = append(s.Image.Stack.Files, settings.File{Source: at, Target: "/etc/" + f[0]})
 	}
 	return nil
-}
-
-// look finds out the facts about the root, which is put together for it, and
-// seen by nobody else.
-func (r *imageRun) look(st *settings.Stack) (facts.Root, error) {
-	base, err := sys.Openat(unix.AT_FDCWD, st.Base, unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return facts.Root{}, err
-	}
-	defer sys.Close(base)
-	step := plan.Step{Attr: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID}
-	for _, l := range append(st.Layers[:len(st.Layers):len(st.Layers)], st.Upper) {
-		step.Lower = append(step.Lower, mount.Path{Path: l})
-	}
-	n, err := attach.Layers(base, st.Base, step)
-	if err != nil {
-		return facts.Root{}, fmt.Errorf("put the layers together: %w", err)
-	}
-	defer sys.Close(n)
-	root, err := probe.Root(n, "")
-	root.Path = ""
-	return root, err
 }

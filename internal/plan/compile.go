@@ -444,10 +444,7 @@ func (c *compiler) stack(from origin.Origin) Step {
 	for _, l := range st.Layers {
 		s.Lower = append(s.Lower, mount.Path{Path: l})
 	}
-	if st.Upper != "" {
-		s.Source = mount.Path{Path: st.Upper}
-		s.Options = []Option{{"workdir", st.Work}}
-	}
+	s.Source, s.Options = mount.Path{Path: st.Upper}, []Option{{"workdir", st.Work}}
 	return s
 }
 

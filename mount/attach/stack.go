@@ -37,17 +37,13 @@ func (t *Tree) stack(s plan.Step) error {
 	if err := sys.MoveMount(base, t.at); err != nil {
 		return fmt.Errorf("attach %s: %w", s.Path, err)
 	}
-	n, err := Layers(base, s.Path, s)
-	if err != nil {
-		return err
-	}
-	t.loose = n
-	return nil
+	t.loose, err = layers(base, s)
+	return err
 }
 
-// Layers makes a detached overlay of a Stack step. Its directories are looked up
-// below base, which is open for what is called path on the host.
-func Layers(base int, path string, s plan.Step) (int, error) {
+// layers makes a detached overlay of the step. Its directories are looked up
+// below base, which is s.Path.
+func layers(base int, s plan.Step) (int, error) {
 	var fds []int
 	defer func() {
 		for _, n := range fds {
@@ -55,9 +51,9 @@ func Layers(base int, path string, s plan.Step) (int, error) {
 		}
 	}()
 	open := func(name string) (int, error) {
-		below, ok := strings.CutPrefix(name, path+"/")
+		below, ok := strings.CutPrefix(name, s.Path+"/")
 		if !ok {
-			return -1, fmt.Errorf("%s does not lie in %s", name, path)
+			return -1, fmt.Errorf("%s does not lie in %s", name, s.Path)
 		}
 		n, err := sys.Openat2(base, below, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV)
 		if err != nil {
@@ -74,15 +70,13 @@ func Layers(base int, path string, s plan.Step) (int, error) {
 		}
 		lower = append(lower, n)
 	}
-	upper, work := -1, -1
-	if s.Source.Path != "" {
-		var err error
-		if upper, err = open(s.Source.Path); err != nil {
-			return -1, err
-		}
-		if work, err = open(s.Options[0].Value); err != nil {
-			return -1, err
-		}
+	upper, err := open(s.Source.Path)
+	if err != nil {
+		return -1, err
+	}
+	work, err := open(s.Options[0].Value)
+	if err != nil {
+		return -1, err
 	}
 	return overlayfs(lower, upper, work, s.Attr, []plan.Option{{Key: "userxattr"}})
 }

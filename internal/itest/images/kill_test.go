@@ -88,7 +88,7 @@ func TestKilled(t *testing.T) {
 		if err := c.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(all * time.Duration(i) / time.Duration(points))
+		time.Sleep(2 * all * time.Duration(i) / time.Duration(points))
 		syscall.Kill(-c.Process.Pid, syscall.SIGKILL)
 		c.Wait()
 		kept := 0
