@@ -60,6 +60,17 @@ const (
 	ForeignIDMap IDMap = "foreign"
 )
 
+// The sources that the mounts made for a layer have in a mount table: whoever
+// saves or restores a tree of mounts knows by them what was asked for and what
+// was made for it. LayerSource is an overlay whose upper directory is thrown
+// away, and the tmpfs that this is on; StubsSource an overlay without an upper
+// directory, which shows mount points that its lower one lacks, and the tmpfs
+// that has those.
+const (
+	LayerSource = "launch-layer"
+	StubsSource = "launch-stubs"
+)
+
 // Mount is one mount that the user asked for.
 type Mount struct {
 	Kind Kind `json:"kind"`

@@ -39,3 +39,6 @@ func Below(path, dir string) bool {
 	rest, ok := strings.CutPrefix(path, dir)
 	return ok && (rest == "" || rest[0] == '/' || dir == "/")
 }
+
+// Inside reports whether path lies below dir, and is not dir itself.
+func Inside(path, dir string) bool { return path != dir && Below(path, dir) }

@@ -155,6 +155,8 @@ const (
 	GroupCPUs         Group = "cpu-affinity"
 	GroupNamespaces   Group = "namespaces"
 	GroupSwitches     Group = "switches" // of the environment only
+	GroupProfile      Group = "profile"
+	GroupOverlayAll   Group = "overlay-all"
 	GroupLater        Group = "later"
 )
 

@@ -60,6 +60,14 @@ var Options = [...]Option{
 		Weaker: func(s Settings, a Assignment) bool { return weakerVolatile(s.Image.Volatile, a.Value.(Volatile)) },
 	},
 	{
+		Name: "overlay-all", Flag: "overlay-all", Section: "Files", Key: "OverlayAll",
+		Group: GroupOverlayAll, Topic: TopicImage, Trusted: Tighten, Empty: EmptyClears,
+		Help:   "Throw away all that is written, in bind mounts, too",
+		Parse:  parseBool,
+		Set:    func(s *Settings, a Assignment) { s.Image.OverlayAll = a.Value.(bool) },
+		Weaker: func(s Settings, a Assignment) bool { return s.Image.OverlayAll && !a.Value.(bool) },
+	},
+	{
 		Name: "pivot-root", Flag: "pivot-root", Section: "Exec", Key: "PivotRoot", Arg: RequiredArg, Placeholder: "NEW[:OLD]",
 		Group: GroupPivot, Topic: TopicImage, Trusted: Anyone, Since: 233,
 		Help:  "Take a directory of the tree as the root, the old one as OLD",
@@ -68,6 +76,15 @@ var Options = [...]Option{
 	},
 
 	// Execution.
+	{
+		Name: "profile", Flag: "profile", Section: "Exec", Key: "Profile", Arg: RequiredArg, Placeholder: "PROFILE",
+		Enum:  []string{"default", "sandbox"},
+		Group: GroupProfile, Topic: TopicExec, Trusted: Tighten, Empty: EmptyClears,
+		Help:   "What the machine gets without being asked for",
+		Parse:  parseProfile,
+		Set:    func(s *Settings, a Assignment) { s.Profile = a.Value.(string) },
+		Weaker: func(s Settings, a Assignment) bool { return s.Profile != "" && s.Profile != a.Value.(string) },
+	},
 	{
 		Name: "machine", Flag: "machine", Short: 'M', Arg: RequiredArg, Placeholder: "NAME",
 		Group: GroupMachine, Topic: TopicExec, Trusted: NoFile, Since: 202,

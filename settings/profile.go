@@ -7,6 +7,20 @@ import "golang.org/x/sys/unix"
 // Compile serves every profile; what differs between them is here, as data.
 type Profile struct {
 	Name string
+	// Bundle are the mounts that a bundle gets before its own, and Reserved
+	// the targets that the bundle has no say about: what it mounts on them, or,
+	// but for /dev, below them, is left out, with a note.
+	Bundle   []APIMount
+	Reserved []string
+	// Stubs: a target that is missing where nothing can be written is made in a
+	// private layer. Without, it is an error.
+	Stubs bool
+	// KeepTmp: a tmpfs on /tmp does not hide what the tree has there.
+	KeepTmp bool
+	// Known are the file systems that may be mounted, sorted; none means
+	// whatever the kernel has.
+	Known []Filesystem
+
 	// API are the mounts that make a tree a machine, in the order in which
 	// they are made.
 	API []APIMount
@@ -31,6 +45,7 @@ const (
 	Protected                       // the kernel's file systems are read-only
 	Unprotected                     // they may be written to
 	FreshTmp                        // /tmp is a tmpfs
+	Unsaid                          // nothing that was asked for has this target
 )
 
 // World is when a mount is made.
@@ -76,6 +91,13 @@ type APIMount struct {
 	Soft bool
 	// Content names what a new tmpfs is filled with: "dev", "run" or "sys".
 	Content string
+}
+
+// Filesystem is one that may be mounted, with the keys of the options that it
+// takes.
+type Filesystem struct {
+	Type string
+	Keys []string
 }
 
 const (
@@ -181,4 +203,49 @@ var Strict = Profile{
 		1<<unix.CAP_NET_BIND_SERVICE | 1<<unix.CAP_SETFCAP | 1<<unix.CAP_SETGID | 1<<unix.CAP_SETPCAP | 1<<unix.CAP_SETUID |
 		1<<unix.CAP_SYS_CHROOT,
 	SystemCalls: []string{"~@keyring bpf io_uring_enter io_uring_register io_uring_setup perf_event_open userfaultfd"},
+}
+
+// Sandbox is the profile of programs that are to have what any program needs,
+// and nothing of the host's devices, whatever their tree and bundle say or
+// forget. As a machine's profile it is NSpawn beside that, see ProfileOf.
+var Sandbox = Profile{
+	Name: "sandbox",
+	Bundle: []APIMount{
+		{Target: "/proc", Type: "proc", Attr: ns | nd | nx, When: Unsaid},
+		{Target: "/sys", Type: "sysfs", Attr: ro | ns | nd | nx, When: Unsaid},
+		{Target: "/tmp", Type: "tmpfs", Attr: ns | nd | sa, Options: "mode=01777,size=10%,nr_inodes=400k", When: Unsaid},
+		{Target: "/dev", Type: "devtmpfs", Attr: ns | nx | sa},
+		{Target: "/dev/pts", Type: "devpts", Attr: ns | nx, Options: "ptmxmode=0666,mode=0620,gid=5"},
+	},
+	Reserved: []string{
+		"/dev", "/dev/fd", "/dev/full", "/dev/null", "/dev/ptmx", "/dev/pts", "/dev/random", "/dev/stderr", "/dev/stdin",
+		"/dev/stdout", "/dev/tty", "/dev/urandom", "/dev/zero",
+	},
+	Stubs: true, KeepTmp: true,
+	Known: []Filesystem{
+		{"cgroup", nil}, {"cgroup2", nil},
+		{"devpts", []string{"gid", "max", "mode", "newinstance", "ptmxmode", "uid"}},
+		{"devtmpfs", []string{"mode", "nr_inodes", "size"}},
+		{"mqueue", nil},
+		{"none", nil},
+		{"proc", []string{"hidepid", "subset"}},
+		{"sysfs", nil},
+		{"tmpfs", []string{"gid", "huge", "inode32", "inode64", "mode", "mpol", "nr_blocks", "nr_inodes", "size", "uid"}},
+	},
+}
+
+// ProfileOf gives the profile that --profile= names, for a bundle or for
+// another machine; "" is the usual one.
+func ProfileOf(name string, bundle bool) Profile {
+	switch {
+	case name == Sandbox.Name && bundle:
+		return Sandbox
+	case bundle:
+		return OCI
+	}
+	p := NSpawn
+	if name == Sandbox.Name {
+		p.Name, p.Stubs, p.KeepTmp, p.Known = Sandbox.Name, Sandbox.Stubs, Sandbox.KeepTmp, Sandbox.Known
+	}
+	return p
 }

@@ -18,6 +18,8 @@ import (
 type Settings struct {
 	// Machine is the name; empty until derived from the directory.
 	Machine string `json:"machine,omitempty"`
+	// Profile is what ProfileOf takes.
+	Profile string `json:"profile,omitempty"`
 
 	Image   Image         `json:"image"`
 	Exec    Exec          `json:"exec"`
@@ -49,6 +51,9 @@ type Image struct {
 	Ephemeral bool `json:"ephemeral,omitempty"`
 	// Template is the tree that Directory becomes a copy of if it is missing.
 	Template string `json:"template,omitempty"`
+	// OverlayAll: nothing that is written reaches the tree, or a source of a
+	// mount. A layer that is thrown away lies over each.
+	OverlayAll bool `json:"overlay_all,omitempty"`
 	// Stack is what the root is made of where it is no tree of its own;
 	// Directory is then where the machine's own part of it is.
 	Stack *Stack `json:"stack,omitempty"`

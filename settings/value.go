@@ -72,6 +72,16 @@ func parseVolatile(_ Place, text string) (any, error) {
 	return VolatileNo, nil
 }
 
+func parseProfile(_ Place, text string) (any, error) {
+	switch text {
+	case "default":
+		return "", nil
+	case Sandbox.Name:
+		return text, nil
+	}
+	return "", oneOf(text, "default", Sandbox.Name)
+}
+
 // weakerVolatile: what the mode in force throws away or protects must stay so.
 // Every mode keeps the tree itself from being written to.
 func weakerVolatile(now, then Volatile) bool {

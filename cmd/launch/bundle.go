@@ -11,6 +11,7 @@ import (
 	"launch/internal/cli"
 	"launch/internal/engine"
 	"launch/internal/facts"
+	"launch/internal/origin"
 	"launch/internal/plan"
 	"launch/internal/probe"
 	"launch/internal/sys"
@@ -22,7 +23,7 @@ import (
 // says.
 var besideBundle = [...]string{
 	"oci-bundle", "machine", "hostname", "setenv", "chdir", "read-only", "no-new-privileges", "bind", "bind-ro", "tmpfs",
-	"kill-signal", "console", "register", "keep-unit", "quiet", "settings", "words",
+	"profile", "overlay-all", "kill-signal", "console", "register", "keep-unit", "quiet", "settings", "words",
 }
 
 // bundleOf gives the assignment that names a bundle.
@@ -102,7 +103,15 @@ func startBundle(req cli.Request, from settings.Assignment, env []string) int {
 			}
 		}
 	}
-	p, err := plan.Compile(plan.Input{Settings: s, Facts: facts.Facts{Host: host}, Profile: settings.OCI})
+	said := func(option string) (o origin.Origin) {
+		for _, a := range req.Assignments {
+			if a.Option.Name == option {
+				o = a.Origin
+			}
+		}
+		return o
+	}
+	p, err := plan.Compile(plan.Input{Settings: s, Facts: facts.Facts{Host: host}, Profile: settings.ProfileOf(s.Profile, true), From: said})
 	if err != nil {
 		return fail(err)
 	}

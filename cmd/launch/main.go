@@ -178,7 +178,7 @@ func start(req cli.Request, env []string, cwd string) int {
 		return fail(err)
 	}
 	p, err := plan.Compile(plan.Input{
-		Settings: s, Facts: f, Profile: settings.NSpawn, From: trace.Origin, ID: id, BootID: boot, Suffix: around.Suffix,
+		Settings: s, Facts: f, Profile: settings.ProfileOf(s.Profile, false), From: trace.Origin, ID: id, BootID: boot, Suffix: around.Suffix,
 	})
 	if err != nil {
 		return fail(err)

@@ -56,6 +56,16 @@ func compileBundle(in Input) (*Plan, error) {
 		return nil, err
 	}
 	c.step(Step{World: settings.Inner, Do: Tree, Source: mount.Path{Path: c.Directory}, Recursive: true, Origin: c.from("root")})
+	readOnly := Step{World: settings.Inner, Do: Attr, Target: "/", Attr: ro, Origin: c.bundle("/root/readonly")}
+	switch img := c.Settings.Image; {
+	case img.ReadOnly && c.unchanged():
+		c.step(readOnly)
+	case img.OverlayAll && !img.ReadOnly:
+		c.step(Step{World: settings.Inner, Do: Layer, Target: "/", AllAttr: ro, Options: slices.Clone(fill[:]), Like: true, Origin: c.from("overlay-all")})
+	}
+	if err := c.mandatory(); err != nil {
+		return nil, err
+	}
 	if err := c.bundleMounts(); err != nil {
 		return nil, err
 	}
@@ -69,9 +79,10 @@ func compileBundle(in Input) (*Plan, error) {
 	for _, name := range b.Masked {
 		c.step(Step{World: settings.Inner, Do: Hide, Target: name, Attr: ro, Lenient: true, Origin: c.bundle("/linux/maskedPaths")})
 	}
-	if c.Settings.Image.ReadOnly {
-		c.step(Step{World: settings.Inner, Do: Attr, Target: "/", Attr: ro, Origin: c.bundle("/root/readonly")})
+	if c.Settings.Image.ReadOnly && !c.unchanged() {
+		c.step(readOnly)
 	}
+	c.stubs()
 	c.bundlePayload()
 	if f := b.Filter; f != nil {
 		c.Filters = []Filter{{f.Filter, f.Origin}}
@@ -199,7 +210,7 @@ func (c *compiler) bundleMount(m mount.Mount) (Step, error) {
 	if m.Target == "/" {
 		return refuse("cannot mount on /: the container's root is what the bundle's root says", "set root.path")
 	}
-	if under(m.Target, "/proc") && (m.Target != "/proc" || m.Type != "proc") {
+	if mount.Below(m.Target, "/proc") && (m.Target != "/proc" || m.Type != "proc") {
 		inside := slices.Contains(insideProc, m.Target)
 		host := m.Target == "/proc" && m.Kind == mount.Bind
 		if !inside && !host {
@@ -224,6 +235,7 @@ func (c *compiler) bundleMount(m mount.Mount) (Step, error) {
 				return refuse("cannot map the owners of a mount: the container has no user namespace with a map", "give the mount uidMappings and gidMappings")
 			}
 		}
+		c.layered(&s)
 		return s, nil
 	}
 	s.Do, s.Type, s.Source, s.CopyUp = Mount, m.Type, m.Source, m.CopyUp
@@ -235,6 +247,10 @@ func (c *compiler) bundleMount(m mount.Mount) (Step, error) {
 		m.Type, m.Options = "tmpfs", data
 		s.Type, s.Attr = m.Type, attr|nd
 	}
+	options, err := c.options(&m, m.Type, m.Options)
+	if err != nil {
+		return s, err
+	}
 	switch m.Type {
 	case "cgroup", "cgroup2":
 		s.Do, s.Type = Cgroups, "cgroup"
@@ -245,7 +261,7 @@ func (c *compiler) bundleMount(m mount.Mount) (Step, error) {
 	case "mqueue":
 		s.Source = mount.Path{Path: "mqueue"}
 	}
-	for _, o := range splitOptions(m.Options) {
+	for _, o := range options {
 		if c.Plan.Users.Private() && (o.Key == "uid" || o.Key == "gid") {
 			m := c.Plan.Users.UIDs
 			if o.Key == "gid" {
@@ -265,11 +281,12 @@ func (c *compiler) bundleMount(m mount.Mount) (Step, error) {
 	if label := c.Settings.Bundle.MountLabel; label != "" && c.Facts.Host.SELinux && m.Type != "proc" && m.Type != "sysfs" {
 		s.Options = append(s.Options, Option{"context", label})
 	}
-	if s.Attr&ro != 0 && m.Type != "tmpfs" && s.Target != "/dev" {
+	private(&s)
+	if s.Attr&ro != 0 && s.Type != "tmpfs" && s.Target != "/dev" {
 		// As mount(2) does it: the file system, not only its mount.
 		s.Options = append(s.Options, Option{Key: "ro"})
 	}
-	if m.Type == "tmpfs" {
+	if s.Type == "tmpfs" {
 		given := func(key string) bool {
 			return slices.ContainsFunc(s.Options, func(o Option) bool { return o.Key == key })
 		}
@@ -281,6 +298,7 @@ func (c *compiler) bundleMount(m mount.Mount) (Step, error) {
 			s.Options = append(s.Options, Option{"gid", fmt.Sprint(root)})
 		}
 	}
+	c.keepTmp(&s)
 	return s, nil
 }
 
@@ -324,15 +342,10 @@ func (c *compiler) devices() {
 		}
 		node(path.Clean(d.Path), kind, mode, unix.Mkdev(uint32(d.Major), uint32(d.Minor)), uid, gid, c.bundle(fmt.Sprintf("/linux/devices/%d", i)))
 	}
-	for _, d := range []struct {
-		name         string
-		major, minor uint32
-	}{{"null", 1, 3}, {"zero", 1, 5}, {"full", 1, 7}, {"random", 1, 8}, {"urandom", 1, 9}, {"tty", 5, 0}} {
+	for _, d := range nodes {
 		node("/dev/"+d.name, unix.S_IFCHR, 0o666, unix.Mkdev(d.major, d.minor), 0, 0, c.base)
 	}
-	links := []struct{ name, to string }{
-		{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"},
-	}
+	links := links[:]
 	if c.Facts.Host.Kcore {
 		links = append(links, struct{ name, to string }{"core", "/proc/kcore"})
 	}

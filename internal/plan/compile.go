@@ -83,6 +83,7 @@ func Compile(in Input) (*Plan, error) {
 	if err := c.mounts(); err != nil {
 		return nil, err
 	}
+	c.stubs()
 	c.payload()
 	c.program()
 	c.veth()
@@ -290,7 +291,7 @@ func (c *compiler) before() {
 // written to it.
 func (c *compiler) shared() bool {
 	img := c.Settings.Image
-	if img.ReadOnly || img.Volatile != settings.VolatileNo {
+	if img.ReadOnly || img.Volatile != settings.VolatileNo || img.OverlayAll {
 		return true
 	}
 	return c.covered() && !slices.ContainsFunc(c.Settings.Mounts, func(m mount.Mount) bool {
@@ -328,7 +329,18 @@ func (c *compiler) tree() error {
 		if !u.Private() || img.Stack != nil || u.Mode != userns.Pick && u.Range.Start == 0 && u.Ownership != userns.Chown && u.Ownership != userns.Foreign {
 			return nil
 		}
+		// No file of a tree that is only layered over gets another owner.
+		kept, chown := img.OverlayAll && !img.Ephemeral, Chown
+		if kept {
+			chown = NoFallback
+		}
 		switch {
+		case kept && (u.Ownership == userns.Chown || u.Ownership == userns.Auto && shifted && !foreign):
+			return &settings.Error{
+				What:   fmt.Sprintf("cannot give the files of %s to the machine's users: --overlay-all leaves the tree as it is", c.Directory),
+				Origin: u.Origin,
+				Hint:   "add --ephemeral, or use a tree whose owners can be mapped (--private-users-ownership=map)",
+			}
 		case u.Ownership == userns.Foreign && !foreign && root.Known:
 			return &settings.Error{
 				What:   fmt.Sprintf("cannot map the owners of %s: it belongs to %d, and not to the range for foreign trees, %d", c.Directory, root.UID, userns.ForeignBase),
@@ -336,7 +348,7 @@ func (c *compiler) tree() error {
 				Hint: "use --private-users-ownership=map for a tree whose files belong to the host's numbers",
 			}
 		case u.Ownership == userns.Auto && foreign:
-			c.step(Step{Do: Idmap, Target: "/", IDMap: mount.ForeignIDMap, Fallback: Chown, Origin: u.Origin})
+			c.step(Step{Do: Idmap, Target: "/", IDMap: mount.ForeignIDMap, Fallback: chown, Origin: u.Origin})
 			return nil
 		case u.Ownership == userns.MapIt && shifted:
 			return &settings.Error{
@@ -351,7 +363,7 @@ func (c *compiler) tree() error {
 		}
 		switch u.Ownership {
 		case userns.Auto:
-			c.step(Step{Do: Idmap, Target: "/", Fallback: Chown, Origin: u.Origin})
+			c.step(Step{Do: Idmap, Target: "/", Fallback: chown, Origin: u.Origin})
 		case userns.MapIt:
 			c.step(Step{Do: Idmap, Target: "/", Origin: u.Origin})
 		case userns.Foreign:
@@ -379,24 +391,33 @@ func (c *compiler) tree() error {
 			c.step(Step{Do: Pivot, Source: mount.Path{Path: pivot.New, InRoot: true}, Target: pivot.Old, Origin: c.from("pivot-root")})
 		}
 	}
-	fill := []Option{{"mode", "0755"}, {"size", "25%"}, {"nr_inodes", "1m"}}
+	if img.OverlayAll && c.covered() {
+		return &settings.Error{What: "cannot lay a layer over the tree: a mount on / takes its place", Origin: c.from("overlay-all"), Hint: "use --directory= for the root itself"}
+	}
+	fill := append([]Option{{"mode", "0755"}}, fill[:]...)
 	switch img.Volatile {
 	case settings.VolatileNo:
 		take()
 		if err := owners(); err != nil {
 			return err
 		}
-		if img.ReadOnly && !c.covered() {
+		switch {
+		case img.ReadOnly && !c.covered() && c.unchanged():
+			c.step(Step{Do: Attr, Target: "/", Attr: ro, Recursive: true, Origin: c.from("read-only")})
+			return nil
+		case img.ReadOnly && !c.covered():
 			c.base0()
 			c.step(Step{Do: Attr, Target: "/", Attr: ro, Recursive: true, Origin: c.from("read-only")})
 			return nil
+		case img.OverlayAll:
+			c.step(Step{Do: Layer, Target: "/", Attr: sa, AllAttr: ro, Options: slices.Clone(fill[:]), Like: true, Origin: c.from("overlay-all")})
 		}
 	case settings.VolatileState:
 		take()
 		if err := owners(); err != nil {
 			return err
 		}
-		if !c.covered() {
+		if !c.covered() && !c.unchanged() {
 			c.base0()
 		}
 		c.step(Step{Do: Attr, Target: "/", Attr: ro, Recursive: true, Origin: volatile})
@@ -579,7 +600,7 @@ func (c *compiler) mounts() error {
 	}
 	custom := slices.DeleteFunc(mount.Sorted(c.Settings.Mounts), func(m mount.Mount) bool { return m.Target == "/" })
 	for _, m := range custom {
-		if !under(m.Target, "/proc") {
+		if !mount.Below(m.Target, "/proc") {
 			if err := c.custom(m, settings.Outer); err != nil {
 				return err
 			}
@@ -596,17 +617,13 @@ func (c *compiler) mounts() error {
 		}
 	}
 	for _, m := range custom {
-		if under(m.Target, "/proc") {
+		if mount.Below(m.Target, "/proc") {
 			if err := c.custom(m, settings.Inner); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
-}
-
-func under(target, dir string) bool {
-	return target == dir || strings.HasPrefix(target, dir+"/")
 }
 
 func (c *compiler) api(row settings.APIMount) {
@@ -623,6 +640,9 @@ func (c *compiler) api(row settings.APIMount) {
 		if row.When&w.when != 0 && !w.holds {
 			return
 		}
+	}
+	if row.When&settings.Unsaid != 0 && slices.ContainsFunc(c.Settings.Mounts, func(m mount.Mount) bool { return m.Target == row.Target }) {
+		return
 	}
 	s := Step{World: row.World, Do: Mount, Target: row.Target, Type: row.Type, Attr: row.Attr, Clear: row.Clear,
 		Lenient: row.Lenient, Soft: row.Soft, Options: splitOptions(row.Options), Origin: c.base}
@@ -689,6 +709,7 @@ func (c *compiler) api(row settings.APIMount) {
 	case "sys":
 		s.Content = []Entry{{Path: "fs", Mode: dir755}, {Path: "fs/cgroup", Mode: dir755}, {Path: "fs/bpf", Mode: dir755}}
 	}
+	c.keepTmp(&s)
 	c.step(s)
 }
 
@@ -723,12 +744,9 @@ func (c *compiler) dev() []Entry {
 		entries = append(entries, Entry{Path: name, Mode: unix.S_IFCHR | mode, Dev: unix.Mkdev(major, minor), Optional: optional})
 		entries = append(entries, Entry{Path: fmt.Sprintf("char/%d:%d", major, minor), Mode: link, Data: "../" + name, Optional: optional})
 	}
-	node("null", 1, 3, 0o666, false)
-	node("zero", 1, 5, 0o666, false)
-	node("full", 1, 7, 0o666, false)
-	node("random", 1, 8, 0o666, false)
-	node("urandom", 1, 9, 0o666, false)
-	node("tty", 5, 0, 0o666, false)
+	for _, d := range nodes {
+		node(d.name, d.major, d.minor, 0o666, false)
+	}
 	if c.Profile.App {
 		host.Fuse, host.Tun, host.Kcore = 0, 0, false
 	}
@@ -738,11 +756,8 @@ func (c *compiler) dev() []Entry {
 	if host.Tun != 0 {
 		node("net/tun", 10, 200, host.Tun, true)
 	}
-	for _, l := range [][2]string{
-		{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"},
-		{"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"},
-	} {
-		entries = append(entries, Entry{Path: l[0], Mode: link, Data: l[1]})
+	for _, l := range links {
+		entries = append(entries, Entry{Path: l.name, Mode: link, Data: l.to})
 	}
 	if host.Kcore {
 		entries = append(entries, Entry{Path: "core", Mode: link, Data: "/proc/kcore"})
@@ -821,10 +836,14 @@ func (c *compiler) custom(m mount.Mount, w settings.World) error {
 				data = "mode=0755"
 			}
 		}
-		s.Options = splitOptions(data)
+		if s.Options, err = c.options(&m, s.Type, data); err != nil {
+			return err
+		}
 		if m.Kind == mount.Tmpfs {
 			s.Options = c.owned(s.Options)
 		}
+		private(&s)
+		c.keepTmp(&s)
 	case mount.Overlay:
 		s.Do, s.Lower, s.Source, s.Mode = Overlay, m.Lower, m.Source, 0o755
 		if m.ReadOnly {
@@ -833,6 +852,7 @@ func (c *compiler) custom(m mount.Mount, w settings.World) error {
 	case mount.Inaccessible:
 		s.Do, s.Attr = Mask, ro|ns|nd|nx
 	}
+	c.layered(&s)
 	c.step(s)
 	return nil
 }

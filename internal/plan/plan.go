@@ -248,7 +248,8 @@ const (
 	Mount   Do = "mount"   // a new file system on Target
 	Bind    Do = "bind"    // Source on Target
 	Overlay Do = "overlay" // Lower (and Source above them) on Target
-	Layer   Do = "layer"   // a throw-away layer over the tree
+	Layer   Do = "layer"   // a throw-away layer over Target
+	Stubs   Do = "stubs"   // a layer with the mount points of Content that Target lacks, if nothing can be written there
 	Mask    Do = "mask"    // hide Target behind an empty node of its kind
 	Parts   Do = "parts"   // the parts of sysfs that don't tell about the host
 	Mkdir   Do = "mkdir"   // make Target if it is missing
@@ -335,6 +336,9 @@ type Step struct {
 	// Like: it has Target's mode.
 	CopyUp bool `json:"copy_up,omitempty"`
 	Like   bool `json:"like,omitempty"`
+	// Over: what is bound or overlaid gets a throw-away layer of these options,
+	// and is itself read-only.
+	Over []Option `json:"over,omitempty"`
 	// NoFollow: a Target that is a link is a mount point itself.
 	NoFollow bool `json:"no_follow,omitempty"`
 	// UIDs and GIDs are a bind mount's map of owners, for all below if MapAll.
@@ -367,6 +371,8 @@ type Entry struct {
 	// UID and GID own it, counted from the machine's root.
 	UID uint32 `json:"uid,omitempty"`
 	GID uint32 `json:"gid,omitempty"`
+	// Kind is something that this is made like: a directory or an empty file.
+	Kind mount.Path `json:"kind,omitzero"`
 	// Credential: the content is that of the credential of this name.
 	Credential bool `json:"credential,omitempty"`
 }

@@ -81,6 +81,17 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 		f.Network = facts.Network{Known: true, HostID: "0123456789abcdef0123456789abcdef", Managed: true}
 	},
 	"read-only": func(s *settings.Settings, f *facts.Facts) { s.Image.ReadOnly = true },
+	"sandbox": func(s *settings.Settings, f *facts.Facts) {
+		s.Image.ReadOnly, s.Profile = true, "sandbox"
+		s.Mounts = []mount.Mount{bind("/srv:/srv/a"), bind("/mnt:/mnt/b"), bind("/opt:/mnt/b/c/d"), {Kind: mount.Tmpfs, Target: "/foo", Options: "size=1m,what=1"},
+			bind("/usr:/foobar"), bind("/tmp:/tmp/x")}
+		s.Mounts[1].ReadOnly = true
+	},
+	"overlay-all": func(s *settings.Settings, f *facts.Facts) {
+		s.Image.OverlayAll = true
+		s.Mounts = []mount.Mount{bind("/srv"), {Kind: mount.Overlay, Target: "/mnt", Lower: []mount.Path{{Path: "/a"}}, Source: mount.Path{Path: "/b"}, Origin: option("overlay")}, bind("/opt")}
+		s.Mounts[2].ReadOnly = true
+	},
 	"ephemeral": func(s *settings.Settings, f *facts.Facts) {
 		s.Image.Ephemeral = true
 		s.Users = settings.Users{Mode: userns.Pick}
@@ -177,9 +188,9 @@ func compile(t *testing.T, name string) *Plan {
 	s := settings.Settings{Machine: "m", Image: settings.Image{Directory: "/srv/m"}, Exec: settings.Exec{Words: []string{"true"}}}
 	f := facts.Facts{Root: root, Host: host}
 	cases[name](&s, &f)
-	p, err := Compile(Input{Settings: s, Facts: f, Profile: settings.NSpawn, From: func(o string) origin.Origin {
+	p, err := Compile(Input{Settings: s, Facts: f, Profile: settings.ProfileOf(s.Profile, false), From: func(o string) origin.Origin {
 		switch o {
-		case "directory", "limit-nofile", "limit-as", "oom-score-adjust", "cpu-affinity", "personality", "suppress-sync",
+		case "directory", "read-only", "overlay-all", "limit-nofile", "limit-as", "oom-score-adjust", "cpu-affinity", "personality", "suppress-sync",
 			"restrict-address-families", "ambient-capability", "pivot-root", "use-cgroup-namespace", "ephemeral", "template":
 			return option(o)
 		}
@@ -300,6 +311,7 @@ func TestLocks(t *testing.T) {
 			s.Mounts = []mount.Mount{{Kind: mount.Bind, Source: mount.Path{Path: "/", InRoot: true}, Target: "/"}}
 		}, "/srv/m exclusive"},
 		"host":      {func(s *settings.Settings) { s.Image.Volatile, s.Image.Directory = settings.VolatileYes, "/" }, ""},
+		"layered":   {func(s *settings.Settings) { s.Image.OverlayAll = true }, "/srv/m shared"},
 		"unlocked":  {func(s *settings.Settings) { s.Environment.Unlocked = true }, ""},
 		"copy":      {func(s *settings.Settings) { s.Image.Ephemeral = true }, "/srv/m shared brief, /srv/.#snapshot.m0 exclusive"},
 		"host copy": {func(s *settings.Settings) { s.Image.Ephemeral, s.Image.Directory = true, "/" }, "/.#snapshot.0 exclusive"},
@@ -351,6 +363,10 @@ func TestRefusals(t *testing.T) {
 			s.Exec.AmbientCaps, s.Exec.DropCaps = 1<<unix.CAP_CHOWN, 1<<unix.CAP_CHOWN
 		}, "cannot give the command CAP_CHOWN: the machine"},
 		"ambient without": {func(s *settings.Settings, f *facts.Facts) { s.Exec.AmbientCaps, f.Host.Caps = 1<<unix.CAP_CHOWN, 0 }, "cannot give the command CAP_CHOWN: launch"},
+		"layered owners": {func(s *settings.Settings, f *facts.Facts) {
+			s.Image.OverlayAll = true
+			s.Users = settings.Users{Mode: userns.Fixed, Range: userns.Range{Start: 1310720, Size: 65536}, Ownership: userns.Chown}
+		}, "leaves the tree as it is"},
 		"owners": {func(s *settings.Settings, f *facts.Facts) {
 			s.Users.Mode = userns.Owner
 			f.Root.UID, f.Root.GID = 1<<16, 2<<16

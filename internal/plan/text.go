@@ -196,6 +196,12 @@ func (s Step) how() string {
 	if s.Soft {
 		w = append(w, "if possible")
 	}
+	if len(s.Over) > 0 {
+		w = append(w, "under a layer")
+	}
+	if s.Do == Stubs {
+		w = append(w, "unless it can be written to")
+	}
 	if s.Fallback != "" {
 		w = append(w, "else "+string(s.Fallback))
 	}
@@ -208,6 +214,8 @@ func (e Entry) how() string {
 		optional = ", if possible"
 	}
 	switch e.Mode & unix.S_IFMT {
+	case 0:
+		return "as " + pathWord(e.Kind)
 	case unix.S_IFLNK:
 		return "-> " + e.Data + optional
 	case unix.S_IFCHR, unix.S_IFBLK:

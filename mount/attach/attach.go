@@ -37,6 +37,9 @@ type Tree struct {
 	root int
 	// loose is a root that is not attached yet; -1 otherwise.
 	loose int
+	// below is the root that an overlay of ours over the root shows; -1
+	// without.
+	below int
 	// old is the tree, not attached yet, that a pivot moves to the directory
 	// oldAt of the new root; both are -1 without one.
 	old, oldAt int
@@ -129,7 +132,7 @@ func BeginAs(l sys.Locked, how How) (*Tree, error) {
 		// The caller's mounts are not changed, but for one more.
 		seat, shared = how.Seat, true
 	}
-	t := &Tree{l: l, root: -1, loose: -1, old: -1, oldAt: -1, host: -1, at: -1, runHost: -1, devpts: -1, Pin: -1, PidNS: -1, TTY: -1, bare: how.Seat != ""}
+	t := &Tree{l: l, root: -1, loose: -1, below: -1, old: -1, oldAt: -1, host: -1, at: -1, runHost: -1, devpts: -1, Pin: -1, PidNS: -1, TTY: -1, bare: how.Seat != ""}
 	var err error
 	if t.host, err = sys.Openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
 		return nil, fmt.Errorf("open /: %w", err)
@@ -167,7 +170,7 @@ const seat = "/run/launch"
 
 // Close gives back the descriptors.
 func (t *Tree) Close() {
-	for _, n := range []*int{&t.root, &t.loose, &t.old, &t.oldAt, &t.host, &t.at, &t.runHost, &t.devpts, &t.PidNS} {
+	for _, n := range []*int{&t.root, &t.loose, &t.below, &t.old, &t.oldAt, &t.host, &t.at, &t.runHost, &t.devpts, &t.PidNS} {
 		if *n >= 0 {
 			sys.Close(*n)
 			*n = -1
@@ -213,7 +216,9 @@ func words(s plan.Step) string {
 	case plan.Overlay:
 		return "mount overlay on " + s.Target
 	case plan.Layer:
-		return "lay a throw-away layer over the tree"
+		return "lay a throw-away layer over " + s.Target
+	case plan.Stubs:
+		return "make mount points for " + s.Target
 	case plan.Mask:
 		return "mask " + s.Target
 	case plan.Parts:
@@ -272,6 +277,8 @@ func (t *Tree) do(s plan.Step) error {
 	switch s.Do {
 	case plan.Layer:
 		return t.layer(s)
+	case plan.Stubs:
+		return t.stubs(s)
 	case plan.Mount:
 		return t.mount(s)
 	case plan.Bind:
@@ -386,44 +393,9 @@ func (t *Tree) seat() error {
 	return t.seatOld()
 }
 
-// layer mounts an overlay over the tree whose upper directory is a tmpfs.
-func (t *Tree) layer(s plan.Step) error {
-	tmp, err := t.fs("tmpfs", "", s.Options, s.Attr)
-	if err != nil {
-		return err
-	}
-	defer sys.Close(tmp)
-	for _, name := range []string{"upper", "work"} {
-		if err := t.fill(tmp, []plan.Entry{{Path: name, Mode: unix.S_IFDIR | 0o755}}); err != nil {
-			return err
-		}
-	}
-	// The overlay takes only directories of attached mounts, so the tmpfs is
-	// attached too, below the overlay.
-	lower := t.root
-	if err := sys.MoveMount(tmp, t.at); err != nil {
-		return err
-	}
-	upper, err := sys.Openat(tmp, "upper", unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer sys.Close(upper)
-	work, err := sys.Openat(tmp, "work", unix.O_PATH|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer sys.Close(work)
-	t.loose, err = overlayfs([]int{lower}, upper, work, 0, nil)
-	if err != nil {
-		return err
-	}
-	return t.seat()
-}
-
-// overlayfs makes a detached overlay. lower is given lowest first; upper and
-// work are -1 for a read-only one.
-func overlayfs(lower []int, upper, work int, attr uint64, options []plan.Option) (int, error) {
+// overlayfs makes a detached overlay, with the source that a mount table names.
+// lower is given lowest first; upper and work are -1 for a read-only one.
+func overlayfs(source string, lower []int, upper, work int, attr uint64, options []plan.Option) (int, error) {
 	fs, err := sys.Fsopen("overlay")
 	if err != nil {
 		return -1, err
@@ -436,7 +408,7 @@ func overlayfs(lower []int, upper, work int, attr uint64, options []plan.Option)
 		}
 		return err
 	}
-	if err = sys.FsSet(fs, "source", "overlay"); err != nil {
+	if err = sys.FsSet(fs, "source", source); err != nil {
 		return -1, withLog(fs, err)
 	}
 	// The uppermost comes first.
@@ -740,6 +712,9 @@ func (t *Tree) bind(s plan.Step) error {
 			return err
 		}
 	}
+	if s.Over != nil {
+		return t.bindUnder(n, s, uint32(st.Mode)&unix.S_IFMT)
+	}
 	if err := t.place(n, s, uint32(st.Mode)&unix.S_IFMT); err != nil {
 		return err
 	}
@@ -881,6 +856,18 @@ func (t *Tree) overlay(s plan.Step) error {
 		return err
 	}
 	work := -1
+	if s.Over != nil {
+		to, err := t.target(s, unix.S_IFDIR)
+		if err != nil {
+			return err
+		}
+		defer sys.Close(to)
+		n, err := t.over(to, append(lower, upper), s.Over, s.Attr, true)
+		if err == nil {
+			sys.Close(n)
+		}
+		return err
+	}
 	if s.Attr&unix.MOUNT_ATTR_RDONLY != 0 {
 		lower, upper = append(lower, upper), -1
 	} else {
@@ -900,7 +887,7 @@ func (t *Tree) overlay(s plan.Step) error {
 		}
 		fds = append(fds, work)
 	}
-	n, err := overlayfs(lower, upper, work, s.Attr, nil)
+	n, err := overlayfs("overlay", lower, upper, work, s.Attr, nil)
 	if err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package attach
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -100,12 +101,35 @@ func (t *Tree) inside(n int, target string) (string, error) {
 	return strings.TrimPrefix(at, root), nil
 }
 
-// make makes a missing target, and the directories on the way. It goes name by
-// name: each is looked up from the root again, so that links mean what they
-// mean inside, and made in the directory that the lookup of its parent gave.
-// The last one is a directory or an empty file, as kind says.
+// make makes a missing target, and the directories on the way. The last one is
+// a directory or an empty file, as kind says.
 func (t *Tree) make(s plan.Step, kind uint32) error {
-	rest := strings.Split(strings.Trim(path.Clean(s.Target), "/"), "/")
+	return t.walk(s.Target, func(parent int, rest []string) error {
+		if err := t.avoid(parent, s); err != nil {
+			return err
+		}
+		mode := uint32(unix.S_IFDIR | 0o755)
+		if len(rest) == 1 {
+			mode = unix.S_IFDIR | s.Mode
+			if kind != unix.S_IFDIR {
+				mode = unix.S_IFREG | 0o644
+			}
+		}
+		return t.owned(func() error {
+			if mode&unix.S_IFMT == unix.S_IFDIR {
+				return sys.Mkdirat(parent, rest[0], mode&0o7777)
+			}
+			return sys.Mknodat(parent, rest[0], mode, 0)
+		})
+	})
+}
+
+// walk goes to a target name by name: each is looked up from the root again, so
+// that links mean what they mean inside. Where one is missing, it calls missing
+// with the directory that the lookup of its parent gave and the names that are
+// left; a link to what isn't there leads on. It goes on as if that had made it.
+func (t *Tree) walk(target string, missing func(parent int, rest []string) error) error {
+	rest := strings.Split(strings.Trim(path.Clean(target), "/"), "/")
 	done := ""
 	for links := 0; len(rest) > 0; {
 		name := rest[0]
@@ -121,17 +145,6 @@ func (t *Tree) make(s plan.Step, kind uint32) error {
 		if err != nil {
 			return fmt.Errorf("open %s: %w", done+"/", err)
 		}
-		if err := t.avoid(parent, s); err != nil {
-			sys.Close(parent)
-			return err
-		}
-		e := plan.Entry{Path: name, Mode: unix.S_IFDIR | 0o755}
-		if len(rest) == 1 {
-			e.Mode = unix.S_IFDIR | s.Mode
-			if kind != unix.S_IFDIR {
-				e.Mode = unix.S_IFREG | 0o644
-			}
-		}
 		link, lerr := sys.Readlinkat(parent, name)
 		if lerr == nil {
 			// A link to what isn't there: what it names is made.
@@ -146,13 +159,11 @@ func (t *Tree) make(s plan.Step, kind uint32) error {
 			done = ""
 			continue
 		}
-		err = t.owned(func() error {
-			if e.Mode&unix.S_IFMT == unix.S_IFDIR {
-				return sys.Mkdirat(parent, name, e.Mode&0o7777)
-			}
-			return sys.Mknodat(parent, name, e.Mode, 0)
-		})
+		err = missing(parent, rest)
 		sys.Close(parent)
+		if err == errStop {
+			return nil
+		}
 		if err != nil {
 			return fmt.Errorf("make %s: %w", here, err)
 		}
@@ -160,3 +171,6 @@ func (t *Tree) make(s plan.Step, kind uint32) error {
 	}
 	return nil
 }
+
+// errStop ends a walk.
+var errStop = errors.New("stop")

@@ -86,7 +86,7 @@ func (r *reader) mount(at string, from *specs.Mount) (m mount.Mount, ok bool) {
 		// The specification has the options decide; the type is a dummy.
 		r.refuse(problem{at + "/type", from.Type, "cannot mount: no file system has this type", "add the option bind or rbind"})
 		return m, false
-	case from.Type == "" || from.Type == "none":
+	case from.Type == "":
 		r.refuse(problem{at + "/type", nil, "cannot mount a file system without knowing its type", "give a type, or add the option rbind"})
 		return m, false
 	case strings.ContainsAny(from.Type, "/, \t\n"):
