@@ -202,16 +202,8 @@ func (c *compiler) lies(at int) int {
 }
 
 // shows reports whether what the step makes shows files that are there already,
-// and could be read-only: all else begins empty, or with a layer.
-func (s *Step) shows() bool {
-	switch s.Do {
-	case Tree, Pivot, Attr, Idmap, Chown:
-		return true
-	case Bind, Overlay:
-		return len(s.Over) == 0
-	}
-	return false
-}
+// and could be read-only: all else begins empty, or is a layer.
+func (s *Step) shows() bool { return s.Do != Mount && s.Do != Layer }
 
 // stub is what a step needs to be there.
 func stub(s *Step) (e Entry, ok bool) {

@@ -215,7 +215,7 @@ func (t *Tree) overPart(to, from int, options []plan.Option) error {
 	case err != nil:
 		return err
 	case !holds:
-		return cover(to, from, 0, unix.MOUNT_ATTR_RDONLY)
+		return cover(to, from, 0, 0)
 	case kind == unix.S_IFREG:
 		return t.overFile(to, from, options, flags)
 	}

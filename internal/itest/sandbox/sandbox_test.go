@@ -97,6 +97,7 @@ var cases = []bundleCase{
 	{name: "stub-not-needed", mounts: `{"destination":"/srv","type":"tmpfs"}`, args: sandboxed, ro: true},
 	{name: "stub-users", mounts: `{"destination":"/data","type":"tmpfs"}`, args: sandboxed, ro: true, users: true},
 	{name: "stub-default-profile", mounts: `{"destination":"/proc","type":"proc"},{"destination":"/mnt","source":"$SRC/dir","options":["bind","ro"]},{"destination":"/mnt/new","type":"tmpfs"}`},
+	{name: "stub-elsewhere", mounts: `{"destination":"/mnt","source":"$SRC/dir","options":["bind","ro"]},{"destination":"/mnt/out/new","type":"tmpfs"}`, args: sandboxed},
 	{name: "writable-root", mounts: `{"destination":"/data","type":"tmpfs"}`, args: sandboxed},
 	// Layers.
 	{name: "layer", mounts: ``, args: sandboxed + " " + layered},
@@ -106,6 +107,7 @@ var cases = []bundleCase{
 	{name: "layer-bind-ro", mounts: `{"destination":"/mnt","source":"$SRC/dir","options":["bind","ro"]},{"destination":"/mnt/new","type":"tmpfs"}`, args: sandboxed + " " + layered},
 	{name: "layer-bind-in-bind", mounts: `{"destination":"/mnt","source":"$SRC/dir","options":["bind"]},{"destination":"/mnt/new","source":"$SRC/dir","options":["bind"]},{"destination":"/mnt/f","source":"$SRC/file","options":["bind"]}`, args: sandboxed + " " + layered},
 	{name: "layer-mounted-source", mounts: `{"destination":"/mnt","source":"$SRC","options":["rbind"]}`, args: sandboxed + " " + layered},
+	{name: "layer-source-ro", mounts: `{"destination":"/mnt","source":"$SRC/rosub","options":["bind"]},{"destination":"/mnt/new","type":"tmpfs"}`, args: sandboxed + " " + layered},
 	{name: "layer-special", mounts: `{"destination":"/mnt/fifo","source":"$SRC/fifo","options":["bind"]},{"destination":"/mnt/null","source":"/dev/null","options":["bind"]},{"destination":"/mnt/proc","source":"/proc/sys/kernel","options":["rbind"]}`, args: sandboxed + " " + layered},
 	{name: "layer-users", mounts: `{"destination":"/mnt","source":"$SRC/open","options":["bind"]}`, args: sandboxed + " " + layered, users: true},
 	{name: "layer-default-profile", mounts: `{"destination":"/proc","type":"proc"},{"destination":"/mnt","source":"$SRC","options":["rbind"]},{"destination":"/file","source":"$SRC/file","options":["bind"]}`, args: layered},
@@ -146,7 +148,7 @@ func (c *bundleCase) bundle(t *testing.T, dir string) {
 	tree.Fresh(t, tree.Tiny(t), rootfs)
 	src := filepath.Join(dir, "src")
 	script := `set -e; cd ` + rootfs + `; echo kept >tmp/kept; ln -s srv lnk; ln -s /not/there dangling; echo x >etc/x; mkdir mnt/image
-		mkdir -p ` + src + `/dir ` + src + `/open ` + src + `/sub; cd ` + src + `; echo file >file; echo x >dir/x; ln -s x dir/l; echo o >open/o; chmod -R a+rwX open; mkfifo fifo`
+		mkdir -p ` + src + `/dir ` + src + `/open ` + src + `/sub; cd ` + src + `; echo file >file; echo x >dir/x; ln -s x dir/l; ln -s /srv dir/out; chmod 711 dir; mkdir rosub; echo o >open/o; chmod -R a+rwX open; mkfifo fifo`
 	if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -267,7 +269,7 @@ func TestBundles(t *testing.T) {
 			}
 			// Something is mounted in what may be bound.
 			sub := dir + "/src/sub"
-			script := "mount -t tmpfs -o mode=0755 sub " + sub + " && echo inside >" + sub + "/inside && mount --bind " + dir + "/src/file " + dir + "/src/dir/x && exec \"$@\""
+			script := "mount -t tmpfs -o mode=0755 sub " + sub + " && echo inside >" + sub + "/inside && mount -t tmpfs -o ro,mode=0755 rosub " + dir + "/src/rosub && mount --bind " + dir + "/src/file " + dir + "/src/dir/x && exec \"$@\""
 			r := s.Start(nil, append([]string{"unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", l.Path}, args...)...)
 			code, err := r.Code(most)
 			if err != nil {
