@@ -38,9 +38,11 @@ func Say(s Settings) (list []Saying, missed []string) {
 	flag("ephemeral", s.Image.Ephemeral)
 	flag("read-only", s.Image.ReadOnly)
 	text("volatile", string(s.Image.Volatile))
+	flag("overlay-all", s.Image.OverlayAll)
 	if s.Image.Pivot.New != "" {
 		both("pivot-root", s.Image.Pivot.String())
 	}
+	text("profile", s.Profile)
 	text("machine", s.Machine)
 	flag("boot", e.Mode == Boot)
 	flag("as-pid2", e.Mode == PID2)

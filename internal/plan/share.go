@@ -84,7 +84,7 @@ func (c *compiler) journal(host func(Step)) error {
 	mode, j := c.Settings.Host.LinkJournal, c.Facts.Journal
 	from := c.from("link-journal")
 	img := c.Settings.Image
-	if mode == "no" || img.Ephemeral || mode == "" && (!j.Known || j.Kind == facts.Absent) {
+	if mode == "no" || img.Ephemeral || img.OverlayAll || mode == "" && (!j.Known || j.Kind == facts.Absent) {
 		return nil
 	}
 	if !j.Known {
