@@ -18,7 +18,7 @@ function __launch_options
 		switch $word
 			case --
 				return 1
-			case --directory --template --oci-bundle --pivot-root --profile --machine --chdir --setenv --uid --kill-signal --hostname --uuid --personality --suppress-sync --private-users-ownership --capability --drop-capability --ambient-capability --no-new-privileges --system-call-filter --restrict-address-families --rlimit --oom-score-adjust --cpu-affinity --bind --bind-ro --tmpfs --overlay --overlay-ro --inaccessible --resolv-conf --timezone --link-journal --set-credential --load-credential --console --register --notify-ready --slice --property --settings
+			case --directory --template --oci-bundle --pivot-root --profile --join --machine --chdir --setenv --uid --kill-signal --hostname --uuid --personality --suppress-sync --private-users-ownership --capability --drop-capability --ambient-capability --no-new-privileges --system-call-filter --restrict-address-families --rlimit --oom-score-adjust --cpu-affinity --bind --bind-ro --tmpfs --overlay --overlay-ro --inaccessible --resolv-conf --timezone --link-journal --set-credential --load-credential --console --register --notify-ready --slice --property --settings
 				set value 1
 			case '--*'
 			case '-*D' '-*M' '-*E' '-*u' '-*S'
@@ -41,6 +41,7 @@ complete -c launch -n __launch_options -l volatile -f -a 'no yes state overlay' 
 complete -c launch -n __launch_options -l overlay-all -f -d 'Throw away all that is written, in bind mounts, too'
 complete -c launch -n __launch_options -l pivot-root -r -f -d 'Take a directory of the tree as the root, the old one as OLD'
 complete -c launch -n __launch_options -l profile -r -f -a 'default sandbox' -d 'What the machine gets without being asked for'
+complete -c launch -n __launch_options -l join -r -f -d 'Run a bundle in the network, ipc and pid namespaces of a machine'
 complete -c launch -n __launch_options -s M -l machine -r -f -a '(__launch_machines)' -d 'Name of the machine; the directory'\''s by default'
 complete -c launch -n __launch_options -s b -l boot -f -d 'Run the tree'\''s init, with the words as its arguments'
 complete -c launch -n __launch_options -s a -l as-pid2 -f -d 'Run a small init as process 1, the command as process 2'

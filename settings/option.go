@@ -156,6 +156,7 @@ const (
 	GroupNamespaces   Group = "namespaces"
 	GroupSwitches     Group = "switches" // of the environment only
 	GroupProfile      Group = "profile"
+	GroupJoin         Group = "join"
 	GroupOverlayAll   Group = "overlay-all"
 	GroupLater        Group = "later"
 )

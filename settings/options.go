@@ -86,6 +86,13 @@ var Options = [...]Option{
 		Weaker: func(s Settings, a Assignment) bool { return s.Profile != "" && s.Profile != a.Value.(string) },
 	},
 	{
+		Name: "join", Flag: "join", Arg: RequiredArg, Placeholder: "MACHINE",
+		Group: GroupJoin, Topic: TopicExec, Trusted: NoFile,
+		Help:  "Run a bundle in the network, ipc and pid namespaces of a machine",
+		Parse: parseHostname,
+		Set:   func(s *Settings, a Assignment) { s.Join = a.Value.(string) },
+	},
+	{
 		Name: "machine", Flag: "machine", Short: 'M', Arg: RequiredArg, Placeholder: "NAME",
 		Group: GroupMachine, Topic: TopicExec, Trusted: NoFile, Since: 202,
 		Help:  "Name of the machine; the directory's by default",

@@ -405,6 +405,8 @@ func (r *resolver) check(assignments []Assignment) error {
 		return r.blame("template", "cannot run on a copy and make a directory from a template at the same time", "leave out --ephemeral, or run on a copy of the template with --ephemeral --directory="+s.Image.Template)
 	case s.Image.Ephemeral && (s.Host.LinkJournal == "host" || s.Host.LinkJournal == "guest"):
 		return r.blame("link-journal", "cannot link the journal of a machine that runs on a throw-away copy", "use --link-journal=try-"+s.Host.LinkJournal+", or leave out --ephemeral")
+	case s.Join != "" && s.Bundle == nil:
+		return r.blame("join", "cannot join a machine without a bundle", "add --oci-bundle=; launch convert --to=oci makes a bundle of a tree")
 	case s.Image.OverlayAll && (s.Host.LinkJournal == "host" || s.Host.LinkJournal == "guest"):
 		return r.blame("link-journal", "cannot link the journal of a machine with --overlay-all: nothing that it writes stays", "use --link-journal=try-"+s.Host.LinkJournal+", or leave out --overlay-all")
 	case s.Host.LinkJournal == "guest" && volatile:

@@ -43,6 +43,7 @@ func Say(s Settings) (list []Saying, missed []string) {
 		both("pivot-root", s.Image.Pivot.String())
 	}
 	text("profile", s.Profile)
+	text("join", s.Join)
 	text("machine", s.Machine)
 	flag("boot", e.Mode == Boot)
 	flag("as-pid2", e.Mode == PID2)

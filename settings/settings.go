@@ -20,6 +20,9 @@ type Settings struct {
 	Machine string `json:"machine,omitempty"`
 	// Profile is what ProfileOf takes.
 	Profile string `json:"profile,omitempty"`
+	// Join is a machine whose namespaces a bundle is run in, beside its own
+	// mounts, host name and cgroups.
+	Join string `json:"join,omitempty"`
 
 	Image   Image         `json:"image"`
 	Exec    Exec          `json:"exec"`

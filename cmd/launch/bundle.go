@@ -23,7 +23,7 @@ import (
 // says.
 var besideBundle = [...]string{
 	"oci-bundle", "machine", "hostname", "setenv", "chdir", "read-only", "no-new-privileges", "bind", "bind-ro", "tmpfs",
-	"profile", "overlay-all", "kill-signal", "console", "register", "keep-unit", "quiet", "settings", "words",
+	"join", "profile", "overlay-all", "kill-signal", "console", "register", "keep-unit", "quiet", "settings", "words",
 }
 
 // bundleOf gives the assignment that names a bundle.
@@ -96,13 +96,6 @@ func startBundle(req cli.Request, from settings.Assignment, env []string) int {
 	case err != nil:
 		return fail(&settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, err)})
 	}
-	for _, n := range s.Bundle.Namespaces {
-		if n.Kind == "user" && n.Path != "" && !planning {
-			if s.Bundle.UIDs, s.Bundle.GIDs, err = engine.MapsOf(n.Path); err != nil {
-				return fail(&settings.Error{What: err.Error(), Origin: n.Origin, Value: n.Path})
-			}
-		}
-	}
 	said := func(option string) (o origin.Origin) {
 		for _, a := range req.Assignments {
 			if a.Option.Name == option {
@@ -110,6 +103,19 @@ func startBundle(req cli.Request, from settings.Assignment, env []string) int {
 			}
 		}
 		return o
+	}
+	var still func() error
+	if s.Join != "" {
+		if still, err = join(&s, said("join")); err != nil {
+			return fail(err)
+		}
+	}
+	for _, n := range s.Bundle.Namespaces {
+		if n.Kind == "user" && n.Path != "" && !planning {
+			if s.Bundle.UIDs, s.Bundle.GIDs, err = engine.MapsOf(n.Path); err != nil {
+				return fail(&settings.Error{What: err.Error(), Origin: n.Origin, Value: n.Path})
+			}
+		}
 	}
 	p, err := plan.Compile(plan.Input{Settings: s, Facts: facts.Facts{Host: host}, Profile: settings.ProfileOf(s.Profile, true), From: said})
 	if err != nil {
@@ -134,7 +140,7 @@ func startBundle(req cli.Request, from settings.Assignment, env []string) int {
 		return fail(e)
 	}
 	state := bundle.State{Version: s.Bundle.Version, ID: s.Machine, Bundle: dir, Rootfs: s.Image.Directory, Annotations: s.Bundle.Annotations}
-	return run(p, engine.Options{Pin: pin, Notify: plan.Getenv(env, "NOTIFY_SOCKET"), State: func(status string, pid int) []byte {
+	return run(p, engine.Options{Pin: pin, Opened: still, Notify: plan.Getenv(env, "NOTIFY_SOCKET"), State: func(status string, pid int) []byte {
 		state.Status, state.PID = status, pid
 		return state.AppendSpec(nil)
 	}})

@@ -20,7 +20,7 @@ func (s *supervisor) onceBundle() (status int, err error) {
 	}
 	defer place.Close()
 	b := newContainerBuilder(p, CreateOptions{
-		Pin: s.opt.Pin, Warn: s.opt.Warn, Gate: -1, Cgroup: place.FD, Enter: place.Enter, Leave: place.Leave, Placed: place.Finish, Bound: true,
+		Pin: s.opt.Pin, Warn: s.opt.Warn, Gate: -1, Cgroup: place.FD, Enter: place.Enter, Leave: place.Leave, Placed: place.Finish, Bound: true, Opened: s.opt.Opened,
 		State: s.bundleState,
 	})
 	started, hold := make(chan error), make(chan bool)

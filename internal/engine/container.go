@@ -36,6 +36,10 @@ type CreateOptions struct {
 	Cgroup int
 	Enter  func(sys.Locked) error
 	Leave  func(sys.Locked) error
+	// Opened is called when the namespaces that it shares are open: they are
+	// named by number of process, and a number may be somebody else's by now. It
+	// may be nil.
+	Opened func() error
 	// Placed is called when the first process exists, waits, and has all its
 	// namespaces; nothing of the container is there yet. It may be nil.
 	Placed func(pid int) error
@@ -232,6 +236,11 @@ func (b *builder) create(l sys.Locked) (err error) {
 	// anything changes.
 	if err := b.openNamespaces(); err != nil {
 		return err
+	}
+	if o.Opened != nil {
+		if err := o.Opened(); err != nil {
+			return err
+		}
 	}
 	for i, n := range b.plan.Namespaces {
 		if n.Path != "" && n.Flag == unix.CLONE_NEWNS {
@@ -883,7 +892,7 @@ func (b *builder) join2() (err error) {
 	}
 	// The process is born into the container's pid namespace; all others it
 	// joins itself, when it is placed.
-	if b.entered, err = differing(b.intoPID); err != nil {
+	if b.entered, err = Differing(b.intoPID); err != nil {
 		return err
 	}
 	if !b.plan.Forks {
@@ -922,9 +931,9 @@ func (b *builder) join2() (err error) {
 	return b.letGo()
 }
 
-// differing gives the flags of the namespaces that a process has and the
+// Differing gives the flags of the namespaces that a process has and the
 // caller has not.
-func differing(pid int) (flags uint64, err error) {
+func Differing(pid int) (flags uint64, err error) {
 	for _, ns := range [...]struct {
 		name string
 		flag uint64
@@ -964,7 +973,7 @@ func RunHookIn(h settings.Hook, state []byte, pidfd, pid int) error {
 	if err := sys.Prctl(unix.PR_SET_DUMPABLE, 0, 0); err != nil {
 		return fmt.Errorf("become undumpable: %w", err)
 	}
-	flags, err := differing(pid)
+	flags, err := Differing(pid)
 	if err != nil {
 		return err
 	}

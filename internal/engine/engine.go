@@ -56,6 +56,8 @@ type Options struct {
 	Copying func(r tree.Report, over bool)
 	// State gives a bundle's state as JSON, for its hooks.
 	State func(status string, pid int) []byte
+	// Opened is that of CreateOptions, for bundles.
+	Opened func() error
 	// Started is called when the payload runs, with its number on the host.
 	Started func(pid int)
 }

@@ -161,7 +161,8 @@ func (c *compiler) bundleNamespaces() error {
 		n := b.Namespaces[i]
 		// In a user namespace that is there already, the first process has to
 		// be before it makes others, or they would be the host's.
-		late := row.late || joined && row.kind != "user" && row.kind != "pid" && row.flag != 0
+		// The mount namespace is the thread's until the tree is finished.
+		late := row.late || joined && row.kind != "user" && row.kind != "pid" && row.kind != "mnt"
 		c.Forks = c.Forks || n.Path != "" && row.flag == unix.CLONE_NEWTIME
 		c.Namespaces = append(c.Namespaces, Namespace{Name: row.word, Flag: row.flag, Late: late, Path: n.Path, Origin: n.Origin})
 	}

@@ -300,6 +300,7 @@ func FromSettings(s settings.Settings, profile *settings.Profile) (spec *specs.S
 	miss(s.Image.Volatile != settings.VolatileNo, "--volatile")
 	miss(s.Image.OverlayAll, "--overlay-all")
 	miss(s.Profile != "", "--profile")
+	miss(s.Join != "", "--join")
 	miss(s.Image.Ephemeral, "--ephemeral")
 	miss(s.Image.Template != "", "--template")
 	miss(s.Image.Pivot.New != "", "--pivot-root")

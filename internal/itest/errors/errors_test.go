@@ -44,6 +44,7 @@ var bad = map[string][]string{
 	"template":                  {"/no/such --directory=/no/such-either"},
 	"volatile":                  {"overlya", "= "},
 	"profile":                   {"sandbx", "= "},
+	"join":                      {"a/b", "launch-test-no-such"},
 	"pivot-root":                {"deploy", "/deploy:data", "/no/such"},
 	"machine":                   {"a_b", strings.Repeat("x", 65), "-x", "a..b"},
 	"chdir":                     {"opt", "/proc/1", "/no/such", "/a/../b"},
