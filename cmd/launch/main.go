@@ -168,6 +168,11 @@ func start(req cli.Request, env []string, cwd string) int {
 			return fail(err)
 		}
 	}
+	if s.Exec.Mode == settings.Boot {
+		if f.Watches, err = probe.Watches(); err != nil && !planning {
+			return fail(err)
+		}
+	}
 	if s.Network.Veth {
 		if f.Network, err = probe.Network(host.CgroupMount); err != nil && !planning {
 			return fail(err)

@@ -25,6 +25,17 @@ type Facts struct {
 	Host    Host    `json:"host"`
 	Journal Journal `json:"journal,omitzero"`
 	Network Network `json:"network,omitzero"`
+	Watches Watches `json:"watches,omitzero"`
+}
+
+// Watches is what the kernel has left for who watches files (inotify), as all
+// service managers do. It is looked at only if there is something to boot.
+type Watches struct {
+	Known bool `json:"known"`
+	// Few: there are less than a machine needs.
+	Few bool `json:"few,omitempty"`
+	// Most is fs.inotify.max_user_instances.
+	Most int `json:"most,omitempty"`
 }
 
 // Network is what decides about interfaces. It is looked at only if there is

@@ -86,6 +86,9 @@ func Compile(in Input) (*Plan, error) {
 	c.stubs()
 	c.payload()
 	c.program()
+	if w := c.Facts.Watches; w.Few {
+		c.note("this user may watch few files more: what is booted may not come up; raise fs.inotify.max_user_instances, which is %d", w.Most)
+	}
 	c.veth()
 	c.register() // the directory is known by now
 	c.effects()

@@ -79,6 +79,7 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 		s.Network = settings.Network{Private: true, Veth: true}
 		s.Machine, s.Exec.Mode, s.Environment.MAC = "foo", settings.Boot, "020000000001"
 		f.Network = facts.Network{Known: true, HostID: "0123456789abcdef0123456789abcdef", Managed: true}
+		f.Watches = facts.Watches{Known: true, Few: true, Most: 128}
 	},
 	"read-only": func(s *settings.Settings, f *facts.Facts) { s.Image.ReadOnly = true },
 	"sandbox": func(s *settings.Settings, f *facts.Facts) {

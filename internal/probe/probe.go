@@ -568,3 +568,28 @@ func Network(mount string) (facts.Network, error) {
 	n.Managed = mount != "" && l.exists(unix.AT_FDCWD, mount+"/system.slice/systemd-networkd.service")
 	return n, l.err
 }
+
+// perMachine is how many inotify instances a booted system has at least: its
+// systemd some, and each of its services one.
+const perMachine = 8
+
+// Watches looks whether a machine that is booted can watch files. Those of all
+// users of its user namespace count as the launcher's, too.
+func Watches() (w facts.Watches, err error) {
+	var l look
+	text, ok := l.file("/proc/sys/fs/inotify/max_user_instances")
+	if !ok {
+		return w, l.err
+	}
+	w.Known = true
+	w.Most, _ = strconv.Atoi(strings.TrimSpace(text))
+	for range perMachine {
+		n, err := sys.InotifyInit(unix.IN_CLOEXEC)
+		if err != nil {
+			w.Few = err == unix.EMFILE
+			break
+		}
+		defer sys.Close(n)
+	}
+	return w, l.err
+}

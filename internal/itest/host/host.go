@@ -236,6 +236,16 @@ func (h *Host) Write(name, text string, mode os.FileMode) {
 	}
 }
 
+// Read gives a file of the host.
+func (h *Host) Read(name string) string {
+	h.t.Helper()
+	text, err := os.ReadFile(filepath.Join(h.Dir, name))
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return string(text)
+}
+
 // Sh runs a script in the host, in a unit of its own, for a minute at most.
 func (h *Host) Sh(script string) (string, error) { return h.ShFor(time.Minute, script) }
 
