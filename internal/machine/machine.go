@@ -65,6 +65,9 @@ type Machine struct {
 	Interfaces []int32
 }
 
+// noVsock is VMADDR_CID_ANY: a container has no address of that kind.
+const noVsock = ^uint32(0)
+
 const (
 	units        = "org.freedesktop.systemd1"
 	unitsPath    = "/org/freedesktop/systemd1"
@@ -274,6 +277,7 @@ func (h *Host) register(m Machine) error {
 		props := []bus.Property{
 			{Name: "Id", Value: id}, {Name: "Service", Value: m.Service}, {Name: "Class", Value: m.Class},
 			{Name: "LeaderPIDFD", Value: bus.FD(m.Pidfd)}, {Name: "RootDirectory", Value: m.Root},
+			{Name: "VSockCID", Value: noVsock},
 		}
 		if len(m.Interfaces) > 0 {
 			props = append(props, bus.Property{Name: "NetworkInterfaces", Value: m.Interfaces})

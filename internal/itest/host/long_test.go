@@ -147,13 +147,13 @@ machinectl list --no-legend | grep -c 'container systemd-nspawn debian'
 systemctl list-units --no-legend 'launch@m*' | grep -c 'active *running'
 ip -o link | grep -c ': ve-m'
 cat /proc/[0-9]*/uid_map 2>/dev/null | grep -v ' 0  *0 ' | sort -u | wc -l
-echo "$(($(date +%%s) - began)) s" >/run/took
+echo "$(($(date +%%s) - began)) s" >/root/took
 systemctl stop 'launch@m*'
 machinectl list --no-legend | wc -l; ls /run/launch 2>/dev/null | wc -l; ip -o link | grep -c ': ve-m'; systemctl list-units --no-legend --state=failed 'launch@m*' | wc -l`, machines, machines))
 	f := strings.Fields(out)
 	if want := []string{"50", "50", "50"}; err != nil && len(f) < 3 || len(f) != 8 || !slices.Equal(f[:3], want) || f[3] < "50" || !slices.Equal(f[4:], []string{"0", "0", "0", "0"}) {
 		t.Errorf("%v %q\n%s", err, out, h.Journal())
 	}
-	took, _ := exec.Command("cat", h.Dir+"/run/took").Output()
+	took, _ := exec.Command("cat", h.Dir+"/root/took").Output()
 	t.Logf("fifty machines were up after %s", took)
 }
