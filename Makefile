@@ -126,7 +126,7 @@ compare: go ## what a payload sees, and its host, under systemd-nspawn and under
 
 # The outside suites take RUNTIME=/path/of/another/runtime, with which they are
 # tried themselves. Without it they take launch-oci as it is built from here.
-SUITE = RUNTIME='$(RUNTIME)' ENGINES='$(ENGINES)' CHECKS='$(CHECKS)' CASES='$(CASES)' $(TEST) -- $(GOTEST)
+SUITE = RUNTIME='$(RUNTIME)' ENGINES='$(ENGINES)' CHECKS='$(CHECKS)' CASES='$(CASES)' BUNDLES='$(BUNDLES)' $(TEST) -- $(GOTEST)
 
 ocisuite: go ## runtime-tools' validation programs against launch-oci, or RUNTIME=…
 	@mkdir -p $(OUT)
@@ -137,10 +137,10 @@ engines: go ## podman, buildah, containerd, CRI and docker with launch-oci, or R
 	@mkdir -p $(OUT)
 	@LAUNCH_TEST=engines $(SUITE) -timeout=60m -run TestEngines ./internal/itest/engines
 
-bundles: go ## the same bundles under the newest runc and crun and launch-oci
+bundles: go ## the same bundles under the newest runc and crun and launch-oci; BUNDLES=10000 for that many by chance
 	@.ci/deps || true
 	@mkdir -p $(OUT)
-	@LAUNCH_TEST=bundles REPORT='$(CURDIR)/$(OUT)/bundles.txt' $(SUITE) -timeout=60m -run TestBundles ./internal/itest/bundles
+	@LAUNCH_TEST=bundles REPORT='$(CURDIR)/$(OUT)/bundles.txt' $(SUITE) -timeout=180m -run TestBundles ./internal/itest/bundles
 
 checkpoint: go ## launch-oci checkpoint and restore, with the newest CRIU
 	@.ci/deps || true
