@@ -64,7 +64,8 @@ func update(c *call) int {
 	return 0
 }
 
-// resources reads what is to change. What options say goes before the file.
+// resources reads what is to change: from the file, if there is one, else from
+// the other options, which then don't count.
 func (c *call) resources() (*specs.LinuxResources, error) {
 	r := &specs.LinuxResources{}
 	if file := c.text("resources"); file != "" {
@@ -83,7 +84,7 @@ func (c *call) resources() (*specs.LinuxResources, error) {
 		for _, w := range append(warnings, more...) {
 			out.warn(warning(w))
 		}
-		r = told
+		return told, nil
 	}
 	if err := c.cpu(r); err != nil {
 		return nil, err

@@ -328,7 +328,15 @@ func (b *builder) create(l sys.Locked) (err error) {
 
 // sysctl sets one. Which namespace's it is, the thread that writes decides.
 func (b *builder) sysctl(s settings.Sysctl) error {
-	name := "proc/sys/" + strings.ReplaceAll(s.Name, ".", "/")
+	name := "proc/sys/" + strings.Map(func(c rune) rune {
+		switch c {
+		case '.':
+			return '/'
+		case '/':
+			return '.' // as in the name of an interface
+		}
+		return c
+	}, s.Name)
 	if err := sys.WriteFile(b.tree.Host(), name, s.Value); err != nil {
 		return fmt.Errorf("set the sysctl %s: %w", s.Name, err)
 	}

@@ -80,6 +80,10 @@ func compileBundle(in Input) (*Plan, error) {
 		c.step(Step{World: settings.Inner, Do: Hide, Target: name, Attr: ro, Lenient: true, Origin: c.bundle("/linux/maskedPaths")})
 	}
 	if c.Settings.Image.ReadOnly && !c.unchanged() {
+		if dir := path.Clean("/" + c.Settings.Exec.Dir); dir != "/" {
+			// If the working directory is missing, this is the time to make it.
+			c.step(Step{World: settings.Inner, Do: Mkdir, Target: dir, Mode: 0o755, Origin: c.bundle("/process/cwd")})
+		}
 		c.step(readOnly)
 	}
 	c.stubs()

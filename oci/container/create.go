@@ -309,8 +309,16 @@ func (d *Dir) place(b *settings.Bundle, p *plan.Plan, warn func(string)) (*cgrou
 	return d.Group.Open()
 }
 
+// leastMemory is what the first process needs before it is the payload. With
+// less the kernel would end it, and, since it shares memory with the runtime
+// until then, the runtime too.
+const leastMemory = 192 << 10
+
 // fill sets up the cgroups that are there.
 func (d *Dir) fill(b *settings.Bundle, p *plan.Plan, warn func(string)) error {
+	if r := b.Resources; r != nil && r.Memory != nil && r.Memory.Limit != nil && *r.Memory.Limit > 0 && *r.Memory.Limit < leastMemory {
+		return fmt.Errorf("unable to set memory limit to %d: the first process of a container needs %d", *r.Memory.Limit, leastMemory)
+	}
 	warnings, err := d.Group.Limit(b.Resources)
 	for _, w := range warnings {
 		warn(w)

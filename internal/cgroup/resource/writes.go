@@ -178,6 +178,14 @@ func (w *writer) cpu(r *specs.LinuxResources) error {
 	}
 	// The kernel refuses to weigh an idle group: its weight is the least.
 	if shares != 0 && idle == 0 {
+		// The kernel takes the next best without a word.
+		const least, most = 2, 262144
+		if v == 1 && shares < least {
+			return fmt.Errorf("linux.resources.cpu.shares: the minimum allowed cpu-shares is %d", least)
+		}
+		if v == 1 && shares > most {
+			return fmt.Errorf("linux.resources.cpu.shares: the maximum allowed cpu-shares is %d", most)
+		}
 		if v == 1 {
 			w.add(1, "cpu", "cpu.shares", strconv.FormatUint(shares, 10))
 		} else {

@@ -234,3 +234,12 @@ func fill(v reflect.Value, n int64) {
 		v.SetString(strings.Repeat("x", int(n)))
 	}
 }
+
+func TestShares(t *testing.T) {
+	for shares, words := range map[uint64]string{1: "minimum allowed cpu-shares is 2", 262145: "maximum allowed cpu-shares is 262144", 2: "", 262144: ""} {
+		_, _, err := Writes(&specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: &shares}}, all1)
+		if (err == nil) != (words == "") || err != nil && !strings.Contains(err.Error(), words) {
+			t.Errorf("%d: %v, want %q", shares, err, words)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package oci
 import (
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,9 +16,11 @@ import (
 // runtime as it is, and with one whose defence was taken away by editing its
 // sources for one build: that one must fall, or the attack proves nothing.
 type attack struct {
-	name  string
+	name  string      // begins with the rows of the threat table
 	edits [][3]string // file, old, new
 	try   func(w *world) string
+	// peer is an old version of another runtime that falls, "runc 1.1".
+	peer string
 }
 
 const (
@@ -29,7 +32,9 @@ const (
 	stateGo     = "oci/container/state.go"
 	lifeGo      = "oci/container/life.go"
 	selfGo      = "cmd/launch-oci/self.go"
-	cgroupGo    = "internal/cgroup/layout.go"
+	layoutGo    = "internal/cgroup/layout.go"
+	attachGo    = "mount/attach/attach.go"
+	attach2Go   = "mount/attach/bundle.go"
 )
 
 func traced(c object) {
@@ -57,9 +62,9 @@ func written(n int) string {
 }
 
 var attacks = []attack{
-	{"the program is overwritten through a waiting process", [][3]string{
+	{name: "B1 the program is overwritten through a waiting process", edits: [][3]string{
 		{selfGo, "func guard() error {", "func guard() error {\n	if self != \"\" {\n		return nil\n	}"},
-	}, func(w *world) string {
+	}, try: func(w *world) string {
 		// What a process inside may do that may trace: keep the program open by
 		// its process, until it doesn't run any more.
 		w.ok("create", "-b", w.bundle("self", forever, traced), "self")
@@ -69,19 +74,19 @@ var attacks = []attack{
 		w.ok("delete", "--force", "self")
 		return written(n)
 	}},
-	{"the waiting process is looked into", [][3]string{
+	{name: "B3 the waiting process is looked into", edits: [][3]string{
 		{containerGo, "	if err := sys.Prctl(unix.PR_SET_DUMPABLE, 0, 0); err != nil {\n		return nil, fmt.Errorf(\"become undumpable", "	if err := error(nil); err != nil {\n		return nil, fmt.Errorf(\"become undumpable"},
-	}, func(w *world) string {
+	}, try: func(w *world) string {
 		w.ok("create", "-b", w.bundle("look", forever, nil), "look")
 		defer w.ok("delete", "--force", "look")
 		return w.do("exec", "look", "sh", "-c", "readlink /proc/1/exe; head -c 10 /proc/1/environ; readlink /proc/1/fd/*; ls /proc/1/root/; readlink /proc/1/cwd").out
 	}},
-	{"the working directory is a descriptor of the runtime's", [][3]string{
+	{name: "A12 the working directory is a descriptor of the runtime's", edits: [][3]string{
 		{bundleGo, "	op(CloseRest, none, 0, 0, 0, \"close all other descriptors\")\n", ""},
 		{bundleGo, "	mask := uint64(0o022)", "	op(CloseRest, none, 0, 0, 0, \"close all other descriptors\")\n	mask := uint64(0o022)"},
 		{bundleGo, "	op(TryChdir, c.bundle(\"/process/cwd\"), 0, 0, 0, \"change to %s as this user\", path.Clean(c.Plan.Payload.Dir))\n", ""},
 		{containerGo, "	if err != nil {\n		return &settings.Error{What: fmt.Sprintf(\"cannot change to the working directory", "	if err != nil && len(p.Dir) < 9 {\n		return &settings.Error{What: fmt.Sprintf(\"cannot change to the working directory"},
-	}, func(w *world) string {
+	}, try: func(w *world) string {
 		w.ok("run", "-d", "-b", w.bundle("in", forever, nil), "in")
 		defer w.ok("delete", "--force", "in")
 		got := ""
@@ -109,9 +114,9 @@ var attacks = []attack{
 		}
 		return got
 	}},
-	{"descriptors of the caller are inherited", [][3]string{
+	{name: "B2 descriptors of the caller are inherited", edits: [][3]string{
 		{lowerGo, "add(unix.SYS_CLOSE_RANGE, first, ^uintptr(0)>>32, 0)", "add(unix.SYS_GETPID)\n		_ = first"},
-	}, func(w *world) string {
+	}, try: func(w *world) string {
 		b := w.bundle("fds", []string{"ls", "-l", "/proc/self/fd"}, nil)
 		c := w.command("run", "-b", b, "fds")
 		f, err := os.Open("/")
@@ -129,11 +134,11 @@ var attacks = []attack{
 		}
 		return ""
 	}},
-	{"a mount goes through a link of the tree", [][3]string{
+	{name: "A1 a mount goes through a link of the tree", edits: [][3]string{
 		{"internal/sys/file.go", "const InRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const InRoot = 0"},
 		{resolveGo, "return sys.Openat2(t.root, target, ", `return sys.Openat2(t.root, "."+target, `},
 		{resolveGo, `sys.Openat2(t.root, done+"/", `, `sys.Openat2(t.root, "."+done+"/", `},
-	}, func(w *world) string {
+	}, try: func(w *world) string {
 		out := filepath.Join(w.dir, "canary")
 		got := ""
 		for _, link := range []string{out, "../../canary", "/../../../" + out} {
@@ -159,9 +164,9 @@ var attacks = []attack{
 		}
 		return got
 	}},
-	{"the state names another process", [][3]string{
+	{name: "B4 the state names another process", edits: [][3]string{
 		{stateGo, "return ok && ticks == d.Began", "_ = ticks\n	return ok"},
-	}, func(w *world) string {
+	}, try: func(w *world) string {
 		w.ok("run", "-d", "-b", w.bundle("pid", forever, nil), "pid")
 		victim := w.command("--help")
 		victim.Path, victim.Args = "/bin/sleep", []string{"sleep", "100"}
@@ -188,10 +193,10 @@ var attacks = []attack{
 		}
 		return got
 	}},
-	{"one process more gives the next a way to the runtime", [][3]string{
+	{name: "B1 B3 one process more gives the next a way to the runtime", edits: [][3]string{
 		{lifeGo, "	if !tracing && traces(&s) {", "	if false {"},
 		{lifeGo, "	if tracing {", "	if false {"},
-	}, func(w *world) string {
+	}, try: func(w *world) string {
 		w.ok("run", "-d", "-b", w.bundle("more", forever, nil), "more")
 		defer w.ok("delete", "--force", "more")
 		w.ok("exec", "--cap", "CAP_SYS_PTRACE", "more", "true")
@@ -216,43 +221,79 @@ var attacks = []attack{
 		}
 		return ""
 	}},
-	{"a cgroup outside", [][3]string{
-		{"internal/cgroup/group.go", "", ""},
-	}, func(w *world) string {
-		b := w.bundle("cg", []string{"cat", "/proc/self/cgroup"}, func(c object) {
-			l := c["linux"].(object)
-			l["cgroupsPath"] = w.cgroups + "/../../../.." + w.cgroups + "/cg"
-			var list []any
-			for _, n := range l["namespaces"].([]any) {
-				if n.(object)["type"] != "cgroup" {
-					list = append(list, n)
+	{name: "C4 a cgroup outside", edits: [][3]string{
+		{layoutGo, "clean := path.Clean(\"/\" + cgroupsPath)", "clean := cgroupsPath"},
+	}, try: func(w *world) (got string) {
+		// The runtime is in a cgroup, and the bundle wants one above it.
+		var script string
+		tops, _ := filepath.Glob("/sys/fs/cgroup/*/cgroup.procs")
+		for _, top := range append(tops, "/sys/fs/cgroup/cgroup.procs") {
+			own := filepath.Dir(top) + w.cgroups + "/own"
+			if _, err := os.Stat(top); err != nil || os.MkdirAll(own, 0o755) != nil {
+				continue
+			}
+			defer os.Remove(filepath.Dir(own))
+			defer os.Remove(own)
+			for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
+				if all, err := os.ReadFile(filepath.Dir(top) + "/" + f); err == nil {
+					os.WriteFile(filepath.Dir(own)+"/"+f, all, 0)
+					os.WriteFile(own+"/"+f, all, 0)
 				}
 			}
-			l["namespaces"] = list
-		})
-		r := w.do("run", "-b", b, "cg")
-		if strings.Contains(r.out, "..") {
-			return r.out
+			script += "echo 0 >" + own + "/cgroup.procs || exit 9; "
 		}
-		return ""
+		name := "escaped" + w.cgroups[1:]
+		b := w.bundle("cg", forever, func(c object) { c["linux"].(object)["cgroupsPath"] = "../../../" + name })
+		if r := w.run(exec.Command("sh", "-c", script+fmt.Sprintf("exec %s --root %s run -d -b %s cg", w.path, w.root, b))); r.code == 9 {
+			w.t.Fatal(r)
+		}
+		found, _ := filepath.Glob("/sys/fs/cgroup/*/" + name)
+		if _, err := os.Stat("/sys/fs/cgroup/" + name); err == nil {
+			found = append(found, name)
+		}
+		w.do("delete", "--force", "cg")
+		return strings.Join(found, " ")
 	}},
 }
 
 // TestHostile: with LAUNCH_TEST=faults also against the runtimes without a
 // defence, each of which has to be built.
 func TestHostile(t *testing.T) {
-	for _, a := range attacks {
-		t.Run(a.name, func(t *testing.T) {
+	for i, a := range attacks {
+		t.Run(strings.ReplaceAll(a.name, "/", "|"), func(t *testing.T) {
 			w := theWorld(t)
 			if got := a.try(w); got != "" {
 				t.Errorf("got %s", got)
 			}
-			if t.Failed() || a.edits[0][1] == "" || !whole() {
+			if t.Failed() || !whole() {
 				return
 			}
-			w.path = w.build(strings.ReplaceAll(a.name, " ", "-"), "", a.edits...)
-			if a.try(w) == "" {
-				t.Error("a runtime without the defence withstands it, too: the attack proves nothing")
+			defer func() {
+				// Who falls leaves things behind.
+				left, _ := filepath.Glob("/sys/fs/cgroup/*" + w.cgroups)
+				for _, dir := range append(left, "/sys/fs/cgroup"+w.cgroups) {
+					os.Remove(dir)
+				}
+			}()
+			if len(a.edits) > 0 {
+				w.path = w.build(fmt.Sprint("without-", i), "", a.edits...)
+				if a.try(w) == "" {
+					t.Error("a runtime without the defence withstands it, too: the attack proves nothing")
+				}
+			}
+			if name, _, ok := strings.Cut(a.peer, " "); ok {
+				old := ""
+				if path, err := exec.LookPath(name); err == nil {
+					old = path
+				}
+				if old == "" || !strings.Contains(Named(t, old).Version, strings.Fields(a.peer)[1]) {
+					t.Logf("no %s here, which falls", a.peer)
+					return
+				}
+				w.path = old
+				if a.try(w) == "" {
+					t.Errorf("%s withstands it", a.peer)
+				}
 			}
 		})
 	}

@@ -127,6 +127,12 @@ func TestUpdate(t *testing.T) {
 	if r := w.run(c); r.code != 0 || limit() != 44 {
 		t.Errorf("update from standard input: %v; %v", r, limit())
 	}
+	// A file is all that counts.
+	c = w.command("update", "-r", "-", "--pids-limit", "33", "u")
+	c.Stdin = strings.NewReader(`{"pids":{"limit":44}}`)
+	if r := w.run(c); r.code != 0 || limit() != 44 {
+		t.Errorf("update from standard input and by an option: %v; %v", r, limit())
+	}
 	w.fails(1, "/pids/limit", "update", "-r", func() string {
 		f := filepath.Join(w.dir, "r.json")
 		must(t, os.WriteFile(f, []byte(`{"pids":{"limit":"x"}}`), 0o644))
@@ -164,6 +170,21 @@ func TestOOM(t *testing.T) {
 	}
 	if s := out.String(); !strings.Contains(s, `{"type":"oom","id":"o"}`) || !strings.Contains(s, `"type":"stats"`) {
 		t.Errorf("events tells %q", s)
+	}
+}
+
+// TestTinyMemory: a limit that not even the first process fits in is refused,
+// and nothing ends without a word.
+func TestTinyMemory(t *testing.T) {
+	w := theWorld(t)
+	for limit, words := range map[int]string{4096: "unable to set memory limit to 4096", 100 << 10: "unable to set memory limit", 4 << 20: ""} {
+		b := w.bundle("m", []string{"true"}, func(c object) {
+			c["linux"].(object)["resources"] = object{"memory": object{"limit": limit}}
+		})
+		switch r := w.do("run", "-b", b, "m"); {
+		case words != "" && (r.code != 1 || !strings.Contains(r.err, words)), words == "" && r.code != 0 && !strings.Contains(r.err, "needs the memory cgroup"):
+			t.Errorf("%d: %v", limit, r)
+		}
 	}
 }
 
