@@ -9,6 +9,7 @@ end
 function __launch_options
 	set -l words (commandline -opc)
 	set -e words[1]
+	test "$words[1]" = run; and set -e words[1]
 	set -l value 0
 	for word in $words
 		if test $value = 1
@@ -31,7 +32,50 @@ function __launch_options
 	return 0
 end
 
+function __launch_verb
+	set -l words (commandline -opc)
+	test "$words[2]" = $argv[1]
+end
+
+function __launch_first
+	test (count (commandline -opc)) = 1
+end
+
+function __launch_images
+	command launch images 2>/dev/null | command sed -e 1d -e 's/ .*//'
+end
+
 complete -c launch -n __launch_options -f
+complete -c launch -n __launch_first -f -a pull -d 'Get images from a registry, a directory or an archive'
+complete -c launch -n '__launch_verb pull' -f -a '(__launch_images)'
+complete -c launch -n '__launch_verb pull' -f -l platform -r -d 'Which of several images; the host'\''s by default'
+complete -c launch -n '__launch_verb pull' -f -l plain-http -r -d 'A registry that speaks without encryption'
+complete -c launch -n '__launch_verb pull' -f -l mirror -r -d 'Where to look before a registry'
+complete -c launch -n '__launch_verb pull' -f -l max-size -r -d 'How much a layer may expand to; 64G by default'
+complete -c launch -n '__launch_verb pull' -f -l device-nodes -d 'Make the device nodes that are in the image'
+complete -c launch -n '__launch_verb pull' -f -l json -d 'Write a line of JSON for each event'
+complete -c launch -n '__launch_verb pull' -f -s q -l quiet -d 'No messages but errors'
+complete -c launch -n '__launch_verb pull' -f -s h -l help -d 'Show this text'
+complete -c launch -n __launch_first -f -a run -d 'Start a machine from an image'
+complete -c launch -n '__launch_verb run' -f -a '(__launch_images)'
+complete -c launch -n '__launch_verb run' -f -l name -r -d 'Name of the machine, which is kept for the next run'
+complete -c launch -n '__launch_verb run' -f -l rm -d 'Remove at the end what the machine has changed'
+complete -c launch -n '__launch_verb run' -f -s d -l detach -d 'Go on in the background, once the machine runs'
+complete -c launch -n '__launch_verb run' -f -l entrypoint -r -d 'Program to run instead of the image'\''s entry point'
+complete -c launch -n '__launch_verb run' -f -l pull -r -a 'missing always never' -d 'When to get the image first; missing by default'
+complete -c launch -n '__launch_verb run' -f -l network -r -a 'private host' -d 'A network of its own, loopback only, or the host'\''s'
+complete -c launch -n '__launch_verb run' -f -l platform -r -d 'Which of several images; the host'\''s by default'
+complete -c launch -n '__launch_verb run' -f -l plain-http -r -d 'A registry that speaks without encryption'
+complete -c launch -n '__launch_verb run' -f -l mirror -r -d 'Where to look before a registry'
+complete -c launch -n __launch_first -f -a images -d 'List the images that are there'
+complete -c launch -n '__launch_verb images' -f -l json -d 'Write JSON'
+complete -c launch -n '__launch_verb images' -f -s h -l help -d 'Show this text'
+complete -c launch -n __launch_first -f -a rmi -d 'Remove images, and the layers that nobody needs any more'
+complete -c launch -n '__launch_verb rmi' -f -a '(__launch_images)'
+complete -c launch -n '__launch_verb rmi' -f -s M -l machine -r -d 'Remove what this machine has changed'
+complete -c launch -n '__launch_verb rmi' -f -l unused -d 'Remove only layers that nobody needs'
+complete -c launch -n '__launch_verb rmi' -f -s q -l quiet -d 'No messages but errors'
+complete -c launch -n '__launch_verb rmi' -f -s h -l help -d 'Show this text'
 complete -c launch -n __launch_options -s D -l directory -r -f -a '(__fish_complete_directories)' -d 'Root directory of the machine'
 complete -c launch -n __launch_options -l template -r -f -d 'Tree to copy if the root directory is missing'
 complete -c launch -n __launch_options -l oci-bundle -r -f -d 'OCI bundle to run, with its config.json'

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"launch/settings"
@@ -149,10 +150,41 @@ func bashCompletion() string {
 		}
 		fmt.Fprintf(&cases, "\t%s) %s ;;\n", strings.Join(spellings(o), "|"), what)
 	}
+	var verbs strings.Builder
+	for i := range settings.Verbs {
+		v := &settings.Verbs[i]
+		var own []string
+		for j := range v.Options {
+			o := &v.Options[j]
+			for _, s := range spellings(o) {
+				if o.Arg == settings.RequiredArg {
+					if !slices.Contains(needing, s) {
+						needing = append(needing, s)
+					}
+					if len(s) > 2 {
+						s += "="
+					}
+				}
+				own = append(own, s)
+			}
+			if o.Enum != nil {
+				fmt.Fprintf(&cases, "\t%s) _launch_words '%s' ;;\n", strings.Join(spellings(o), "|"), strings.Join(o.Enum, " "))
+			}
+		}
+		only := "only=yes"
+		if v.Start {
+			only = ""
+		}
+		fmt.Fprintf(&verbs, "\t%s) first=2 own='%s' %s ;;\n", v.Name, strings.Join(own, " "), only)
+	}
 	b.WriteString("# bash completion for launch                              -*- shell-script -*-\n" + notice)
 	b.WriteString(`
 _launch_machines() {
 	` + machineNames() + `
+}
+
+_launch_images() {
+	command launch images 2>/dev/null | command sed -e 1d -e 's/ .*//'
 }
 
 # The functions below put whole values into "found"; $value is what was typed.
@@ -192,6 +224,7 @@ _launch_value() {
 
 _launch() {
 	local word=${COMP_LINE:0:COMP_POINT} value= option= i
+	local first=1 own= only=
 	local -a found=() typed
 	word=${word##*[[:space:]]}
 
@@ -199,7 +232,9 @@ _launch() {
 	# Bash parts words at = and : too, so the line is looked at as it is.
 	read -ra typed <<<"${COMP_LINE:0:COMP_POINT}"
 	[[ -n $word ]] && unset 'typed[-1]'
-	for ((i = 1; i < ${#typed[@]}; i++)); do
+	case ${typed[1]-} in
+` + verbs.String() + `	esac
+	for ((i = first; i < ${#typed[@]}; i++)); do
 		if [[ -n $option ]]; then
 			option=
 			continue
@@ -210,7 +245,7 @@ _launch() {
 		--*) ;;
 		` + strings.ReplaceAll(strings.Join(clustered, "|"), "*", "-*") + `) option=-${typed[i]: -1} ;;
 		-?*) ;;
-		*) return 0 ;;
+		*) [[ -n $only ]] || return 0 ;;
 		esac
 	done
 
@@ -222,7 +257,13 @@ _launch() {
 		_launch_value "${word%%=*}"
 		found=("${found[@]/#/${word%%=*}=}")
 	elif [[ $word == -* ]]; then
-		mapfile -t found < <(compgen -W '` + strings.Join(append(short, long...), " ") + `' -- "$word")
+		local all='` + strings.Join(append(short, long...), " ") + `'
+		[[ -n $only ]] && all=
+		mapfile -t found < <(compgen -W "$own $all" -- "$word")
+	elif [[ $first == 2 ]]; then
+		mapfile -t found < <(compgen -W "$(_launch_images)" -- "$word")
+	elif [[ ${#typed[@]} == 1 ]]; then
+		mapfile -t found < <(compgen -W '` + strings.Join(verbNames(), " ") + `' -- "$word")
 	fi
 	[[ ${#found[@]} == 1 && ${found[0]} == *= ]] && compopt -o nospace 2>/dev/null
 
@@ -236,6 +277,15 @@ _launch() {
 complete -o default -F _launch launch
 `)
 	return b.String()
+}
+
+// verbNames are the first words that are verbs.
+func verbNames() []string {
+	var names []string
+	for i := range settings.Verbs {
+		names = append(names, settings.Verbs[i].Name)
+	}
+	return names
 }
 
 // quote writes text for a shell, in single quotes.
@@ -256,52 +306,85 @@ _launch_paths() {
 	_files
 }
 
-_arguments -s -S \
+_launch_images() {
+	local -a names
+	names=(${(f)"$(command launch images 2>/dev/null | command sed -e 1d -e 's/ .*//')"})
+	_wanted images expl image compadd -a names
+}
+
+local -a own
+if (( CURRENT > 2 )); then
+	case $words[2] in
+`)
+	for i := range settings.Verbs {
+		v := &settings.Verbs[i]
+		fmt.Fprintf(&b, "\t%s)\n\t\twords=($words[1] $words[3,-1])\n\t\t(( CURRENT-- ))\n\t\town=( \\\n", v.Name)
+		for j := range v.Options {
+			zshSpecs(&b, &v.Options[j])
+		}
+		b.WriteString("\t\t)\n")
+		if v.Start {
+			b.WriteString("\t\town+=('(-)1:image:_launch_images')\n")
+		} else {
+			b.WriteString("\t\t_arguments -s -S $own '*:image:_launch_images'\n\t\treturn\n")
+		}
+		b.WriteString("\t\t;;\n")
+	}
+	b.WriteString(`	esac
+fi
+(( $#own )) || own=('(-)1:command:(` + strings.Join(verbNames(), " ") + `)')
+
+_arguments -s -S $own \
 `)
 	for _, o := range offered() {
-		names := spellings(o)
-		help := strings.NewReplacer("[", "(", "]", ")", ":", `\:`).Replace(o.Help)
-		action := ""
-		message := strings.ToLower(strings.NewReplacer("[", "", "]", "", ":", " ", "…", "").Replace(o.Placeholder))
-		switch argument(o) {
-		case anything:
-			action = ":" + message + ": "
-		case words:
-			action = ":" + message + ":(" + strings.Join(choices(o), " ") + ")"
-		case wordList:
-			action = ":" + message + ":_sequence compadd - " + strings.Join(choices(o), " ")
-		case directories:
-			action = ":" + message + ":_directories"
-		case paths:
-			action = ":" + message + ":_launch_paths"
-		case machines:
-			action = ":" + message + ":_launch_machines"
-		case variables:
-			action = ":" + message + ":_parameters -g '*export*'"
-		}
-		for _, n := range names {
-			spec := n
-			switch {
-			case o.Arg == settings.RequiredArg && len(n) == 2:
-				spec += "+"
-			case o.Arg == settings.RequiredArg:
-				spec += "="
-			case o.Arg == settings.OptionalArg:
-				spec += "=-"
-			}
-			said := action
-			if o.Arg == settings.OptionalArg {
-				said = ":" + action
-			}
-			before := "(" + strings.Join(names, " ") + ")"
-			if o.Repeat {
-				before = "*"
-			}
-			b.WriteString("\t" + quote(before+spec+"["+help+"]"+said) + " \\\n")
-		}
+		zshSpecs(&b, o)
 	}
-	b.WriteString("\t'(-)1:command: ' \\\n\t'*:argument:_files'\n")
+	b.WriteString("\t'*:argument:_files'\n")
 	return b.String()
+}
+
+// zshSpecs writes what _arguments is told of an option.
+func zshSpecs(b *strings.Builder, o *settings.Option) {
+	names := spellings(o)
+	help := strings.NewReplacer("[", "(", "]", ")", ":", `\:`).Replace(o.Help)
+	action := ""
+	message := strings.ToLower(strings.NewReplacer("[", "", "]", "", ":", " ", "…", "").Replace(o.Placeholder))
+	switch argument(o) {
+	case anything:
+		action = ":" + message + ": "
+	case words:
+		action = ":" + message + ":(" + strings.Join(choices(o), " ") + ")"
+	case wordList:
+		action = ":" + message + ":_sequence compadd - " + strings.Join(choices(o), " ")
+	case directories:
+		action = ":" + message + ":_directories"
+	case paths:
+		action = ":" + message + ":_launch_paths"
+	case machines:
+		action = ":" + message + ":_launch_machines"
+	case variables:
+		action = ":" + message + ":_parameters -g '*export*'"
+	}
+	for _, n := range names {
+		spec := n
+		switch {
+		case o.Arg == settings.RequiredArg && len(n) == 2:
+			spec += "+"
+		case o.Arg == settings.RequiredArg:
+			spec += "="
+		case o.Arg == settings.OptionalArg:
+			spec += "=-"
+		}
+		said := action
+		if o.Arg == settings.OptionalArg {
+			said = ":" + action
+		}
+		before := "(" + strings.Join(names, " ") + ")"
+		if o.Repeat {
+			before = "*"
+		}
+		b.WriteString("\t" + quote(before+spec+"["+help+"]"+said) + " \\\n")
+	}
 }
 
 func fishCompletion() string {
@@ -315,6 +398,7 @@ end
 function __launch_options
 	set -l words (commandline -opc)
 	set -e words[1]
+	test "$words[1]" = run; and set -e words[1]
 	set -l value 0
 	for word in $words
 		if test $value = 1
@@ -349,7 +433,43 @@ function __launch_options
 	}
 	b.WriteString("\t\t\tcase " + strings.Join(long, " ") + "\n\t\t\t\tset value 1\n\t\t\tcase '--*'\n\t\t\tcase " + strings.Join(short, " ") +
 		"\n\t\t\t\tset value 1\n\t\t\tcase '-*'\n\t\t\tcase '*'\n\t\t\t\treturn 1\n\t\tend\n\tend\n\treturn 0\nend\n\n")
+	b.WriteString(`function __launch_verb
+	set -l words (commandline -opc)
+	test "$words[2]" = $argv[1]
+end
+
+function __launch_first
+	test (count (commandline -opc)) = 1
+end
+
+function __launch_images
+	command launch images 2>/dev/null | command sed -e 1d -e 's/ .*//'
+end
+
+`)
 	b.WriteString("complete -c launch -n __launch_options -f\n")
+	for i := range settings.Verbs {
+		v := &settings.Verbs[i]
+		fmt.Fprintf(&b, "complete -c launch -n __launch_first -f -a %s -d %s\n", v.Name, quote(v.Help))
+		if v.Words != "" {
+			fmt.Fprintf(&b, "complete -c launch -n '__launch_verb %s' -f -a '(__launch_images)'\n", v.Name)
+		}
+		for j := range v.Options {
+			o := &v.Options[j]
+			fmt.Fprintf(&b, "complete -c launch -n '__launch_verb %s' -f", v.Name)
+			if o.Short != 0 {
+				b.WriteString(" -s " + string([]byte{o.Short}))
+			}
+			b.WriteString(" -l " + o.Flag)
+			if o.Arg == settings.RequiredArg {
+				b.WriteString(" -r")
+			}
+			if o.Enum != nil {
+				b.WriteString(" -a " + quote(strings.Join(o.Enum, " ")))
+			}
+			b.WriteString(" -d " + quote(o.Help) + "\n")
+		}
+	}
 	for _, o := range offered() {
 		b.WriteString("complete -c launch -n __launch_options")
 		if o.Short != 0 {

@@ -28,8 +28,22 @@ type Machine struct {
 // ErrBusy says that a machine of the name is running.
 var ErrBusy = errors.New("a machine of this name is running")
 
+// machine reads a machine's record; ENOENT if there is none, or one that a power
+// cut left empty: such a machine has just begun.
 func (s *Store) machine(name string) (m Machine, err error) {
-	err = s.readJSON(path.Join("machines", name, "image"), imageMax, &m)
+	b, err := sys.ReadFile(s.dir, path.Join("machines", name, "image"), imageMax)
+	if err == nil && len(b) == 0 {
+		err = unix.ENOENT
+	}
+	if err == unix.ENOENT {
+		return m, err
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &m)
+	}
+	if err != nil {
+		err = fmt.Errorf("read the machine %s of the store: %w", name, err)
+	}
 	return m, err
 }
 
