@@ -21,6 +21,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"launch/internal/cli"
+	"launch/internal/sys"
 	"launch/oci/image"
 	"launch/oci/layer"
 	"launch/oci/store"
@@ -111,7 +112,7 @@ func (p *pull) get(ctx context.Context, r store.Reference, platform v1.Platform,
 	if err != nil && !errors.Is(err, store.ErrNone) {
 		return err
 	}
-	if err == nil && old.Digest == i.Digest && old.Platform == i.Platform && slices.Equal(old.Layers, ids) {
+	if err == nil && old.Digest == i.Digest && old.Platform == i.Platform && slices.Equal(old.Layers, ids) && !p.nodes {
 		p.tell.there(old)
 		return nil
 	}
@@ -224,7 +225,14 @@ func (p *pull) one(ctx context.Context, l image.Layer, u **unpacker, wait bool) 
 	}
 	if half == nil {
 		p.tell.layer(l, "kept")
-		err = p.store.Report(l.DiffID, &r)
+		if err = p.store.Report(l.DiffID, &r); err == nil && p.nodes && len(r.Nodes) > 0 {
+			// It was unpacked without them.
+			var n int
+			if n, err = p.store.Tree(l.DiffID); err == nil {
+				err = layer.Make(n, r.Nodes)
+				sys.Close(n)
+			}
+		}
 		return r, false, err
 	}
 	defer half.Abandon()
@@ -250,6 +258,7 @@ func (p *pull) one(ctx context.Context, l image.Layer, u **unpacker, wait bool) 
 		n, err := half.Tree()
 		if err == nil {
 			err = layer.Make(n, r.Nodes)
+			sys.Close(n)
 		}
 		if err != nil {
 			return fault(err)
@@ -343,9 +352,10 @@ func (d *download) close() {
 
 // limits reads --max-size=.
 func limits(told cli.Told) (layer.Limits, error) {
+	l := layer.Limits{Mine: os.Geteuid() != 0}
 	text := told.Get("max-size")
 	if text == "" {
-		return layer.Limits{}, nil
+		return l, nil
 	}
 	n, err := settings.ParseSize(text)
 	if err == nil && (n == 0 || n > 1<<50) {
@@ -354,7 +364,8 @@ func limits(told cli.Told) (layer.Limits, error) {
 	if err != nil {
 		return layer.Limits{}, &settings.Error{What: "cannot use --max-size=" + text + ": " + err.Error()}
 	}
-	return layer.Limits{Size: int64(n)}, nil
+	l.Size = int64(n)
+	return l, nil
 }
 
 // registriesFile says how registries are spoken to, for all users.

@@ -86,6 +86,9 @@ func runImage(args, env []string, cwd string) int {
 	if err != nil {
 		return fail(&settings.Error{What: err.Error()})
 	}
+	if unix.Geteuid() != 0 && req.Action != cli.Plan {
+		return fail(&settings.Error{What: "cannot start a machine as this user", Hint: "run launch as root; --plan needs no root"})
+	}
 	if told.Get("pull") == "always" {
 		return images("run", args)
 	}
@@ -194,9 +197,6 @@ func (r *imageRun) run() (status int, err error) {
 		return 1, err
 	}
 	planning := r.req.Action == cli.Plan
-	if !planning && !host.Root {
-		return 1, &settings.Error{What: "cannot start a machine as this user", Hint: "run launch as root; --plan needs no root"}
-	}
 	if r.told.Has("detach") && background == "" && !planning {
 		return r.detach(name)
 	}

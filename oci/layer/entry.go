@@ -68,7 +68,7 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 			return err
 		}
 		// It was made here, and nobody else is here: the name is what it was.
-		if err := sys.Fchownat(at, base, uint32(h.Uid), uint32(h.Gid)); err != nil {
+		if err := u.give(at, base, h); err != nil {
 			return err
 		}
 		if err := sys.Fchmodat(at, base, mode(h)); err != nil {
@@ -79,6 +79,14 @@ func (u *unpacker) entry(h *tar.Header, content io.Reader) error {
 		return u.node(at, name, base, h)
 	}
 	return fmt.Errorf("its type %q is none that a layer can have", string(h.Typeflag))
+}
+
+// give gives something its owner.
+func (u *unpacker) give(at int, name string, h *tar.Header) error {
+	if u.limits.Mine {
+		return nil
+	}
+	return sys.Fchownat(at, name, uint32(h.Uid), uint32(h.Gid))
 }
 
 // mode gives the permissions that chmod(2) takes.
@@ -145,7 +153,7 @@ func (u *unpacker) directory(at int, name, base string, h *tar.Header) error {
 // dress gives a directory its owner, mode and attributes, and remembers its
 // time for the end.
 func (u *unpacker) dress(n int, name string, h *tar.Header) error {
-	if err := sys.Fchownat(n, "", uint32(h.Uid), uint32(h.Gid)); err != nil {
+	if err := u.give(n, "", h); err != nil {
 		return fmt.Errorf("set its owner: %w", err)
 	}
 	if err := sys.Fchmod(n, mode(h)); err != nil {
@@ -164,7 +172,7 @@ func (u *unpacker) dress(n int, name string, h *tar.Header) error {
 // finish sets owner and time of what can't be opened.
 func (u *unpacker) finish(at int, base string, h *tar.Header) error {
 	if h.Typeflag == tar.TypeSymlink {
-		if err := sys.Fchownat(at, base, uint32(h.Uid), uint32(h.Gid)); err != nil {
+		if err := u.give(at, base, h); err != nil {
 			return fmt.Errorf("set its owner: %w", err)
 		}
 	}
@@ -192,7 +200,7 @@ func (u *unpacker) file(at int, name, base string, h *tar.Header, content io.Rea
 		return err
 	}
 	// The owner first: changing it takes setuid bits and capabilities away.
-	if err := sys.Fchownat(n, "", uint32(h.Uid), uint32(h.Gid)); err != nil {
+	if err := u.give(n, "", h); err != nil {
 		return fmt.Errorf("set its owner: %w", err)
 	}
 	if err := sys.Fchmod(n, mode(h)); err != nil {

@@ -43,6 +43,8 @@ type Limits struct {
 	// Ratio is how many times its packed size it may expand to, once it is
 	// beyond a quarter of a GiB.
 	Ratio int64 `json:"ratio,omitempty"`
+	// Mine: files belong to who unpacks, who may not give any away.
+	Mine bool `json:"mine,omitempty"`
 }
 
 // The default limits.

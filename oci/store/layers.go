@@ -212,6 +212,22 @@ func (x *Half) Abandon() {
 	x.lock.Release()
 }
 
+// Tree opens the directory with the files of a layer that is there.
+func (s *Store) Tree(diffID string) (int, error) {
+	h, err := hex(diffID)
+	if err != nil {
+		return -1, err
+	}
+	dir, err := s.has(h)
+	if err == nil && dir == "" {
+		err = unix.ENOENT
+	}
+	if err != nil {
+		return -1, err
+	}
+	return sys.Openat(s.dir, path.Join(dir, h, "tree"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+}
+
 // Report reads the report about a layer that is there.
 func (s *Store) Report(diffID string, report any) error {
 	h, err := hex(diffID)

@@ -1,0 +1,135 @@
+package images
+
+import (
+	"archive/tar"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// edit is a change to a source for one build.
+type edit struct{ file, old, new string }
+
+// blind takes away all that keeps names below the layer's directory but for
+// what confines the process.
+var blind = []edit{
+	{"oci/layer/layer.go", `		case p == "..":
+			return "", errors.New("its name leads out of the layer")
+`, ""},
+	{"oci/layer/layer.go", "const below = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV", "const below = 0"},
+	{"oci/layer/layer.go", "unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, below)", "unix.O_RDONLY|unix.O_DIRECTORY, 0, below)"},
+}
+
+// free does without that, too.
+var free = append([]edit{
+	{"oci/layer/confine.go", "	if err := sys.PivotRoot(\".\", \".\"); err != nil {", "	if err := error(nil); err != nil {"},
+	{"oci/layer/confine.go", "	if err := sys.Umount(\".\", unix.MNT_DETACH); err != nil {", "	if err := error(nil); err != nil {"},
+	{"oci/layer/confine.go", "	return &Room{l, n}, sys.Chdir(l, \"/\")", "	at, err = sys.Openat(unix.AT_FDCWD, dir, unix.O_PATH, 0)\n	return &Room{l, at}, err"},
+	{"oci/layer/confine.go", "		func() error { return sys.Chroot(r.l) },\n		func() error { return sys.Chdir(r.l, name) },\n		func() error { return sys.Chroot(r.l) },\n", "		func() error { return sys.Chdir(r.l, name) },\n"},
+	{"oci/layer/confine.go", "return sys.Openat(unix.AT_FDCWD, \"/\", unix.O_RDONLY", "return sys.Openat(unix.AT_FDCWD, \".\", unix.O_RDONLY"},
+	{"oci/layer/confine.go", " | unix.MOUNT_ATTR_NOSYMFOLLOW", ""},
+}, blind...)
+
+// mutate builds launch-pull with the edits, beside a launch.
+func (w *world) mutate(edits []edit) string {
+	w.Helper()
+	top, err := filepath.Abs("../../..")
+	if err != nil {
+		w.Fatal(err)
+	}
+	dir := w.TempDir()
+	texts := map[string]string{}
+	for _, e := range edits {
+		if texts[e.file] == "" {
+			b, err := os.ReadFile(filepath.Join(top, e.file))
+			if err != nil {
+				w.Fatal(err)
+			}
+			texts[e.file] = string(b)
+		}
+		if strings.Count(texts[e.file], e.old) != 1 {
+			w.Fatalf("%q is there %d times in %s: the mutant has to follow", e.old, strings.Count(texts[e.file], e.old), e.file)
+		}
+		texts[e.file] = strings.Replace(texts[e.file], e.old, e.new, 1)
+	}
+	replace := map[string]string{}
+	for file, text := range texts {
+		to := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
+		if err := os.WriteFile(to, []byte(text), 0o644); err != nil {
+			w.Fatal(err)
+		}
+		replace[filepath.Join(top, file)] = to
+	}
+	list := filepath.Join(dir, "overlay.json")
+	b, err := json.Marshal(map[string]any{"Replace": replace})
+	if err == nil {
+		err = os.WriteFile(list, b, 0o644)
+	}
+	if err != nil {
+		w.Fatal(err)
+	}
+	bin := filepath.Join(dir, "bin")
+	if out, err := exec.Command("go", "build", "-buildvcs=false", "-overlay="+list, "-o", bin+"/", "launch/cmd/launch", "launch/cmd/launch-pull").CombinedOutput(); err != nil {
+		w.Fatalf("build the mutant: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// TestConfined: an unpacker that follows every name and link still gets nowhere:
+// what lies outside of the layer's directory isn't there for it. Without the
+// confinement, it does.
+func TestConfined(t *testing.T) {
+	w := here(t)
+	canary := filepath.Join(w.dir, "canary")
+	look := func() string { return w.Look("sh", "-c", "ls -lAR --full-time "+canary+"; cat "+canary+"/secret") }
+	if err := os.Mkdir(canary, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(canary, "secret"), []byte("secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := look()
+	up := strings.Repeat("../", 12)
+	attacks := map[string][]byte{
+		"dots":      tarOf(file{name: up + canary[1:] + "/new", data: "x"}),
+		"link":      tarOf(file{name: "l", kind: tar.TypeSymlink, link: canary}, file{name: "l/secret", data: "changed"}),
+		"dots link": tarOf(file{name: "l", kind: tar.TypeSymlink, link: up + canary[1:]}, file{name: "l/secret", data: "changed"}),
+		"marker":    tarOf(file{name: "l", kind: tar.TypeSymlink, link: canary}, file{name: "l/.wh.other"}),
+		"directory": tarOf(file{name: "l", kind: tar.TypeSymlink, link: canary}, file{name: "l/dir", kind: tar.TypeDir, mode: 0o777}),
+		"hard link": tarOf(file{name: "l", kind: tar.TypeSymlink, link: canary}, file{name: "h", kind: tar.TypeLink, link: "l/secret"}),
+	}
+	for _, c := range []struct {
+		name  string
+		edits []edit
+		holds bool
+	}{{"as it is", nil, true}, {"blind", blind, true}, {"blind and free", free, false}} {
+		t.Run(c.name, func(t *testing.T) {
+			w := *w
+			w.T = t
+			if c.edits != nil {
+				w.bin = w.mutate(c.edits)
+			}
+			pictures := map[string]*picture{}
+			for name, layer := range attacks {
+				pictures[strings.ReplaceAll(name, " ", "-")] = draw(nil).layer(gzipped, shell(t)).layer(gzipped, layer).finish()
+			}
+			dir := w.layout("attacks", pictures)
+			for tag := range pictures {
+				if c.edits == nil {
+					w.refuses("of the layer: ", "pull", "oci:"+dir+":"+tag)
+				} else {
+					w.launch("pull", "oci:"+dir+":"+tag)
+				}
+			}
+			if after := look(); (after == before) != c.holds {
+				t.Errorf("the canary is untouched: %v, want %v\n%s", after == before, c.holds, after)
+			}
+			if c.edits == nil {
+				w.bare(0)
+			}
+		})
+	}
+}
