@@ -137,7 +137,7 @@ type imageRun struct {
 }
 
 // alien are options that speak of a tree, which an image is not.
-var alien = [...]string{"directory", "template", "ephemeral", "oci-bundle", "pivot-root", "volatile", "boot", "machine", "link-journal", "uuid"}
+var alien = [...]string{"directory", "template", "ephemeral", "oci-bundle", "pivot-root", "volatile", "boot", "machine", "link-journal", "uuid", "profile", "join", "overlay-all"}
 
 func (r *imageRun) run() (status int, err error) {
 	for _, a := range r.req.Assignments {
