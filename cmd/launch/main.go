@@ -29,6 +29,7 @@ import (
 	"launch/internal/plan"
 	"launch/internal/probe"
 	"launch/internal/state"
+	"launch/internal/sys"
 	"launch/internal/tree"
 	"launch/mount/hostns"
 	"launch/settings"
@@ -39,6 +40,7 @@ func main() {
 	if path.Base(os.Args[0]) == hostns.Name {
 		os.Exit(hostExec(os.Args[1:], os.Environ()))
 	}
+	sys.Stack()
 	os.Exit(launch(os.Args[1:], os.Environ()))
 }
 

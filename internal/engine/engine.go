@@ -217,6 +217,7 @@ func (s *supervisor) once() (status int, err error) {
 	}()
 	b.compiled = make(chan error, 1)
 	go func() {
+		sys.Stack()
 		started <- b.build(sys.Lock())
 		<-hold
 	}()
