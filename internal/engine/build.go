@@ -52,9 +52,8 @@ type builder struct {
 	statR   int
 	statW   int
 	filters [][]unix.SockFilter
-	// compiled gives the error of making filters, which the supervisor does
-	// meanwhile.
-	compiled chan error
+	// compiled waits for the filters, which are made meanwhile.
+	compiled func() error
 	idmaps   int // the user namespace for id-mapped mounts, -1 before it is needed
 	foreign  int // the one for a tree that belongs to the foreign range
 	user     user
@@ -182,7 +181,7 @@ func (b *builder) build(l sys.Locked) (err error) {
 	if err := b.payload(); err != nil {
 		return err
 	}
-	if err := <-b.compiled; err != nil {
+	if err := b.compiled(); err != nil {
 		return err
 	}
 	if err := b.registered(); err != nil {

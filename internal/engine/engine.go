@@ -100,6 +100,9 @@ func Run(p *plan.Plan, o Options) (status int, err error) {
 		return 1, fmt.Errorf("become undumpable: %w", err)
 	}
 	s := &supervisor{plan: p, opt: o, secrets: map[string]string{}}
+	if p.Payload.Exact == nil {
+		s.thread = NewThread()
+	}
 	for _, c := range p.Credentials {
 		s.secrets[c.ID] = c.Value
 	}
@@ -150,6 +153,7 @@ type supervisor struct {
 	state   *state.Machine
 	locks   []*tree.Lock // of the tree, until the end
 	secrets map[string]string
+	thread  *Thread // that builds the machine next
 	signals *sys.Caught
 	stored  int       // how often the machine had descriptors kept
 	ping    time.Time // when the service manager is told next that we live
@@ -207,22 +211,17 @@ func (s *supervisor) once() (status int, err error) {
 
 	// The thread lives as long as the machine: it is what the first process
 	// dies with.
-	started, hold := make(chan error), make(chan bool)
+	t := s.thread
 	defer func() {
 		// It takes longer to end a thread than to leave it to the launcher's
 		// end, which comes next but after a reboot.
 		if status == Reboot {
-			close(hold)
+			t.end()
+			s.thread = NewThread()
 		}
 	}()
-	b.compiled = make(chan error, 1)
-	go func() {
-		sys.Stack()
-		started <- b.build(sys.Lock())
-		<-hold
-	}()
-	b.compiled <- b.compile()
-	err = <-started
+	b.compiled = sys.Go("filters", b.compile)
+	err = t.run(b.build)
 	if b.notify >= 0 {
 		defer sys.Close(b.notify)
 	}
