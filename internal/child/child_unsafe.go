@@ -58,7 +58,8 @@ type Process struct {
 // PR_SET_PDEATHSIG: when it ends, the child gets that signal.
 func Start(_ sys.Locked, p *Program, o Options) (*Process, error) {
 	// c is on the heap, which doesn't move, since it is what is returned.
-	c := &Process{prog: p, stack: make([]byte, 16<<10)}
+	// The child never uses its stack, but the kernel wants one.
+	c := &Process{prog: p, stack: make([]byte, 256)}
 	args := &cloneArgs{
 		flags:      cloneVM | clonePidfd | cloneClearSighand | o.Namespaces,
 		pidfd:      uint64(uintptr(unsafe.Pointer(&c.pidfd))),

@@ -28,7 +28,6 @@
 package stub
 
 import (
-	"bytes"
 	"encoding/binary"
 	"time"
 
@@ -152,7 +151,7 @@ func Image(o Options) []byte {
 	copy(b.name[:], Name)
 
 	// Behind the block lie the arrays of addresses, then the strings.
-	at := uint64(blockAddr + binary.Size(b))
+	at := uint64(blockAddr + len(bytesOf(&b)))
 	b.argv = at
 	b.envp = at + 8*uint64(len(o.Args)+1)
 	at = b.envp + 8*uint64(len(o.Env)+1)
@@ -178,11 +177,7 @@ func Image(o Options) []byte {
 		text = append(text, i.Jt, i.Jf)
 		text = binary.LittleEndian.AppendUint32(text, i.K)
 	}
-	data := new(bytes.Buffer)
-	binary.Write(data, binary.LittleEndian, &b)
-	data.Write(table)
-	data.Write(text)
-	return file(code(), data.Bytes())
+	return file(code(), bytesOf(&b), table, text)
 }
 
 // header and segment are ELF's Elf64_Ehdr and Elf64_Phdr.
@@ -211,22 +206,28 @@ const (
 )
 
 // file wraps code and data.
-func file(code, data []byte) []byte {
-	f := new(bytes.Buffer)
-	binary.Write(f, binary.LittleEndian, &header{
+func file(code []byte, data ...[]byte) []byte {
+	head := header{
 		Ident: [16]byte{0x7f, 'E', 'L', 'F', elf64, littleEndian, version},
 		Type:  executable, Machine: machine, Version: version,
 		Entry: codeAddr + headSize, Phoff: 64, Ehsize: 64, Phentsize: 56, Phnum: 3,
-	})
-	size, n := headSize+uint64(len(code)), uint64(len(data))
-	binary.Write(f, binary.LittleEndian, []segment{
+	}
+	n := uint64(0)
+	for _, d := range data {
+		n += uint64(len(d))
+	}
+	size := headSize + uint64(len(code))
+	segments := [3]segment{
 		{load, r | x, 0, codeAddr, codeAddr, size, size, 0x10000},
 		{load, r, blockAt, blockAddr, blockAddr, n, n, 0x10000},
 		// Without it, some kernels make the stack executable.
 		{gnuStack, r | w, 0, 0, 0, 0, 0, 16},
-	})
-	f.Write(code)
-	f.Write(make([]byte, blockAt-f.Len()))
-	f.Write(data)
-	return f.Bytes()
+	}
+	f := make([]byte, 0, blockAt+n)
+	f = append(append(append(f, bytesOf(&head)...), bytesOf(&segments)...), code...)
+	f = f[:blockAt]
+	for _, d := range data {
+		f = append(f, d...)
+	}
+	return f
 }
