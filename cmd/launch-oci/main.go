@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"runtime"
+
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -47,9 +47,7 @@ const version, commit, specVersion = "1.0.0", "none", "1.3.0"
 var out = &log{fd: -1}
 
 func main() {
-	// What is done here is done one after the other. More than one processor
-	// only makes Go start threads that look for work and find none.
-	runtime.GOMAXPROCS(1)
+	sys.Stack()
 	os.Exit(launchOCI(os.Args))
 }
 

@@ -71,6 +71,10 @@ func (g Group) Open() (*Place, error) {
 	return p, nil
 }
 
+// Born reports whether a process that is born in the group needs nothing of the
+// launcher's: it is one cgroup of version 2, whose limits may come later.
+func (g Group) Born() bool { return len(g.Dirs) == 1 && g.Dirs[0].Version == 2 }
+
 // home gives the version 1 cgroups that the caller is in, if g has some.
 func (g Group) home() ([]Dir, error) {
 	if !slices.ContainsFunc(g.Dirs, func(d Dir) bool { return d.Version == 1 }) {

@@ -58,6 +58,8 @@ type CreateOptions struct {
 	Own      string
 	// Bound: the first process does not outlive the caller.
 	Bound bool
+	// Thread is what the container is built on; nil: a new one.
+	Thread *Thread
 	// State gives the state of the container as JSON, for hooks.
 	State func(status string, pid int) []byte
 	// Listener sends the descriptor of the system-call filter's listener to
@@ -124,13 +126,15 @@ func (b *builder) contain(f func() error) (*Container, error) {
 	if err := sys.Prctl(unix.PR_SET_DUMPABLE, 0, 0); err != nil {
 		return nil, fmt.Errorf("become undumpable: %w", err)
 	}
-	done := make(chan error)
-	go func() {
-		b.l = sys.Lock()
-		done <- f()
-		select {}
-	}()
-	if err := <-done; err != nil {
+	t := b.create0.Thread
+	if t == nil {
+		t = NewThread()
+	}
+	err := t.run(func(l sys.Locked) error {
+		b.l = l
+		return f()
+	})
+	if err != nil {
 		b.kill()
 		b.pty.Close()
 		return nil, err

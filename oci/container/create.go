@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
@@ -70,6 +71,7 @@ type Live struct {
 // The lock of its directory is held until Close. After an error nothing of it
 // is left.
 func Create(o CreateOptions) (l *Live, err error) {
+	thread := engine.NewThread()
 	config := configOf(o.Bundle, o.Config)
 	text, err := sys.ReadFile(unix.AT_FDCWD, config, bundle.Limit)
 	if err != nil {
@@ -181,11 +183,12 @@ func Create(o CreateOptions) (l *Live, err error) {
 			return nil, fmt.Errorf("make %s: %w", seat, err)
 		}
 	}
-	place, err := d.place(b, p, o.Warn)
+	place, limited, err := d.place(b, p, o.Warn)
 	if err != nil {
 		return nil, err
 	}
 	defer place.Close()
+	defer limited() // also if nobody asked: what is undone must not be made meanwhile
 	// Not before: who deletes what is left of us ends all processes of these
 	// cgroups, and only now they are known to be ours.
 	if err := d.save(); err != nil {
@@ -200,6 +203,9 @@ func Create(o CreateOptions) (l *Live, err error) {
 	l.Process, err = engine.Create(p, engine.CreateOptions{
 		Pin: pin, Rootless: o.Rootless, Own: seat, Warn: o.Warn, Gate: l.gate, Cgroup: place.FD, Enter: place.Enter, Leave: place.Leave,
 		Placed: func(pid int) error {
+			if err := limited(); err != nil {
+				return err
+			}
 			if err := place.Finish(pid); err != nil {
 				return err
 			}
@@ -221,7 +227,7 @@ func Create(o CreateOptions) (l *Live, err error) {
 			}
 			return nil
 		},
-		Console: terminalTo(o.ConsoleSocket, o.Master), Keep: o.Keep, KeepKeyring: o.KeepKeyring,
+		Console: terminalTo(o.ConsoleSocket, o.Master), Keep: o.Keep, KeepKeyring: o.KeepKeyring, Thread: thread,
 		State: func(status string, pid int) []byte {
 			hooked = true
 			return d.StateJSON(Status(status), pid)
@@ -286,14 +292,16 @@ func (d *Dir) group(o CreateOptions, b *settings.Bundle) error {
 	return nil
 }
 
-// place makes the cgroups, sets their limits, and opens them. With systemd
-// there is nothing yet: it wants the process first.
-func (d *Dir) place(b *settings.Bundle, p *plan.Plan, warn func(string)) (*cgroup.Place, error) {
+// place makes the cgroups, sets their limits, and opens them; limited waits
+// until the limits are set. With systemd there is nothing yet: it wants the
+// process first.
+func (d *Dir) place(b *settings.Bundle, p *plan.Plan, warn func(string)) (_ *cgroup.Place, limited func() error, _ error) {
+	limited = func() error { return nil }
 	if err := d.classify(b.IntelRdt); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if d.Unit.Name != "" {
-		return &cgroup.Place{FD: -1}, nil
+		return &cgroup.Place{FD: -1}, limited, nil
 	}
 	if err := d.Group.Create(b.Resources, d.record); err != nil {
 		var taken *cgroup.NotEmpty
@@ -301,12 +309,20 @@ func (d *Dir) place(b *settings.Bundle, p *plan.Plan, warn func(string)) (*cgrou
 			// It is somebody else's, with all that is in it.
 			d.Group = cgroup.Group{Rootless: d.Group.Rootless}
 		}
-		return nil, err
+		return nil, nil, err
 	}
-	if err := d.fill(b, p, warn); err != nil {
-		return nil, err
+	place, err := d.Group.Open()
+	if err != nil {
+		return nil, nil, err
 	}
-	return d.Group.Open()
+	fill := func() error { return d.fill(b, p, warn) }
+	if d.Group.Born() {
+		// The kernel takes a third of a millisecond to check the device program,
+		// and as long to make the process's namespaces.
+		return place, sync.OnceValue(sys.Go("limits", fill)), nil
+	}
+	// No process can enter a cpuset of version 1 that has no processors yet.
+	return place, limited, fill()
 }
 
 // leastMemory is what the first process needs before it is the payload. With

@@ -98,11 +98,14 @@ func Restore(o CreateOptions, r CRIUOptions) (l *Live, err error) {
 	if err := sys.Mkdirat(d.fd, seatName, 0o700); err != nil {
 		return nil, fmt.Errorf("make %s: %w", seat, err)
 	}
-	place, err := d.place(b, p, o.Warn)
+	place, limited, err := d.place(b, p, o.Warn)
 	if err != nil {
 		return nil, err
 	}
 	defer place.Close()
+	if err := limited(); err != nil {
+		return nil, err
+	}
 
 	found := map[string]int{}
 	defer func() {
