@@ -160,10 +160,10 @@ images: go ## images against skopeo, umoci and hostile registries, pulls that ar
 fuzz: go ## each parser for FUZZTIME=30s
 	@.ci/fuzz $(FUZZTIME)
 
-bench: build ## times and memory, beside systemd-nspawn and the floor (ROUNDS=40)
+bench: build ## times and memory, beside the floor, systemd-nspawn, crun and runc (ROUNDS=40; BENCH=-fifo on a busy computer)
 	@.ci/deps || true
 	@$(BUILD) $(FLAGS) -o $(OUT)/bench ./bench
-	@.ci/as-root $(OUT)/bench -rounds $(ROUNDS) -alive 100 -launch launch=$(BIN)/launch
+	@.ci/as-root $(OUT)/bench $(BENCH) -rounds $(ROUNDS) -alive 100 -oci $(BIN)/launch-oci -launch launch=$(BIN)/launch
 
 bench-base: build ## start-up time of this tree beside that of a commit (BASE=HEAD)
 	@rm -rf $(OUT)/base && mkdir -p $(OUT)/base
@@ -171,7 +171,7 @@ bench-base: build ## start-up time of this tree beside that of a commit (BASE=HE
 	@$(BUILD) -C $(OUT)/base $(FLAGS) -o ../base-launch ./cmd/launch
 	@rm -rf $(OUT)/base
 	@$(BUILD) $(FLAGS) -o $(OUT)/bench ./bench
-	@.ci/as-root $(OUT)/bench -rounds $(ROUNDS) -launch base=$(OUT)/base-launch -launch here=$(BIN)/launch
+	@.ci/as-root $(OUT)/bench $(BENCH) -rounds $(ROUNDS) -launch base=$(OUT)/base-launch -launch here=$(BIN)/launch
 
 cross: go ## build for arm64
 	@GOARCH=arm64 $(BUILD) $(FLAGS) -o $(OUT)/arm64/ ./cmd/...

@@ -1,7 +1,7 @@
 // Command bench measures how long starting a machine takes, from the start of
 // the launcher to its end, with a payload that does nothing:
 //
-//	bench [-rounds 40] [-alive 100] [-json] -launch NAME=PATH [-launch NAME=PATH]…
+//	bench [-rounds 40] [-alive 100] [-oci PATH] [-fifo] [-json] -launch NAME=PATH [-launch NAME=PATH]…
 //
 // Beside the launchers it runs systemd-nspawn, if that is there, and floor.c,
 // which makes the same kernel objects and decides nothing. All of them start
@@ -10,10 +10,14 @@
 // exit status is checked. What is timed are copies of the programs, since a
 // file as the linker wrote it starts slower.
 //
-// With -alive it goes on to what more.go measures, and with -pull it does what
-// images.go says instead.
+// With -alive it goes on to what more.go measures, with -oci to oci.go; with
+// -pull it does what images.go says instead.
 //
-// It runs as root, in a cgroup of its own, and leaves nothing behind.
+// It runs as root, in a cgroup and mount namespace of its own, and leaves
+// nothing behind. /run is a tmpfs, as on any host: where it isn't one, each
+// machine's end would wait for a disk. With -fifo all of it runs before what
+// else the computer has to do, and after nothing: for busy computers, whose
+// figures are of no use otherwise.
 //
 // Room: test.
 package main
@@ -30,16 +34,28 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 	"syscall"
 	"text/tabwriter"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 //go:embed floor.c
 var floorSource string
+
+const stampSource = `#include <time.h>
+#include <stdio.h>
+#include <unistd.h>
+static struct timespec began;
+static void first(void) { clock_gettime(CLOCK_MONOTONIC, &began); }
+__attribute__((section(".preinit_array"), used)) static void (*const p)(void) = first;
+int main(void) { printf("%lld\\n", began.tv_sec * 1000000000LL + began.tv_nsec); fflush(stdout); for (;;) pause(); }
+`
 
 // shift is where the users of the machines with private users begin.
 const shift = 1310720
@@ -60,7 +76,12 @@ func main() {
 	rounds := flag.Int("rounds", 40, "how many times each contestant runs")
 	asJSON := flag.Bool("json", false, "print JSON")
 	alive := flag.Int("alive", 0, "compare more than the start, with that many machines alive at once")
-	tree := flag.String("pull", "", "compare pulls instead, of an image of the OS tree in this `DIRECTORY`")
+	pull := flag.String("pull", "", "compare pulls instead, of an image of the OS tree in this `DIRECTORY`")
+	oci := flag.String("oci", "", "compare `PATH`, a launch-oci, with the newest crun and runc")
+	parallel := flag.Int("parallel", 100, "how many containers are started at once")
+	fifo := flag.Bool("fifo", false, "run at a real-time priority")
+	flag.StringVar(&built, "built", "", "a `DIR` of the C programs, for where there is no compiler")
+	within := flag.Bool("inside", false, "what -oci runs in a cell")
 	var launchers []string
 	flag.Func("launch", "`NAME=PATH` of a launch to measure (may be repeated)", func(s string) error {
 		if name, path, ok := strings.Cut(s, "="); !ok || name == "" || path == "" {
@@ -74,20 +95,57 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	if *tree != "" {
-		if err := pulls(os.Stdout, *tree, *rounds, launchers); err != nil {
-			fmt.Fprintf(os.Stderr, "bench: %v\n", err)
-			os.Exit(1)
-		}
-		return
+	var err error
+	if *pull == "" {
+		err = alone(*fifo)
 	}
-	if err := run(os.Stdout, *rounds, *alive, *asJSON, launchers); err != nil {
+	switch {
+	case err != nil:
+	case *pull != "":
+		err = pulls(os.Stdout, *pull, *rounds, launchers)
+	case *within:
+		err = inside(os.Stdout, built, *rounds, *parallel)
+	default:
+		err = run(os.Stdout, *rounds, *alive, *parallel, *asJSON, *oci, launchers)
+	}
+	if err != nil {
 		fmt.Fprintf(os.Stderr, "bench: %v\n", err)
 		os.Exit(1)
 	}
 }
 
-func run(w io.Writer, rounds, alive int, asJSON bool, launchers []string) (err error) {
+// built is where the C programs are kept, each under its name.
+var built string
+
+// alone gives this thread, and all that it starts, a /run of its own.
+func alone(fifo bool) error {
+	runtime.LockOSThread()
+	if os.Getuid() != 0 {
+		return errors.New("starting machines is root's work: run it by make bench")
+	}
+	err := syscall.Unshare(syscall.CLONE_NEWNS)
+	if err == nil {
+		err = syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, "")
+	}
+	var fs syscall.Statfs_t
+	if err == nil {
+		err = syscall.Statfs("/run", &fs)
+	}
+	if err == nil && fs.Type != unix.TMPFS_MAGIC {
+		err = syscall.Mount("run", "/run", "tmpfs", 0, "mode=755")
+	}
+	if err != nil {
+		return fmt.Errorf("make a /run of our own: %w", err)
+	}
+	if fifo {
+		if err := unix.SchedSetAttr(0, &unix.SchedAttr{Size: unix.SizeofSchedAttr, Policy: unix.SCHED_FIFO, Priority: 50}, 0); err != nil {
+			return fmt.Errorf("take a real-time priority: %w", err)
+		}
+	}
+	return nil
+}
+
+func run(w io.Writer, rounds, alive, parallel int, asJSON bool, oci string, launchers []string) (err error) {
 	if os.Getuid() != 0 {
 		return errors.New("starting machines is root's work: run it by make bench")
 	}
@@ -97,6 +155,12 @@ func run(w io.Writer, rounds, alive int, asJSON bool, launchers []string) (err e
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
+	if built == "" {
+		built = filepath.Join(dir, "built")
+		if err := build(); err != nil {
+			return err
+		}
+	}
 	// In /tmp others could swap a tree under our hands; nobody else enters.
 	field, err := prepare(dir, launchers)
 	if err != nil {
@@ -149,6 +213,12 @@ func run(w io.Writer, rounds, alive int, asJSON bool, launchers []string) (err e
 		nspawn, _ := exec.LookPath("systemd-nspawn")
 		err = more(w, dir, filepath.Join(dir, "launch0"), nspawn, alive, rounds)
 	}
+	if err == nil && oci != "" && !asJSON && len(launchers) > 0 {
+		own := filepath.Join(dir, "launch-oci")
+		if err = copyFile(oci, own); err == nil {
+			err = peers(w, dir, filepath.Join(dir, "launch0"), own, rounds, alive, parallel)
+		}
+	}
 	for _, c := range field {
 		if c.Missing != "" && slices.ContainsFunc(launchers, func(l string) bool { return strings.HasPrefix(l, c.Name+"=") }) {
 			err = errors.Join(err, fmt.Errorf("%s: %s", c.Name, c.Missing))
@@ -180,7 +250,7 @@ func prepare(dir string, launchers []string) ([]*contestant, error) {
 	var field []*contestant
 	floor := filepath.Join(dir, "floor")
 	c := &contestant{Name: "floor", args: []string{floor, "-D", tree, "/bin/true"}}
-	if err := compile(floorSource, floor); err != nil {
+	if err := copyFile(filepath.Join(built, "floor"), floor); err != nil {
 		c.Missing = err.Error()
 	}
 	field = append(field, c)
@@ -229,7 +299,27 @@ func plant(tree string) error {
 			return err
 		}
 	}
-	return compile("int main(void) { return 0; }\n", filepath.Join(tree, "usr/bin/true"))
+	return copyFile(filepath.Join(built, "true"), filepath.Join(tree, "usr/bin/true"))
+}
+
+// build makes the C programs.
+func build() error {
+	if err := os.Mkdir(built, 0o755); err != nil {
+		return err
+	}
+	for name, source := range map[string]string{
+		"floor": floorSource,
+		"true":  "int main(void) { return 0; }\n",
+		"pause": "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n",
+		// When its first instruction ran, in nanoseconds; nothing of libc's start
+		// comes before, which takes a millisecond on some computers.
+		"stamp": stampSource,
+	} {
+		if err := compile(source, filepath.Join(built, name)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // compile makes a static program from C.

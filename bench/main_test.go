@@ -57,7 +57,7 @@ func TestRun(t *testing.T) {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
-	err = run(&out, 2, 0, true, []string{"bad=" + bad})
+	err = run(&out, 2, 0, 0, true, "", []string{"bad=" + bad})
 	if err == nil || !strings.Contains(err.Error(), "no luck") {
 		t.Errorf("a launcher that fails: error %v", err)
 	}

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -11,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // side is one of the two launchers that are held against each other beyond
@@ -38,7 +42,13 @@ type trial struct {
 // memory, how long an end takes, and what happens to the owners of big trees.
 func more(w io.Writer, dir, launch, nspawn string, alive, rounds int) error {
 	tree, big := filepath.Join(dir, "tree"), filepath.Join(dir, "big")
-	if err := compile("#include <unistd.h>\nint main(void) { for (;;) pause(); }\n", filepath.Join(tree, "usr/bin/pause")); err != nil {
+	if err := copyFile(filepath.Join(built, "pause"), filepath.Join(tree, "usr/bin/pause")); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(tree, "usr/lib/systemd"), 0o755); err != nil {
+		return err
+	}
+	if err := copyFile(filepath.Join(built, "stamp"), filepath.Join(tree, "usr/lib/systemd/systemd")); err != nil {
 		return err
 	}
 	files, size, err := plantBig(big)
@@ -47,6 +57,9 @@ func more(w io.Writer, dir, launch, nspawn string, alive, rounds int) error {
 	}
 	trials := []trial{
 		{fmt.Sprintf("memory of one of %d that wait (PSS)", alive), "KiB", 1, func(s side) (float64, error) { return waiting(s, tree, alive) }},
+		{"from the start to the first instruction of --boot's init", "ms", 0.5, func(s side) (float64, error) {
+			return middle(rounds, func(int) (float64, error) { return booting(s, tree) })
+		}},
 		{"from SIGTERM to the end", "ms", 0.5, func(s side) (float64, error) {
 			return middle(rounds, func(int) (float64, error) { return stopping(s, tree) })
 		}},
@@ -56,13 +69,13 @@ func more(w io.Writer, dir, launch, nspawn string, alive, rounds int) error {
 		{"start with id-mapped owners, that tree", "ms", 1, func(s side) (float64, error) { return mapped(s, big, rounds) }},
 		{"start with id-mapped owners, small tree", "ms", 1, func(s side) (float64, error) { return mapped(s, tree, rounds) }},
 	}
-	fmt.Fprintf(w, "\n%-48s %10s %16s %7s %7s\n", "", "launch", "systemd-nspawn", "ratio", "at most")
+	fmt.Fprintf(w, "\n%-58s %10s %16s %7s %7s\n", "", "launch", "systemd-nspawn", "ratio", "at most")
 	for _, t := range trials {
 		mine, err := t.take(side{"launch", launch})
 		if err != nil {
 			return fmt.Errorf("%s: launch: %w", t.what, err)
 		}
-		line := fmt.Sprintf("%-48s %7.1f %s", t.what, mine, t.unit)
+		line := fmt.Sprintf("%-58s %7.1f %s", t.what, mine, t.unit)
 		if nspawn != "" {
 			peer, err := t.take(side{"nspawn", nspawn})
 			if err != nil {
@@ -194,6 +207,42 @@ func waiting(s side, tree string, alive int) (mean float64, err error) {
 		}
 	}
 	return float64(sum) / float64(alive), nil
+}
+
+// booting gives the milliseconds until a machine's init runs, which is all that
+// a launcher has to do with a boot.
+func booting(s side, tree string) (float64, error) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		return 0, err
+	}
+	defer r.Close()
+	null, err := os.Open(os.DevNull)
+	if err != nil {
+		return 0, err
+	}
+	defer null.Close()
+	args := s.args(fmt.Sprintf("bench-%s-%d", s.name, os.Getpid()), tree, "--boot", "--kill-signal=SIGKILL")
+	var before unix.Timespec
+	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &before); err != nil {
+		return 0, err
+	}
+	p, err := os.StartProcess(args[0], args, &os.ProcAttr{Dir: "/", Env: []string{"PATH=" + os.Getenv("PATH")}, Files: []*os.File{null, w, w}})
+	w.Close()
+	if err != nil {
+		return 0, err
+	}
+	var stamp int64
+	said := bufio.NewScanner(r)
+	for stamp == 0 && said.Scan() {
+		stamp, _ = strconv.ParseInt(said.Text(), 10, 64) // launchers may say something, too
+	}
+	p.Signal(syscall.SIGTERM)
+	p.Wait()
+	if stamp == 0 {
+		return 0, errors.New("no init came")
+	}
+	return ms(time.Duration(stamp - before.Nano())), nil
 }
 
 // stopping gives the milliseconds from a SIGTERM to the launcher's end.
