@@ -315,7 +315,7 @@ func cases() []*kase {
 		}
 		// What lies below a directory that is always mounted over is never
 		// looked at.
-		for _, name := range []string{"/run/host", "/dev/pts", "/dev/shm", "/dev/console", "/dev/null", "/dev/ptmx", "/dev/mqueue", "/sys/fs", "/proc/sys", "/proc/kallsyms", "/run/host/inaccessible", "/dev/pts/0"} {
+		for _, name := range []string{"/run/host", "/dev/pts", "/dev/shm", "/dev/console", "/dev/null", "/dev/ptmx", "/dev/mqueue", "/dev/tty", "/dev/fd", "/sys/fs", "/proc/sys", "/proc/kallsyms", "/run/host/inaccessible", "/dev/pts/0"} {
 			c := kase{name: "covered " + name + " " + b.name, row: "A2", trap: put(name, b)}
 			c.tty = strings.HasPrefix(name, "/dev/") && b.name != "magic link cwd"
 			if name == "/sys/fs" && b.name != "relative link" {
@@ -323,6 +323,13 @@ func cases() []*kase {
 			}
 			c.slow = b.name != "absolute link" && !(name == "/dev/console" && few(b))
 			add(c)
+			for _, mode := range [][]string{{"--read-only"}, {"--private-users=655360:65536", "--private-users-ownership=map"}} {
+				if c.tty {
+					c.args, c.slow = mode, b.name != "absolute link" || name != "/dev/console"
+					c.name = "covered " + name + " " + b.name + " " + strings.Join(mode, " ")
+					add(c)
+				}
+			}
 		}
 		// The files that the launcher reads.
 		c = kase{name: "machine-id " + b.name, row: "A10", trap: put("/etc/machine-id", b), check: randomID, slow: !few(b)}
@@ -381,6 +388,7 @@ func cases() []*kase {
 		{"bind-ro", "--bind-ro=$C/dir:@", true, "/file"},
 		{"tmpfs", "--tmpfs=@", true, "-"},
 		{"overlay", "--overlay-ro=$C/dir:$C/etc:@", true, "/file"},
+		{"mapped bind", "--bind=$C/dir:@:idmap", true, "/file"},
 		{"inaccessible", "--inaccessible=@", false, "-"},
 	}
 	modes := [][]string{nil, {"--private-users=655360:65536", "--private-users-ownership=map"}, {"--private-network"}, {"--volatile=overlay"}}
@@ -388,10 +396,15 @@ func cases() []*kase {
 		for _, b := range bads {
 			for _, place := range []string{"/srv/trap", "/srv/trap/below"} {
 				for i, mode := range modes {
+					mapped := k.name == "mapped bind"
+					if mapped && i != 1 {
+						continue // it takes users to map to
+					}
 					c := kase{row: "A1", args: append([]string{strings.ReplaceAll(k.arg, "@", place)}, mode...), trap: put("/srv/trap", b)}
 					c.name = fmt.Sprintf("%s on %s%s %s", k.name, b.name, strings.TrimPrefix(place, "/srv/trap"), strings.Join(mode, " "))
 					c.slow = !few(b) && !(k.name == "tmpfs" && i == 0) || i > 0 && !(k.name == "tmpfs" && b.name == "absolute link") ||
 						i == 0 && strings.Contains("bind-ro, overlay", k.name) && b.name != "absolute link"
+					c.slow = c.slow && !(mapped && b.name == "absolute link")
 					last := place == "/srv/trap"
 					at := strings.Replace(place, "/srv/trap", b.leads, 1)
 					switch {
@@ -415,6 +428,68 @@ func cases() []*kase {
 					}
 					add(c)
 				}
+			}
+		}
+	}
+
+	// Directories of the tree that a mount is made of.
+	for _, b := range bads {
+		for _, s := range []struct{ name, arg string }{
+			{"upper", "--overlay=$C/etc:+/srv/trap:/mnt"}, {"lower", "--overlay-ro=+/srv/trap:$C/etc:/mnt"}, {"root", "--bind=+/srv/trap:/"},
+		} {
+			c := kase{name: "made of: " + s.name + " is a " + b.name, row: "A1", trap: put("/srv/trap", b), args: []string{s.arg}, slow: b.name != "absolute link"}
+			switch {
+			case b.name == "loop":
+				c.refused = "too many levels of symbolic links"
+			case b.leads != "":
+				c.refused = "no such file or directory"
+			case s.name == "root":
+				c.refused = "/ is a directory, what goes there is no directory"
+			default:
+				c.refused = "not a directory"
+			}
+			add(c)
+		}
+	}
+
+	// What is put into the tree's /etc. Nothing is ever written through a name
+	// that is there.
+	outside := func(name string) func(*world) error {
+		return func(w *world) error {
+			p := w.tree + name
+			return errors.Join(os.RemoveAll(p), os.WriteFile("/box/outside", []byte(bait), 0o600), os.Link("/box/outside", p))
+		}
+	}
+	unwritten := func(*world, result) string {
+		b, err := os.ReadFile("/box/outside")
+		i, serr := os.Lstat("/box/outside")
+		if err != nil || serr != nil || string(b) != bait || i.Mode() != 0o600 {
+			return fmt.Sprintf("a file outside of the tree, which has a name in it, was changed: %q %v %v", b, i.Mode(), err)
+		}
+		return ""
+	}
+	for _, f := range []struct {
+		name, option string
+		modes        []string
+	}{
+		{"/etc/resolv.conf", "--resolv-conf=", []string{"copy-host", "replace-host", "bind-host"}},
+		{"/etc/localtime", "--timezone=", []string{"copy", "symlink", "bind"}},
+	} {
+		for _, mode := range f.modes {
+			args := []string{f.option + mode}
+			binds, copies := strings.HasPrefix(mode, "bind"), mode == "copy" || mode == "copy-host"
+			for _, to := range []string{"/box/canary/dir/file", "../../../../box/canary/dir/file", "/proc/1/root/box/canary/dir/file"} {
+				c := kase{name: "put " + f.name + " " + mode + ", link to " + to, row: "A10", trap: put(f.name, bad{make: linkTo(to)}), args: args, slow: !copies && !binds || strings.Contains(to, "proc")}
+				if binds && !strings.Contains(to, "proc") {
+					c.mounted = []string{"/box/canary/dir/file"}
+				}
+				add(c)
+			}
+			c := kase{name: "put " + f.name + " " + mode + ", hard link", row: "A10", trap: outside(f.name), args: args, check: unwritten, slow: !copies,
+				after: func(*world) { os.Remove("/box/outside") }}
+			add(c)
+			for _, b := range bads[6:] {
+				add(kase{name: "put " + f.name + " " + mode + ", " + b.name, row: "A10", trap: put(f.name, b), args: args, slow: true})
 			}
 		}
 	}
@@ -507,6 +582,7 @@ func cases() []*kase {
 			}
 			return ""
 		}})
+	add(kase{name: "read-only binds are never writable", row: "A8", alone: neverWritable})
 	for _, f := range []string{"/proc/kallsyms", "/proc/keys", "/proc/timer_list", "/proc/sysrq-trigger", "/proc/kcore"} {
 		add(kase{name: "mask of " + f, row: "A4", trap: func(w *world) error { return os.Symlink("/proc/version", w.tree+"/dev/null") },
 			words: []string{"read:" + f}, check: masked(f), needs: f})
@@ -597,6 +673,7 @@ func cases() []*kase {
 	add(kase{name: "chdir to where the launcher is", row: "A12", args: []string{"--chdir=/proc/self/cwd"}, refused: "lies in /proc"})
 	add(kase{name: "twin chdir by link", row: "A12", args: []string{"--chdir=/srv/dir"}, trap: put("/srv/dir", bad{make: linkTo("/mnt")}), cwd: "/mnt"})
 	add(kase{name: "leaked descriptors", row: "B2", leak: 198})
+	add(kase{name: "leaked descriptors, nearly a thousand", row: "B2", leak: 990, slow: true})
 	add(kase{name: "leaked descriptors, terminal", row: "B2", leak: 198, tty: true})
 	add(kase{name: "leaked descriptors, users", row: "B2", leak: 198, args: []string{"--private-users=655360:65536", "--private-users-ownership=map"}})
 	add(kase{name: "caller's ambient capabilities and groups", row: "B7", ambient: true})
@@ -635,6 +712,9 @@ func cases() []*kase {
 			c.shows = []string{"/mnt"}
 		}
 		add(c)
+	}
+	for _, m := range [][]string{users, append([]string{"--private-network"}, users...)} {
+		add(kase{name: "undo masks in users of users " + strings.Join(m, " "), row: "C6", words: []string{"nested"}, check: did("nested", ""), args: m})
 	}
 	add(kase{name: "caller's keys", row: "B9", keys: true})
 	add(kase{name: "caller's keys, unfiltered", row: "B9", keys: true, env: []string{"SYSTEMD_SECCOMP=0"}})
@@ -911,6 +991,52 @@ func mountedLater(w *world, bin string) string {
 		return fmt.Sprintf("the machine did not wait: status %d, %q, %s", r.status, r.out, r.errs)
 	case r.view.Did["mounted:/mnt"] != "no":
 		return "what the host mounts in the tree appears in the machine"
+	}
+	return ""
+}
+
+// neverWritable looks all the time at the mounts of launchers that make many
+// read-only ones: there must be no moment in which one can be written to.
+func neverWritable(w *world, bin string) string {
+	c := &kase{}
+	for i := range 60 {
+		c.args = append(c.args, fmt.Sprintf("--bind-ro=$C/dir:/mnt/%d", i))
+	}
+	seen, fault := 0, ""
+	c.during = func(p *os.Process) {
+		for {
+			var si unix.Siginfo
+			if err := unix.Waitid(unix.P_PID, p.Pid, &si, unix.WEXITED|unix.WNOHANG|unix.WNOWAIT, nil); err != nil || si.Signo != 0 {
+				return
+			}
+			tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/mountinfo", p.Pid))
+			for _, t := range tasks {
+				b, _ := os.ReadFile(t)
+				for line := range strings.Lines(string(b)) {
+					f := strings.Fields(line)
+					if len(f) < 6 || f[3] != "/canary/dir" {
+						continue
+					}
+					if seen++; !strings.HasPrefix(f[5], "ro") {
+						fault = "it could be written to for a moment: " + line
+					}
+				}
+			}
+		}
+	}
+	for range 10 {
+		r, err := w.start(bin, c)
+		switch {
+		case err != nil:
+			return err.Error()
+		case r.view == nil:
+			return fmt.Sprintf("the payload did not run: status %d, %s", r.status, r.errs)
+		case fault != "":
+			return fault
+		}
+	}
+	if seen < 100 {
+		return fmt.Sprintf("only %d of the mounts were seen", seen)
 	}
 	return ""
 }

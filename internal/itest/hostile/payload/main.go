@@ -14,7 +14,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -92,6 +94,8 @@ func main() {
 			}
 		case "exe":
 			v.Did[a] = exe()
+		case "nested":
+			v.Did[a] = nested()
 		case "inject":
 			v.Did[a] = inject()
 		case "sleep":
@@ -240,6 +244,24 @@ func undo() string {
 		note(unix.Mount(f, dir, f, 0, ""), "mount %s", f)
 	}
 	return strings.Join(did, ", ")
+}
+
+// nested does the same in users and mounts of its own inside the machine's.
+func nested() string {
+	c := exec.Command("/proc/self/exe", "undo")
+	c.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags:  unix.CLONE_NEWUSER | unix.CLONE_NEWNS | unix.CLONE_NEWPID,
+		UidMappings: []syscall.SysProcIDMap{{Size: 65536}}, GidMappings: []syscall.SysProcIDMap{{Size: 65536}},
+	}
+	var v hostile.View
+	out, err := c.Output()
+	if err == nil {
+		err = json.Unmarshal(out, &v)
+	}
+	if err != nil {
+		return err.Error()
+	}
+	return v.Did["undo"]
 }
 
 // wait waits until a file is there.
