@@ -77,9 +77,12 @@ const (
 
 // OutputError says that what the machine writes can't be passed on, though
 // somebody wants it.
-type OutputError struct{ Err error }
+type OutputError struct {
+	What string // what was being done
+	Err  error
+}
 
-func (e *OutputError) Error() string { return "write the machine's output: " + e.Err.Error() }
+func (e *OutputError) Error() string { return e.What + ": " + e.Err.Error() }
 
 // Unwrap gives the cause.
 func (e *OutputError) Unwrap() error { return e.Err }
@@ -453,6 +456,7 @@ func (f *Forwarder) fail(now time.Time, what string, err error) error {
 	f.retry = now.Add(retryPause)
 	if f.failed++; f.failed == patience {
 		f.state = Lost
+		return &OutputError{"hear from the machine's terminal", err}
 	}
 	if f.failed > 1 {
 		return nil
@@ -486,7 +490,7 @@ func (f *Forwarder) show() error {
 			return nil
 		case err != nil:
 			f.hang()
-			return &OutputError{err}
+			return &OutputError{"write the machine's output", err}
 		}
 		f.toUser.drop(n)
 	}
@@ -649,7 +653,7 @@ func (f *Forwarder) Drain(limit time.Duration) error {
 		had := f.toUser.len()
 		done, err := f.fetch(now)
 		if f.state == Lost {
-			return errors.New("read console: it failed too often, what the machine wrote last is lost")
+			return err
 		}
 		if err != nil || f.failed > 0 {
 			continue

@@ -450,7 +450,6 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 			}
 			if state == console.Lost {
 				// Without a terminal, it doesn't wait for somebody to read from it.
-				s.opt.Warn("the console is gone")
 				f.Restore()
 				f = nil
 				b.pty.Close()

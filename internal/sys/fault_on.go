@@ -21,7 +21,9 @@ import (
 // The build reads $LAUNCH_FAULT, `LANE/WHICH=WHAT`: a call of the lane fails
 // with WHAT (EPERM, ENOMEM, …) instead of being made, and, with WHAT ending in
 // `+`, so does every later one of the same name and site; or, with WHAT being
-// `kill`, it is made, and then the program is killed by SIGKILL. WHICH is N, the
+// `kill`, it is made, and then the program is killed by SIGKILL; with `stop`, it
+// is made, and the program stops until SIGCONT, so that somebody can look at
+// what there is at that moment. WHICH is N, the
 // number of the call (1 is the first), or `NAME SITE#N`, the N-th one of that
 // name and site: so a call can be told where numbers before it are chance.
 // $LAUNCH_FAULT_LOG names a file that gets one line `LANE/N NR NAME SITE` per
@@ -44,6 +46,7 @@ type fault struct {
 	came    int    // how often that call came
 	errno   unix.Errno
 	kill    bool
+	stop    bool
 	forever bool
 	hitCall string // what fails forever, once it has
 	hits    *os.File
@@ -71,8 +74,8 @@ func newFault() *fault {
 		f.atCall, n = n[:i], n[i+1:]
 	}
 	f.at, _ = strconv.Atoi(n)
-	if what == "kill" {
-		f.kill = true
+	if what == "kill" || what == "stop" {
+		f.kill, f.stop = what == "kill", what == "stop"
 		return f
 	}
 	what, f.forever = strings.CutSuffix(what, "+")
@@ -144,7 +147,7 @@ func caller() string {
 	return strings.Join(site, "<")
 }
 
-var killNext bool
+var killNext, stopNext bool
 
 func before(name string, nr uintptr) unix.Errno {
 	faults.mu.Lock()
@@ -152,8 +155,8 @@ func before(name string, nr uintptr) unix.Errno {
 	if !faults.note(nr, name, "") {
 		return 0
 	}
-	if faults.kill {
-		killNext = true
+	if faults.kill || faults.stop {
+		killNext, stopNext = faults.kill, faults.stop
 		return 0
 	}
 	switch nr {
@@ -169,6 +172,11 @@ func after() {
 	if killNext {
 		unix.Kill(os.Getpid(), unix.SIGKILL)
 		select {}
+	}
+	if stopNext {
+		stopNext = false
+		// This thread: another one would let it run on for a moment.
+		unix.Tgkill(os.Getpid(), unix.Gettid(), unix.SIGSTOP)
 	}
 }
 

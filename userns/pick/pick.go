@@ -130,7 +130,8 @@ func (h *Held) Release() {
 // how many there were. Files that are in use are left alone.
 func Clean() (int, error) { return CleanAt(Dir) }
 
-// CleanAt is Clean in another directory.
+// CleanAt is Clean in another directory. Its error is the first of several
+// files; the others are tried all the same.
 func CleanAt(dir string) (int, error) {
 	dirfd, err := sys.Openat(unix.AT_FDCWD, dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err == unix.ENOENT {
@@ -145,22 +146,42 @@ func CleanAt(dir string) (int, error) {
 		return 0, fmt.Errorf("list %s: %w", dir, err)
 	}
 	n := 0
+	var failed error
 	for _, name := range names {
 		if _, err := userns.ParseID(name); err != nil {
 			continue
 		}
-		fd, err := sys.Openat(dirfd, name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NOCTTY, 0)
-		if err != nil {
-			continue
-		}
-		if err := sys.LockFile(fd); err == nil {
-			if ok, err := linked(fd); err == nil && ok && sys.Unlinkat(dirfd, name, 0) == nil {
-				n++
+		switch err := cleanFile(dirfd, name); err {
+		case nil:
+			n++
+		case unix.EAGAIN, unix.EACCES, unix.ENOENT, unix.ELOOP, unix.EISDIR: // in use, gone, or no lock file
+		default:
+			if failed == nil {
+				failed = fmt.Errorf("remove %s/%s: %w", dir, name, err)
 			}
 		}
-		sys.Close(fd)
 	}
-	return n, nil
+	return n, failed
+}
+
+// cleanFile removes one of them, unless it is in use.
+func cleanFile(dirfd int, name string) error {
+	fd, err := sys.Openat(dirfd, name, unix.O_RDWR|unix.O_NOFOLLOW|unix.O_NOCTTY, 0)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(fd)
+	if err := sys.LockFile(fd); err != nil {
+		return err
+	}
+	ok, err := linked(fd)
+	if err == nil && !ok {
+		err = unix.ENOENT
+	}
+	if err != nil {
+		return err
+	}
+	return sys.Unlinkat(dirfd, name, 0)
 }
 
 // candidate gives a start within the bounds: one that belongs to the name, or

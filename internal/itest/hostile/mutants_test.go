@@ -236,12 +236,11 @@ var mutants = []mutant{
 	{"parts", "a machine with a network of its own has an empty /sys that it may write to", []edit{
 		{attachGo, "		return t.parts(s)", "		return nil"},
 	}},
-	{"late flags", "a bind mount is made read-only when it is attached already", []edit{
-		{attachGo, "	if s.Attr|s.Clear|s.Rest != 0 {\n		// A bundle's", "	late := func() error { return nil }\n	if s.Attr|s.Clear|s.Rest != 0 {\n		late = func() error { return change(n, s.Attr, s.Clear|s.Rest, s.Recursive && !t.Exact) }\n	}\n	if false {\n		// A bundle's"},
-		{attachGo, "	return propagate(n, s.Propagation)\n}\n\nfunc setattr", "	if err := late(); err != nil {\n		return err\n	}\n	return propagate(n, s.Propagation)\n}\n\nfunc setattr"},
-	}},
 	{"clean proc", "a second proc is there, which nothing covers", []edit{
 		{"settings/profile.go", "		{World: Inner, Target: \"/proc/sys\", Attr: ro | ns | nd | nx, When: Protected},\n		{World: Inner, Target: \"/proc/sys/net\"", "		{World: Inner, Target: \"/srv\", Type: \"proc\", Attr: ns | nd | nx},\n		{World: Inner, Target: \"/proc/sys\", Attr: ro | ns | nd | nx, When: Protected},\n		{World: Inner, Target: \"/proc/sys/net\""},
+	}},
+	{"replaced", "too much: a link of the tree's makes way for a file of the host's", []edit{
+		{copyGo, "	if s.Keep {", "	if false {"},
 	}},
 	{"written through", "what is put into the tree is written to what is there", []edit{
 		{copyGo, "unix.O_WRONLY|unix.O_NOFOLLOW|how", "unix.O_WRONLY|how"},
