@@ -469,7 +469,7 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 		return 1, fmt.Errorf("reap the machine's first process: %w", err)
 	}
 	if !s.plan.Stop.Pass {
-		status, err = verdict(code, status, asked)
+		status, err = verdict(code, status, asked, s.plan.First())
 	} else if code != cldExited {
 		status += 128 // as a shell says it
 	}
@@ -490,16 +490,16 @@ const (
 
 // verdict is the launcher's exit status for the end of the first process. The
 // kernel ends a pid namespace that asked for power off or halt by SIGINT, and
-// for a reboot by SIGHUP.
-func verdict(code, status int, asked bool) (int, error) {
+// for a reboot by SIGHUP, if it is the first there.
+func verdict(code, status int, asked, first bool) (int, error) {
 	switch {
 	case code == cldExited && status == Reboot:
 		return 1, nil // means something else to who started the launcher
 	case code == cldExited:
 		return status, nil
-	case code == cldKilled && status == int(unix.SIGINT):
+	case first && code == cldKilled && status == int(unix.SIGINT):
 		return 0, nil
-	case code == cldKilled && status == int(unix.SIGHUP):
+	case first && code == cldKilled && status == int(unix.SIGHUP):
 		return Reboot, nil
 	case asked && status == int(unix.SIGKILL):
 		return 1, nil

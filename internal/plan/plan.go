@@ -16,6 +16,7 @@ import (
 	"slices"
 
 	"github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
 
 	"launch/internal/origin"
 	"launch/internal/seccomp"
@@ -134,6 +135,11 @@ const (
 	// for signals and echo included. The machine's does not echo.
 	Lines Typed = "lines"
 )
+
+// First reports whether the first process is the first of a pid namespace.
+func (p *Plan) First() bool {
+	return slices.ContainsFunc(p.Namespaces, func(n Namespace) bool { return n.Flag == unix.CLONE_NEWPID && n.Path == "" })
+}
 
 // Stubbed reports whether the payload is executed by the stub, and not by the
 // launcher's own program.

@@ -857,7 +857,7 @@ func (t *Tree) overlay(s plan.Step) error {
 	}
 	work := -1
 	if s.Over != nil {
-		to, err := t.target(s, unix.S_IFDIR)
+		to, err := t.point(s, unix.S_IFDIR)
 		if err != nil {
 			return err
 		}
@@ -1094,7 +1094,7 @@ func (t *Tree) attr(s plan.Step) error {
 // place attaches a detached mount to the step's target, which it makes if the
 // step allows it.
 func (t *Tree) place(n int, s plan.Step, kind uint32) error {
-	to, err := t.target(s, kind)
+	to, err := t.point(s, kind)
 	if errors.Is(err, unix.ENOENT) && s.Lenient {
 		return nil
 	}
@@ -1102,13 +1102,6 @@ func (t *Tree) place(n int, s plan.Step, kind uint32) error {
 		return err
 	}
 	defer sys.Close(to)
-	st, err := sys.Statx(to, "", unix.STATX_TYPE)
-	if err != nil {
-		return err
-	}
-	if have := uint32(st.Mode) & unix.S_IFMT; (have == unix.S_IFDIR) != (kind == unix.S_IFDIR) {
-		return fmt.Errorf("%s is %s, what goes there is %s", s.Target, kindWord(have), kindWord(kind))
-	}
 	if s.Target == "/" {
 		// It is the machine's root from here on.
 		if t.loose, err = sys.Dup(n); err != nil {
@@ -1117,6 +1110,24 @@ func (t *Tree) place(n int, s plan.Step, kind uint32) error {
 		return t.seat()
 	}
 	return sys.MoveMount(n, to)
+}
+
+// point opens the step's target, which must be as much of a directory as what
+// goes there.
+func (t *Tree) point(s plan.Step, kind uint32) (int, error) {
+	to, err := t.target(s, kind)
+	if err != nil {
+		return -1, err
+	}
+	st, err := sys.Statx(to, "", unix.STATX_TYPE)
+	if have := uint32(st.Mode) & unix.S_IFMT; err == nil && (have == unix.S_IFDIR) != (kind == unix.S_IFDIR) {
+		err = fmt.Errorf("%s is %s, what goes there is %s", s.Target, kindWord(have), kindWord(kind))
+	}
+	if err != nil {
+		sys.Close(to)
+		return -1, err
+	}
+	return to, nil
 }
 
 func kindWord(kind uint32) string {

@@ -38,7 +38,7 @@ func (t *Tree) layer(s plan.Step) error {
 			return t.overPart(to, from, s.Options)
 		})
 	}
-	to, err := t.target(s, unix.S_IFDIR)
+	to, err := t.point(s, unix.S_IFDIR)
 	if err != nil {
 		return err
 	}
@@ -186,7 +186,7 @@ func (t *Tree) bindUnder(n int, s plan.Step, kind uint32) error {
 	}
 	holds = holds && flags&unix.MOUNT_ATTR_RDONLY == 0
 	if kind == unix.S_IFREG && holds {
-		to, err := t.target(s, kind)
+		to, err := t.point(s, kind)
 		if err != nil {
 			return err
 		}

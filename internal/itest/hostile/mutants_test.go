@@ -95,7 +95,7 @@ var mutants = []mutant{
 		{attachGo, "from, err = sys.Openat2(t.runHost, \"inaccessible/\"+name, unix.O_PATH|unix.O_NOFOLLOW, 0,\n			unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV)", `from, err = t.resolve("/run/host/inaccessible/" + name)`},
 	}},
 	{"fail open", "a mount whose target can't be had is left out", []edit{
-		{attachGo, "	to, err := t.target(s, kind)\n	if errors.Is(err, unix.ENOENT) && s.Lenient {", "	to, err := t.target(s, kind)\n	if err != nil {"},
+		{attachGo, "	to, err := t.point(s, kind)\n	if errors.Is(err, unix.ENOENT) && s.Lenient {", "	to, err := t.target(s, kind)\n	if err != nil {"},
 		{attachGo, "	to, err := t.resolve(s.Target)\n	if err == unix.ENOENT && s.Lenient {", "	to, err := t.resolve(s.Target)\n	if err != nil {"},
 	}},
 	{"masks", "nothing is masked", []edit{

@@ -128,6 +128,12 @@ func TestJoin(t *testing.T) {
 			if out := r2.Out.String(); strings.Count(out, "sees") != 1 {
 				t.Errorf("the process that the first container has left is still there:\n%s", out)
 			}
+			// Not being the first of its pid namespace, who dies of SIGHUP wants no
+			// reboot.
+			three := start("three", "--oci-bundle="+container(t, "three", "echo up; kill -HUP $$; sleep 60", users), "--join="+name+"-pod")
+			if code, err := three.Code(most); code != 1 || err != nil || strings.Count(three.Out.String(), "up\n") != 1 || !strings.Contains(three.Out.String(), "SIGHUP") {
+				t.Errorf("status %d, %v\n%s", code, err, three.Out)
+			}
 			touch("stop")
 			end(pod, 0)
 			if out := s.Look("ls", "/run/launch"); strings.Contains(out, name) {
