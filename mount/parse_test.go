@@ -274,3 +274,18 @@ func FuzzInaccessible(f *testing.F) {
 		sound(t, text, m, err)
 	})
 }
+
+// TestInside: a prefix ends at a slash, and a path does not lie in itself.
+func TestInside(t *testing.T) {
+	for _, c := range []struct {
+		path, dir string
+		want      bool
+	}{
+		{"/foobar", "/foo", false}, {"/foo", "/foo", false}, {"/foo/bar", "/foo", true}, {"/foo", "/foo/bar", false},
+		{"/foo", "/", true}, {"/", "/", false}, {"/foo/bar/x", "/foo", true},
+	} {
+		if got := Inside(c.path, c.dir); got != c.want {
+			t.Errorf("%s in %s: %v", c.path, c.dir, got)
+		}
+	}
+}

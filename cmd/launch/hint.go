@@ -69,7 +69,7 @@ func stepHint(s plan.Step, err error) string {
 	case s.Do == plan.Bind && !errors.As(err, new(unix.Errno)):
 		return "bind a directory onto a directory, and anything else onto a file"
 	case is(unix.EROFS):
-		return "there it is read-only: make what is mounted on beforehand"
+		return "there it is read-only: make what is mounted on beforehand, or use --profile=sandbox"
 	case is(unix.ELOOP):
 		return "a link of the tree leads to itself"
 	}
