@@ -241,49 +241,11 @@ func TestBundles(t *testing.T) {
 	s := stage.New(t, stage.Unified)
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
-			dir := filepath.Join(tree.Scratch(t), name)
-			if err := os.Mkdir(dir, 0o755); err != nil {
-				t.Fatal(err)
+			got, bad := c.try(t, l, s)
+			for _, n := range bad {
+				t.Errorf("changed: %s", n)
 			}
-			c.bundle(t, dir)
-			before := record(t, dir)
-			args := append([]string{"--oci-bundle=" + dir, "--register=no", "--keep-unit", "--console=pipe"},
-				strings.Fields(strings.ReplaceAll(c.args, "$SRC", dir+"/src"))...)
-			var got bytes.Buffer
-			plan, _ := exec.Command(l.Path, append([]string{"--plan"}, args...)...).CombinedOutput()
-			payload := false
-			for line := range strings.Lines(string(plan)) {
-				f := strings.Fields(line)
-				if len(f) == 0 {
-					continue
-				}
-				payload = payload || f[0] == "payload"
-				switch word := f[0]; {
-				case word == "note", word == "launch:", word == "from:", word == "hint:":
-				case payload, word != "inner" && word[0] != '/':
-					continue
-				case len(f) > 2 && (f[2] == "node" || f[2] == "symlink"), strings.HasPrefix(word, "/dev/") && f[1] == "node":
-					continue // as in every machine
-				}
-				got.WriteString(strings.Join(f, " ") + "\n")
-			}
-			// Something is mounted in what may be bound.
-			sub := dir + "/src/sub"
-			script := "mount -t tmpfs -o mode=0755 sub " + sub + " && echo inside >" + sub + "/inside && mount -t tmpfs -o ro,mode=0755 rosub " + dir + "/src/rosub && mount --bind " + dir + "/src/file " + dir + "/src/dir/x && exec \"$@\""
-			r := s.Start(nil, append([]string{"unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", l.Path}, args...)...)
-			code, err := r.Code(most)
-			if err != nil {
-				t.Fatalf("%v\n%s", err, r.Out)
-			}
-			fmt.Fprintf(&got, "== status %d\n%s", code, r.Out)
-			after := record(t, dir)
-			for _, n := range changed(before, after) {
-				got.WriteString("== changed " + n + "\n")
-				if strings.Contains(c.args, layered) || c.ro && strings.HasPrefix(n, "rootfs") {
-					t.Errorf("changed: %s", n)
-				}
-			}
-			golden(t, c.name, strings.ReplaceAll(got.String(), dir, "/BUNDLE"))
+			golden(t, c.name, got)
 		})
 	}
 	if len(cases) < 40 {
@@ -291,10 +253,132 @@ func TestBundles(t *testing.T) {
 	}
 }
 
+// try gives the bundle's plan and what is seen of it when it is started, and
+// what of the host's it has changed though it must not.
+func (c *bundleCase) try(t *testing.T, l stage.Launcher, s *stage.Stage) (seen string, bad []string) {
+	t.Helper()
+	dir := filepath.Join(tree.Scratch(t), name)
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	c.bundle(t, dir)
+	before := record(t, dir)
+	args := append([]string{"--oci-bundle=" + dir, "--register=no", "--keep-unit", "--console=pipe"},
+		strings.Fields(strings.ReplaceAll(c.args, "$SRC", dir+"/src"))...)
+	var got bytes.Buffer
+	plan, _ := exec.Command(l.Path, append([]string{"--plan"}, args...)...).CombinedOutput()
+	payload := false
+	for line := range strings.Lines(string(plan)) {
+		f := strings.Fields(line)
+		if len(f) == 0 {
+			continue
+		}
+		payload = payload || f[0] == "payload"
+		switch word := f[0]; {
+		case word == "note", word == "launch:", word == "from:", word == "hint:":
+		case payload, word != "inner" && word[0] != '/':
+			continue
+		case len(f) > 2 && (f[2] == "node" || f[2] == "symlink"), strings.HasPrefix(word, "/dev/") && f[1] == "node":
+			continue // as in every machine
+		}
+		got.WriteString(strings.Join(f, " ") + "\n")
+	}
+	// Something is mounted in what may be bound.
+	script := `cd ` + dir + `/src && mount -t tmpfs -o mode=0755 sub sub && echo inside >sub/inside && mount -t tmpfs -o ro,mode=0755 rosub rosub &&
+		mount --bind file dir/x && cd / && exec "$@"`
+	r := s.Start(nil, append([]string{"unshare", "--mount", "--propagation", "private", "sh", "-c", script, "sh", l.Path}, args...)...)
+	code, err := r.Code(most)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, r.Out)
+	}
+	fmt.Fprintf(&got, "== status %d\n%s", code, r.Out)
+	for _, n := range changed(before, record(t, dir)) {
+		got.WriteString("== changed " + n + "\n")
+		if strings.Contains(c.args, layered) || c.ro && strings.HasPrefix(n, "rootfs") {
+			bad = append(bad, n)
+		}
+	}
+	return strings.ReplaceAll(got.String(), dir, "/BUNDLE"), bad
+}
+
+// mutants are launchers without one of their defences, made by one edit, each
+// with a case that must notice.
+var mutants = []struct{ what, notices, file, old, new string }{
+	{"a source below a layer can be written to", "layer-bind", layerGo, "setattr(n, unix.MOUNT_ATTR_RDONLY, true)", "error(nil)"},
+	{"a source that is read-only gets a layer", "layer-source-ro", layerGo, "holds = holds && flags&unix.MOUNT_ATTR_RDONLY == 0", ""},
+	{"a file has no layer", "layer-file", layerGo, "if kind == unix.S_IFREG && holds {", "if false {"},
+	{"stubs lie over the target", "stub-in-bind", layerGo, "[]int{tmp, top}", "[]int{top, tmp}"},
+	{"stubs lose the target's flags", "stub-in-bind", layerGo, "[]int{tmp, top}, -1, -1, flags", "[]int{tmp, top}, -1, -1, 0"},
+	{"stubs hide what is mounted", "stub-mounted-source", layerGo, "return t.withParts(top, lay, func(to, from int) error { return cover(to, from, 0, 0) })", "_, err = lay()\n	return err"},
+	{"stubs are made where nothing needs them", "writable-root", layerGo, "err != nil || flags&unix.MOUNT_ATTR_RDONLY == 0 {", "err != nil {"},
+	{"stubs are made in the wrong mount", "stub-elsewhere", layerGo, "		if !in {\n			return errStop\n		}\n", "		_ = in\n"},
+	{"binds have no layer", "layer-bind", sandboxGo, "if !img.OverlayAll || s.Source.Temp {", "if img.OverlayAll {"},
+	{"a tmpfs hides /tmp", "tmp-tmpfs", sandboxGo, "if c.Profile.KeepTmp && s.Do == Mount", "if false && s.Do == Mount"},
+	{"the bundle has a /dev of its own", "dev-tmpfs", sandboxGo, "return m.Target == dir || dir", "return dir"},
+	{"an option may be anything", "option-two-equals", sandboxGo, "case strings.Contains(o.Value, \"=\"):", "case false:"},
+	{"a path lies in itself", "stub-no-parent", "mount/order.go", "return path != dir && Below(path, dir)", "return Below(path, dir)"},
+}
+
+const (
+	layerGo   = "mount/attach/layer.go"
+	sandboxGo = "internal/plan/sandbox.go"
+)
+
+// TestHostileMutants: the cases above are ones that can fail. Every day, the
+// edits must fit; the builds are for: make hostile.
+func TestHostileMutants(t *testing.T) {
+	whole := os.Getenv("LAUNCH_TEST") == "hostile"
+	if whole {
+		tree.NeedRoot(t)
+	}
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range mutants {
+		t.Run(m.what, func(t *testing.T) {
+			path := filepath.Join(root, m.file)
+			text, err := os.ReadFile(path)
+			if err != nil || strings.Count(string(text), m.old) != 1 {
+				t.Fatalf("%s must have this once: %q (%v)", m.file, m.old, err)
+			}
+			i := slices.IndexFunc(cases, func(c bundleCase) bool { return c.name == m.notices })
+			if i < 0 {
+				t.Fatalf("there is no case %q", m.notices)
+			}
+			if !whole {
+				return
+			}
+			dir := t.TempDir()
+			edited, over, bin := filepath.Join(dir, "edited.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "launch")
+			list, _ := json.Marshal(map[string]any{"Replace": map[string]string{path: edited}})
+			for file, b := range map[string][]byte{edited: []byte(strings.Replace(string(text), m.old, m.new, 1)), over: list} {
+				if err := os.WriteFile(file, b, 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			build := exec.Command("go", "build", "-overlay", over, "-o", bin, "launch/cmd/launch")
+			build.Env = append(os.Environ(), "CGO_ENABLED=0")
+			if out, err := build.CombinedOutput(); err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			got, bad := cases[i].try(t, stage.Launcher{Name: "launch", Path: bin}, stage.New(t, stage.Unified))
+			want, err := os.ReadFile(filepath.Join("testdata", m.notices+".txt"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got == string(want) && len(bad) == 0 {
+				t.Errorf("%s sees no difference", m.notices)
+			}
+		})
+	}
+}
+
 // trees are machines from a tree, with what their payload says.
 var trees = []struct{ name, args, say string }{
 	{"ro", sandboxed + " --read-only --bind=$SRC/dir:/new/dir --bind-ro=$SRC/file:/new/file", "/new/dir/x\n/new/file\n/opt/data/file\n/tmp/kept\n"},
 	{"ro-in-ro", sandboxed + " --read-only --bind-ro=$SRC/dir:/mnt --tmpfs=/mnt/a/b --bind=$SRC/file:/mnt/a/c", "/mnt/a/c\n/mnt/x\n/opt/data/file\n/tmp/kept\n"},
+	{"ro-users", sandboxed + " --read-only --private-users=1310720:65536 --private-users-ownership=map --bind-ro=$SRC/open:/new/dir:idmap --tmpfs=/new/dir/a", "/new/dir/o\n/opt/data/file\n/tmp/kept\n"},
 	{"state", sandboxed + " --volatile=state --bind=$SRC/dir:/new/dir --tmpfs=/var/x", "/new/dir/x\n/opt/data/file\n/tmp/kept\n"},
 	{"layer", layered + " --bind=$SRC/dir:/mnt --bind=$SRC/file:/opt/file --overlay=$SRC/dir:$SRC/open:/opt/both", "/mnt/x\n/opt/both/o\n/opt/both/x\n/opt/data/file\n/opt/file\n"},
 	{"layer-users", layered + " --private-users=1310720:65536 --private-users-ownership=map --bind=$SRC/open:/mnt:idmap", "/mnt/o\n/opt/data/file\n"},
