@@ -52,12 +52,21 @@ func (c *compiler) mandatory() error {
 	return nil
 }
 
+// fresh are the file systems that begin anew with each mount, or are the
+// kernel's view of the machine. A devtmpfs is one of them only in a sandbox.
+var fresh = [...]string{"cgroup", "cgroup2", "devpts", "mqueue", "none", "proc", "ramfs", "sysfs", "tmpfs"}
+
 // options divides a new file system's options, and holds type and keys to what
 // the profile knows.
 func (c *compiler) options(m *mount.Mount, fstype, text string) ([]Option, error) {
 	list := splitOptions(text)
 	refuse := func(what, hint string) ([]Option, error) {
 		return nil, &settings.Error{What: what, Origin: m.Origin, Value: m.Target, Hint: hint}
+	}
+	if c.Settings.Image.OverlayAll && m.Set&ro == 0 && !slices.Contains(fresh[:], fstype) &&
+		(fstype != "devtmpfs" || c.Profile.Known == nil) {
+		return refuse(fmt.Sprintf("cannot mount %s on %s: what is written there would not be thrown away, as --overlay-all wants", fstype, m.Target),
+			"mount it read-only, or on the host, and bind it")
 	}
 	if c.Profile.Known == nil {
 		if fstype == "none" {
