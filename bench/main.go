@@ -81,6 +81,7 @@ func main() {
 	parallel := flag.Int("parallel", 100, "how many containers are started at once")
 	fifo := flag.Bool("fifo", false, "run at a real-time priority")
 	flag.StringVar(&built, "built", "", "a `DIR` of the C programs, for where there is no compiler")
+	mounts := flag.Bool("mounts", false, "measure trees of mounts instead")
 	within := flag.Bool("inside", false, "what -oci runs in a cell")
 	var launchers []string
 	flag.Func("launch", "`NAME=PATH` of a launch to measure (may be repeated)", func(s string) error {
@@ -103,6 +104,8 @@ func main() {
 	case err != nil:
 	case *pull != "":
 		err = pulls(os.Stdout, *pull, *rounds, launchers)
+	case *mounts:
+		err = restoring(os.Stdout, *rounds)
 	case *within:
 		err = inside(os.Stdout, built, *rounds, *parallel)
 	default:
