@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"testing"
@@ -99,7 +100,7 @@ func random(t *testing.T, seed uint64) (mounts, probes int) {
 		return 0, 1
 	}
 	before := host.table(t)
-	made2, err := p.restore(f, snapshot.Options{Policy: policy(f, everywhere(f))})
+	made2, err := p.restore(f, snapshot.Options{Policy: policy(f, everywhere(t, made))})
 	if err != nil {
 		t.Fatalf("%v\n%s\n%s", err, text, g.done)
 	}
@@ -119,14 +120,20 @@ func random(t *testing.T, seed uint64) (mounts, probes int) {
 	return count, p.probes
 }
 
-// everywhere: all that comes from outside is of the host's /mnt, which each
-// tree has as /ext.
-func everywhere(f *tree.File) map[string]tree.External {
+// everywhere: all that comes from outside is of the host's /mnt, or a part of it.
+func everywhere(t *testing.T, made []*thread) map[string]tree.External {
 	by := map[string]tree.External{}
-	for _, n := range f.Namespaces {
-		for _, at := range n.Targets() {
-			by[at] = tree.External{Path: "/mnt"}
-			by["group "+at] = tree.External{Path: "/mnt", Shared: true}
+	for _, th := range made {
+		rows, err := tree.ParseMountinfo(th.table(t))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range rows {
+			// Of several on one target, the id stands for the widest.
+			if have, ok := by[r.Point]; r.Device == "host" && (!ok || len(path.Join("/mnt", r.Root)) < len(have.Path)) {
+				by[r.Point] = tree.External{Path: path.Join("/mnt", r.Root)}
+			}
+			by["group "+r.Point] = tree.External{Path: "/mnt", Shared: true}
 		}
 	}
 	return by

@@ -72,7 +72,8 @@ func policy(f *tree.File, by map[string]tree.External) tree.Policy {
 		at := n.Targets()
 		for _, m := range n.Mounts {
 			for _, s := range f.Sources {
-				if _, ok := p.External[s.ID]; s.External && s.ID == m.Source && !ok {
+				// The id stands for the widest part.
+				if _, ok := p.External[s.ID]; s.External && s.ID == m.Source && !ok && m.Root == "/" {
 					give(s.ID, at[m.ID])
 				}
 			}
