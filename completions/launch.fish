@@ -19,7 +19,7 @@ function __launch_options
 		switch $word
 			case --
 				return 1
-			case --directory --template --oci-bundle --pivot-root --profile --join --machine --chdir --setenv --uid --kill-signal --hostname --uuid --personality --suppress-sync --private-users-ownership --capability --drop-capability --ambient-capability --no-new-privileges --system-call-filter --restrict-address-families --rlimit --oom-score-adjust --cpu-affinity --bind --bind-ro --tmpfs --overlay --overlay-ro --inaccessible --resolv-conf --timezone --link-journal --set-credential --load-credential --console --register --notify-ready --slice --property --settings
+			case --directory --template --mounts --oci-bundle --pivot-root --profile --join --machine --chdir --setenv --uid --kill-signal --hostname --uuid --personality --suppress-sync --private-users-ownership --capability --drop-capability --ambient-capability --no-new-privileges --system-call-filter --restrict-address-families --rlimit --oom-score-adjust --cpu-affinity --bind --bind-ro --tmpfs --overlay --overlay-ro --inaccessible --resolv-conf --timezone --link-journal --set-credential --load-credential --console --register --notify-ready --slice --property --settings
 				set value 1
 			case '--*'
 			case '-*D' '-*M' '-*E' '-*u' '-*S'
@@ -78,6 +78,7 @@ complete -c launch -n '__launch_verb rmi' -f -s q -l quiet -d 'No messages but e
 complete -c launch -n '__launch_verb rmi' -f -s h -l help -d 'Show this text'
 complete -c launch -n __launch_options -s D -l directory -r -f -a '(__fish_complete_directories)' -d 'Root directory of the machine'
 complete -c launch -n __launch_options -l template -r -f -d 'Tree to copy if the root directory is missing'
+complete -c launch -n __launch_options -l mounts -r -f -d 'Bring back mounts that launch mounts save wrote'
 complete -c launch -n __launch_options -l oci-bundle -r -f -d 'OCI bundle to run, with its config.json'
 complete -c launch -n __launch_options -s x -l ephemeral -f -d 'Run on a copy of the root, which is removed at the end'
 complete -c launch -n __launch_options -l read-only -f -d 'Mount the root read-only'

@@ -123,6 +123,7 @@ const (
 	GroupReadOnly     Group = "read-only"
 	GroupVolatile     Group = "volatile"
 	GroupMounts       Group = "mounts"
+	GroupSaved        Group = "saved-mounts"
 	GroupStart        Group = "start mode"
 	GroupEnvironment  Group = "environment"
 	GroupUser         Group = "user"

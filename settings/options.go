@@ -29,6 +29,13 @@ var Options = [...]Option{
 		Set:   func(s *Settings, a Assignment) { s.Image.Template = a.Value.(string) },
 	},
 	{
+		Name: "mounts", Flag: "mounts", Arg: RequiredArg, Placeholder: "FILE",
+		Group: GroupSaved, Topic: TopicMounts, Trusted: NoFile,
+		Help:  "Bring back mounts that launch mounts save wrote",
+		Parse: parseDirectory,
+		Set:   func(s *Settings, a Assignment) { s.Image.Mounts = a.Value.(string) },
+	},
+	{
 		Name: "oci-bundle", Flag: "oci-bundle", Arg: RequiredArg, Placeholder: "PATH",
 		Group: GroupDirectory, Topic: TopicImage, Trusted: NoFile, Since: 242,
 		Help:  "OCI bundle to run, with its config.json",

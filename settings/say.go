@@ -44,6 +44,7 @@ func Say(s Settings) (list []Saying, missed []string) {
 	}
 	text("profile", s.Profile)
 	text("join", s.Join)
+	text("mounts", s.Image.Mounts)
 	text("machine", s.Machine)
 	flag("boot", e.Mode == Boot)
 	flag("as-pid2", e.Mode == PID2)

@@ -52,6 +52,8 @@ type Image struct {
 	Pivot    Pivot    `json:"pivot,omitzero"`
 	// Ephemeral machines run on a copy of the tree, which is thrown away.
 	Ephemeral bool `json:"ephemeral,omitempty"`
+	// Mounts is a file of mounts that are brought back; absolute.
+	Mounts string `json:"mounts,omitempty"`
 	// Template is the tree that Directory becomes a copy of if it is missing.
 	Template string `json:"template,omitempty"`
 	// OverlayAll: nothing that is written reaches the tree, or a source of a

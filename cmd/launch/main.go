@@ -32,6 +32,7 @@ import (
 	"launch/internal/sys"
 	"launch/internal/tree"
 	"launch/mount/hostns"
+	mounttree "launch/mount/tree"
 	"launch/settings"
 	"launch/settings/nspawn"
 )
@@ -202,7 +203,13 @@ func start(req cli.Request, env []string, cwd string) int {
 			return fail(err)
 		}
 	}
-	return run(p, engine.Options{Pin: pin, Shift: f.Root.UID &^ 0xffff, Notify: plan.Getenv(env, "NOTIFY_SOCKET"),
+	var saved *mounttree.File
+	if file := s.Image.Mounts; file != "" {
+		if saved, err = readMounts(file); err != nil {
+			return fail(&settings.Error{What: err.Error(), Origin: trace.Origin("mounts"), Value: file})
+		}
+	}
+	return run(p, engine.Options{Pin: pin, Mounts: saved, Shift: f.Root.UID &^ 0xffff, Notify: plan.Getenv(env, "NOTIFY_SOCKET"),
 		Watchdog: notify.Watchdog(plan.Getenv(env, "WATCHDOG_USEC"), plan.Getenv(env, "WATCHDOG_PID"), os.Getpid())})
 }
 

@@ -175,15 +175,25 @@ func mountsOf(args []string) (*engine.Mounts, error) {
 	if len(args) < 2 {
 		return bad("mounts restore needs a file and a command", "")
 	}
-	text, err := sys.ReadFile(unix.AT_FDCWD, args[0], tree.Limit+1)
-	if err != nil {
-		return nil, &settings.Error{What: fmt.Sprintf("cannot read %s: %v", args[0], err), Value: args[0]}
-	}
-	if m.File, err = tree.Decode(text); err != nil {
-		return nil, &settings.Error{What: fmt.Sprintf("cannot use %s: %v", args[0], err), Value: args[0]}
+	var err error
+	if m.File, err = readMounts(args[0]); err != nil {
+		return nil, &settings.Error{What: err.Error(), Value: args[0]}
 	}
 	m.Args = args[1:]
 	return m, nil
+}
+
+// readMounts reads a file of mounts.
+func readMounts(file string) (*tree.File, error) {
+	text, err := sys.ReadFile(unix.AT_FDCWD, file, tree.Limit+1)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", file, err)
+	}
+	f, err := tree.Decode(text)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use %s: %w", file, err)
+	}
+	return f, nil
 }
 
 func mountsHint(err error) string {

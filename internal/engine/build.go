@@ -90,6 +90,14 @@ const programMax = 200
 // build makes the machine and lets its payload go.
 func (b *builder) build(l sys.Locked) (err error) {
 	b.l, b.idmaps, b.foreign = l, -1, -1
+	self := -1
+	if b.opt.Mounts != nil {
+		// The machine's /proc will not show this thread.
+		if self, err = sys.Openat(unix.AT_FDCWD, "/proc/thread-self", unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
+			return fmt.Errorf("open /proc/thread-self: %w", err)
+		}
+		defer sys.Close(self)
+	}
 	if b.tree, err = attach.Begin(l); err != nil {
 		return err
 	}
@@ -176,6 +184,9 @@ func (b *builder) build(l sys.Locked) (err error) {
 	if err := t.Finish(); err != nil {
 		return err
 	}
+	if err := b.saved(self); err != nil {
+		return err
+	}
 	// Here: the machine's tree is complete, and the root of this thread and of
 	// the first process.
 	if err := b.payload(); err != nil {
@@ -205,7 +216,7 @@ func (b *builder) compile() error {
 // steps performs the plan's steps of one world.
 func (b *builder) steps(w settings.World) error {
 	for i, s := range b.plan.Steps {
-		if s.World != w {
+		if s.World != w || s.Do == plan.Saved {
 			continue
 		}
 		if err := b.tree.Do(s); err != nil {

@@ -34,6 +34,7 @@ import (
 	"launch/internal/state"
 	"launch/internal/sys"
 	"launch/internal/tree"
+	saved "launch/mount/tree"
 	"launch/userns"
 	"launch/userns/pick"
 )
@@ -58,6 +59,8 @@ type Options struct {
 	State func(status string, pid int) []byte
 	// Opened is that of CreateOptions, for bundles.
 	Opened func() error
+	// Mounts are brought back where the plan says so.
+	Mounts *saved.File
 	// Started is called when the payload runs, with its number on the host.
 	Started func(pid int)
 }

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"launch/internal/child"
+	"launch/internal/plan"
 	"launch/internal/state"
 	"launch/internal/stub"
 	"launch/internal/sys"
@@ -226,4 +227,24 @@ func (m *Mounts) start(l sys.Locked) (*child.Process, error) {
 	sys.Wait(c.Pidfd)
 	sys.Close(c.Pidfd)
 	return nil, err
+}
+
+// saved brings back the mounts of a file.
+func (b *builder) saved(self int) error {
+	if b.opt.Mounts == nil {
+		return nil
+	}
+	var users userns.Map
+	if b.plan.Users.Private() {
+		users = b.plan.Users.Range.Map()
+	}
+	if err := snapshot.Add(b.l, b.tree.Root(), self, b.opt.Mounts, users); err != nil {
+		for i, s := range b.plan.Steps {
+			if s.Do == plan.Saved {
+				return &StepError{i + 1, s.Origin, fmt.Errorf("bring back the mounts of %s: %w", s.Path, err)}
+			}
+		}
+		return err
+	}
+	return nil
 }

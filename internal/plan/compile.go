@@ -85,6 +85,9 @@ func Compile(in Input) (*Plan, error) {
 		return nil, err
 	}
 	c.stubs()
+	if file := s.Image.Mounts; file != "" {
+		c.step(Step{World: settings.Inner, Do: Saved, Path: file, Origin: c.from("mounts")})
+	}
 	c.payload()
 	c.program()
 	if w := c.Facts.Watches; w.Few {

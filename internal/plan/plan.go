@@ -275,6 +275,7 @@ const (
 	Hide     Do = "hide"     // put /dev/null, or an empty directory, on Target
 	Guard    Do = "guard"    // bind Target onto itself with Attr
 	Cgroups  Do = "cgroups"  // show the container's own cgroups (v1, or v2 without a cgroup namespace) on Target
+	Saved    Do = "saved"    // bring back what is in the file Path and not there yet, once all the rest is
 	Terminal Do = "terminal" // bind the container's terminal on Target
 )
 

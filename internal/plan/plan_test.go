@@ -68,6 +68,7 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 	"map": func(s *settings.Settings, f *facts.Facts) {
 		s.Users = settings.Users{Mode: userns.Fixed, Range: userns.Range{Start: 1310720, Size: 65536}, Ownership: userns.MapIt}
 	},
+	"saved":   func(s *settings.Settings, f *facts.Facts) { s.Image.Mounts = "/srv/web.mounts" },
 	"as-pid2": func(s *settings.Settings, f *facts.Facts) { s.Exec.Mode = settings.PID2 },
 	"network": func(s *settings.Settings, f *facts.Facts) { s.Network.Private = true },
 	"veth": func(s *settings.Settings, f *facts.Facts) {

@@ -298,26 +298,26 @@ func (b *builder) isNew(r *Row) bool {
 
 // external gives the source of a mount that comes from outside.
 func (b *builder) external(r *Row) sourceKey {
-	i := slices.IndexFunc(b.covers[r.Dev], func(c string) bool { return within(r.Root, c) })
+	i := slices.IndexFunc(b.covers[r.Dev], func(c string) bool { return Within(r.Root, c) })
 	return sourceKey{r.Dev, b.covers[r.Dev][i]}
 }
 
 // cover notes that root is mounted.
 func (b *builder) cover(dev uint64, root string) {
 	list := b.covers[dev]
-	if slices.ContainsFunc(list, func(have string) bool { return within(root, have) }) {
+	if slices.ContainsFunc(list, func(have string) bool { return Within(root, have) }) {
 		return
 	}
-	b.covers[dev] = append(slices.DeleteFunc(list, func(have string) bool { return within(have, root) }), root)
+	b.covers[dev] = append(slices.DeleteFunc(list, func(have string) bool { return Within(have, root) }), root)
 }
 
-// within reports whether p is top or lies below it.
-func within(p, top string) bool {
+// Within reports whether p is top or lies below it.
+func Within(p, top string) bool {
 	return p == top || top == "/" && strings.HasPrefix(p, "/") || strings.HasPrefix(p, top+"/")
 }
 
-// below gives the rest of p below top, from /.
-func below(p, top string) string {
+// Below gives the rest of p below top, from /.
+func Below(p, top string) string {
 	if top == "/" {
 		return p
 	}
@@ -413,8 +413,8 @@ func (b *builder) mount(ns int, r *Row, parent int, on string) (Mount, error) {
 	switch {
 	case parent == 0:
 		m.Point = "/"
-	case within(r.Point, on):
-		m.Point = below(r.Point, on)
+	case Within(r.Point, on):
+		m.Point = Below(r.Point, on)
 	default:
 		return fail("it is not below the one it lies on")
 	}
@@ -437,7 +437,7 @@ func (b *builder) mount(ns int, r *Row, parent int, on string) (Mount, error) {
 		if m.Deleted = strings.HasSuffix(r.Root, deleted); m.Deleted {
 			return fail("what is mounted was deleted, in a file system that is not the machine's own")
 		}
-		m.Root = below(r.Root, key.root)
+		m.Root = Below(r.Root, key.root)
 	}
 	id, ok := b.sources[key]
 	if !ok {
