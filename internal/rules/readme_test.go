@@ -20,7 +20,7 @@ var documents = []string{"README.md", "CONTRIBUTING.md"}
 
 // long are the make targets that a test can't run for real, because they run
 // the tests or take long: make is asked whether it knows what to do.
-var long = set("test unit bench bench-base compare faults hostile peers ocisuite engines bundles images fuzz install deb host")
+var long = set("test unit bench bench-base checkpoint compare faults hostile peers ocisuite engines bundles images fuzz install deb host")
 
 // errRoot and errTree say that a command can't be run here, which is no fault
 // of the document.
