@@ -271,7 +271,7 @@ func (b *builder) create(l sys.Locked) (err error) {
 	for i, n := range b.plan.Namespaces {
 		switch {
 		case n.Flag == unix.CLONE_NEWNS: // the thread's
-		case n.Flag == unix.CLONE_NEWPID && n.Path == "" && b.plan.Forks: // who is born again makes it
+		case b.plan.Reborn, n.Flag == unix.CLONE_NEWPID && n.Path == "" && b.plan.Forks: // for who is born again
 		case n.Path == "" && !n.Late && b.plan.Users.Mode != userns.Join:
 			flags |= n.Flag
 		case n.Path != "" && n.Flag == unix.CLONE_NEWPID:
@@ -1190,6 +1190,11 @@ func (b *builder) lowerExact(op plan.Op) error {
 			// Only the second one is in there: the number that it gets is told
 			// as the first one sees it.
 			add(unix.SYS_SETNS, uintptr(b.into), unix.CLONE_NEWPID)
+		}
+		for i, n := range b.plan.Namespaces {
+			if b.plan.Reborn && n.Path != "" && n.Flag == unix.CLONE_NEWPID {
+				add(unix.SYS_SETNS, uintptr(b.spaces[i]), unix.CLONE_NEWPID)
+			}
 		}
 		b.rebirthAt = len(p.Names())
 		p.AddRebirth(op.Text, op.A)

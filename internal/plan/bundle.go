@@ -167,7 +167,14 @@ func (c *compiler) bundleNamespaces() error {
 		// be before it makes others, or they would be the host's.
 		// The mount namespace is the thread's until the tree is finished.
 		late := row.late || joined && row.kind != "user" && row.kind != "pid" && row.kind != "mnt"
-		c.Forks = c.Forks || n.Path != "" && row.flag == unix.CLONE_NEWTIME
+		switch {
+		case n.Path == "":
+		case row.flag == unix.CLONE_NEWTIME:
+			c.Forks = true
+		case row.flag != unix.CLONE_NEWUSER && row.flag != unix.CLONE_NEWNS:
+			// They are the caller's, and nobody in new users may join them.
+			c.Reborn = c.Plan.Users.Mode == userns.Exact
+		}
 		c.Namespaces = append(c.Namespaces, Namespace{Name: row.word, Flag: row.flag, Late: late, Path: n.Path, Origin: n.Origin})
 	}
 	return nil
@@ -437,6 +444,16 @@ func (c *compiler) bundleProgram(join bool) {
 				op(DieWith, none, uint64(unix.SIGKILL), 0, 0, "die with the runtime, born again")
 			}
 		}
+	}
+	if c.Reborn {
+		flags := uint64(0)
+		for _, n := range c.Namespaces {
+			if n.Path == "" && !n.Late && n.Flag != unix.CLONE_NEWNS {
+				flags |= n.Flag
+			}
+		}
+		op(Rebirth, c.Plan.Users.Origin, flags, 0, 0, "be born again with users of its own")
+		op(DieWith, none, uint64(unix.SIGKILL), 0, 0, "die with the runtime, born again")
 	}
 	if c.Forks {
 		// A time namespace can be joined only by who shares memory with

@@ -92,6 +92,9 @@ type Plan struct {
 	Bare bool `json:"bare,omitempty"`
 	// Forks: the first process goes on with memory of its own, early.
 	Forks bool `json:"forks,omitempty"`
+	// Reborn: namespaces are made for the one that is born again, when others
+	// have been joined.
+	Reborn bool `json:"reborn,omitempty"`
 	// CgroupsPath and Resources are as the bundle says.
 	CgroupsPath string                `json:"cgroups_path,omitempty"`
 	Resources   *specs.LinuxResources `json:"resources,omitempty"`

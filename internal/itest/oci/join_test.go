@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -90,6 +91,49 @@ func TestUsersNamespace(t *testing.T) {
 			w.fails(1, "non-matching mapping", "run", "-b", b, "v")
 		} else if got := strings.Fields(w.ok("run", "-b", b, "v")); strings.Join(got, " ") != "0 100000 1000" {
 			t.Errorf("mappings from %d: %q", from, got)
+		}
+	}
+}
+
+// TestUsersJoin: users of the container's own, and namespaces of others.
+func TestUsersJoin(t *testing.T) {
+	w := theWorld(t)
+	b := w.bundle("host", forever, nil)
+	w.ok("run", "-d", "-b", b, "host")
+	pid := w.pid("host")
+	kinds := map[string]string{"network": "net", "pid": "pid", "uts": "uts", "ipc": "ipc"}
+	for name, joined := range map[string][]string{"one": {"network"}, "pids": {"pid"}, "all": {"network", "pid", "uts", "ipc"}} {
+		b := w.bundle(name, []string{"sh", "-c", "id -u; for n in net pid uts ipc; do readlink /proc/self/ns/$n; done; exit 5"}, func(c object) {
+			list := []any{object{"type": "mount"}, object{"type": "user"}}
+			for kind, file := range kinds {
+				n := object{"type": kind}
+				if slices.Contains(joined, kind) {
+					n["path"] = fmt.Sprintf("/proc/%d/ns/%s", pid, file)
+				}
+				list = append(list, n)
+			}
+			m := []any{object{"containerID": 0, "hostID": 100000, "size": 1000}}
+			l := c["linux"].(object)
+			l["namespaces"], l["uidMappings"], l["gidMappings"] = list, m, m
+			delete(c, "hostname")
+			// A sysfs is to be had for a network of these users only.
+			c["mounts"] = c["mounts"].([]any)[:1]
+			delete(l, "maskedPaths")
+			delete(l, "readonlyPaths")
+		})
+		must(t, exec.Command("chown", "-R", "100000:100000", b+"/rootfs").Run())
+		r := w.do("run", "-b", b, name)
+		got := strings.Fields(r.out)
+		if r.code != 5 || len(got) != 5 || got[0] != "0" {
+			t.Errorf("%s: %v", name, r)
+			continue
+		}
+		for i, kind := range []string{"network", "pid", "uts", "ipc"} {
+			theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kinds[kind]))
+			must(t, err)
+			if (got[i+1] == theirs) != slices.Contains(joined, kind) {
+				t.Errorf("%s: the %s namespace is %s, theirs %s", name, kind, got[i+1], theirs)
+			}
 		}
 	}
 }
