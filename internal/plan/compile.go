@@ -582,14 +582,9 @@ func (c *compiler) image() {
 	}
 	from := c.from("directory")
 	for _, v := range st.Volumes {
-		if c.Settings.Image.ReadOnly {
-			// It holds what the image has there, and can be written to.
-			c.step(Step{Do: Mount, Target: v, Type: "tmpfs", Attr: ns | nd, Options: c.owned([]Option{{"mode", "0755"}}), CopyUp: true, Like: true, Mode: 0o755, Origin: from})
-		} else {
-			c.step(Step{Do: Mkdir, Target: v, Mode: 0o755, Origin: from})
-		}
+		c.step(Step{Do: Mkdir, Target: v, Mode: 0o755, Origin: from})
 	}
-	if dir := c.Settings.Exec.Dir; dir != "" && dir != "/" && !c.Settings.Image.ReadOnly {
+	if dir := c.Settings.Exec.Dir; dir != "" && dir != "/" {
 		c.step(Step{Do: Mkdir, Target: dir, Mode: 0o755, Origin: c.from("chdir")})
 	}
 	for _, f := range st.Files {
@@ -600,6 +595,12 @@ func (c *compiler) image() {
 
 // mounts plans the API file systems of the profile and the user's own mounts.
 func (c *compiler) mounts() error {
+	if st := c.Settings.Image.Stack; st != nil && c.Settings.Image.ReadOnly {
+		for _, v := range st.Volumes {
+			// It holds what the image has there, and can be written to.
+			c.step(Step{Do: Mount, Target: v, Type: "tmpfs", Attr: ns | nd, Options: c.owned([]Option{{"mode", "0755"}}), CopyUp: true, Like: true, Origin: c.from("directory")})
+		}
+	}
 	for _, row := range c.Profile.API {
 		if row.World == settings.Outer {
 			c.api(row)

@@ -189,7 +189,7 @@ var badNames = []struct {
 	want verdict
 	root bool // it is the root's own
 }{
-	{"../canary/x", refused, false}, {"../../../../../../../../tmp/x", refused, false}, {"d/../../canary/x", refused, false},
+	{"../canary/x", refused, false}, {"../../root/../canary/x", refused, false}, {"d/../../canary/x", refused, false},
 	{"..", refused, false}, {"d/..", refused, false}, {"./../x", refused, false}, {"/../canary/x", refused, false}, {"d/../x", refused, false},
 	{"../", refused, false}, {"./d/./../../canary/secret", refused, false},
 	{".wh.", refused, false}, {".wh..", refused, false}, {".wh...", refused, false}, {"d/.wh.", refused, false}, {"d/.wh..", refused, false}, {"d/.wh...", refused, false},
@@ -541,7 +541,7 @@ var mutants = []struct {
 	{"no count", "TestBombs", "layer.go", "u.report.Entries > u.limits.Entries {", "false {", false},
 	{"unknown types", "TestHostile", "entry.go", `	return fmt.Errorf("its type %q is none that a layer can have", string(h.Typeflag))`, "	return nil", false},
 	{"own files are hidden", "TestUnpacked", "whiteout.go", "	if err == unix.EEXIST {\n		return nil // the layer's own, which hides the one below\n	}\n", "	if err == unix.EEXIST {\n		sys.Unlinkat(at, gone, 0)\n		err = sys.Mknodat(at, gone, unix.S_IFCHR, 0)\n	}\n", false},
-	{"new directories show what was removed", "TestUnpacked", "layer.go", "if n, err = u.parent(name); err == nil && k.is&removed != 0 {", "if n, err = u.parent(name); false {", false},
+	{"new directories show what was removed", "TestUnpacked", "layer.go", "if n, err = u.parent(name); err == nil && k.is&removed != 0 {", "if n, err = u.parent(name); k == nil {", false},
 }
 
 // TestHostileMutants: without any one of the defences, the tests above fail.
