@@ -65,9 +65,6 @@ type Machine struct {
 	Interfaces []int32
 }
 
-// noVsock is VMADDR_CID_ANY: a container has no address of that kind.
-const noVsock = ^uint32(0)
-
 const (
 	units        = "org.freedesktop.systemd1"
 	unitsPath    = "/org/freedesktop/systemd1"
@@ -82,8 +79,8 @@ func manage(member string, body *bus.Writer) bus.Call {
 }
 
 // Connect reaches the system's bus, or systemd itself where there is none. Then
-// systemd-machined is told by Varlink, and who stops the scope does so by
-// signals to the machine.
+// systemd-machined is told by Varlink, and who stops the scope ends what is in
+// it, since systemd has no way to ask us.
 func Connect() (*Host, error) {
 	list, direct := bus.Addresses(false, os.Getenv)
 	var first error
@@ -277,7 +274,6 @@ func (h *Host) register(m Machine) error {
 		props := []bus.Property{
 			{Name: "Id", Value: id}, {Name: "Service", Value: m.Service}, {Name: "Class", Value: m.Class},
 			{Name: "LeaderPIDFD", Value: bus.FD(m.Pidfd)}, {Name: "RootDirectory", Value: m.Root},
-			{Name: "VSockCID", Value: noVsock},
 		}
 		if len(m.Interfaces) > 0 {
 			props = append(props, bus.Property{Name: "NetworkInterfaces", Value: m.Interfaces})

@@ -261,7 +261,7 @@ func TestRegister(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.want(t,
-		`register x Id=@ay [0x0, 0x1, 0x2, 0x3, 0x4, 0x5, 0x6, 0x7, 0x8, 0x9, 0xa, 0xb, 0xc, 0xd, 0xe, 0xf] Service="systemd-nspawn" Class="container" LeaderPIDFD=descriptor of "a process" RootDirectory="/srv/x" VSockCID=@u 4294967295 NetworkInterfaces=[7]`,
+		`register x Id=@ay [0x0, 0x1, 0x2, 0x3, 0x4, 0x5, 0x6, 0x7, 0x8, 0x9, 0xa, 0xb, 0xc, 0xd, 0xe, 0xf] Service="systemd-nspawn" Class="container" LeaderPIDFD=descriptor of "a process" RootDirectory="/srv/x" NetworkInterfaces=[7]`,
 		"register x 000102030405060708090a0b0c0d0e0f systemd-nspawn container 42 /srv/x [7]",
 		"register x 000102030405060708090a0b0c0d0e0f systemd-nspawn container 42 /srv/x []",
 		"unregister x")

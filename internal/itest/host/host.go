@@ -158,7 +158,7 @@ func Boot(t testing.TB, suite string, machines ...string) *Host {
 		"/usr/lib/itest/prepare")
 	h.nspawn.Env = append(stage.Environ(), "SYSTEMD_SECCOMP=0", "SYSTEMD_NSPAWN_API_VFS_WRITABLE=1", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_NSPAWN_LOCK=0")
 	h.nspawn.Stdout, h.nspawn.Stderr = h.says, h.says
-	h.nspawn.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	h.nspawn.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
 	if err := h.nspawn.Start(); err != nil {
 		t.Fatal(err)
 	}
