@@ -46,7 +46,7 @@ func TestPolicy(t *testing.T) {
 			const manager = "busctl call org.freedesktop.machine1 /org/freedesktop/machine1 org.freedesktop.machine1.Manager "
 			const user = "setpriv --reuid=daemon --regid=daemon --clear-groups "
 			run(t, h, `systemctl start launch@c1 && up c1
-systemd-run --quiet --unit=run-c2 --collect systemd-nspawn --quiet --boot -D /var/lib/machines/c2 -M c2 --console=read-only --link-journal=no -U && up c2`)
+systemd-run --quiet --unit=run-c2 --collect systemd-nspawn --quiet --boot -D /var/lib/machines/c2 -M c2 --console=read-only --link-journal=no --network-veth -U && up c2`)
 			// ask tells how a call ends.
 			ask := func(machine string, as string, g grant) string {
 				t.Helper()
