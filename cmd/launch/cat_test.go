@@ -1,0 +1,88 @@
+package main
+
+import (
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"launch/settings"
+)
+
+// shown is what a function writes to standard output.
+func shown(t *testing.T, f func() int) (text string, code int) {
+	t.Helper()
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := os.Stdout
+	os.Stdout = w
+	code = f()
+	os.Stdout = old
+	w.Close()
+	b, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b), code
+}
+
+// TestCat: each value that was said, by whom, and what became of it.
+func TestCat(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "web.nspawn")
+	if err := os.Mkdir(filepath.Join(dir, "web"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const text = "[Exec]\nHostname=one\nHostname=two\nCapability=CAP_SYS_TIME\n\n[Files]\nReadOnly=yes\n"
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"-D", filepath.Join(dir, "web"), "--hostname=three"}
+	for mode, want := range map[string]map[string]settings.Fate{
+		// The file lies beside the tree, so it can only make the machine stricter.
+		"yes":     {"two": settings.Hidden, "three": settings.Applied, "CAP_SYS_TIME": settings.Ignored, "yes": settings.Applied},
+		"trusted": {"two": settings.Hidden, "three": settings.Applied, "CAP_SYS_TIME": settings.Applied, "yes": settings.Applied},
+		// It wins, but nobody trusts it.
+		"override": {"one": settings.Hidden, "two": settings.Applied, "three": settings.Hidden, "CAP_SYS_TIME": settings.Ignored, "yes": settings.Applied},
+	} {
+		out, code := shown(t, func() int { return cat(append([]string{"--json", "--settings=" + mode}, args...), nil, "/") })
+		var got struct {
+			Settings settings.Settings
+			Trace    []said
+		}
+		if err := json.Unmarshal([]byte(out), &got); err != nil || code != 0 {
+			t.Fatalf("%s: exit status %d, %v\n%s", mode, code, err, out)
+		}
+		for value, fate := range want {
+			found := false
+			for _, s := range got.Trace {
+				if s.Text == value {
+					found = true
+					if s.Fate != fate || fate == settings.Hidden && s.By == nil {
+						t.Errorf("--settings=%s: %s=%s from %s is %s, want %s", mode, s.Option, value, s.Origin, s.Fate, fate)
+					}
+					if s.Origin.Path == file && s.Origin.Line == 0 {
+						t.Errorf("--settings=%s: %s has no line", mode, value)
+					}
+				}
+			}
+			if !found {
+				t.Errorf("--settings=%s: nothing about %q\n%s", mode, value, out)
+			}
+		}
+		plain, code := shown(t, func() int { return cat(append([]string{"--settings=" + mode}, args...), nil, "/") })
+		for _, part := range []string{file + ":3 Hostname=", "--hostname", file + ":7 ReadOnly="} {
+			if code != 0 || !strings.Contains(plain, part) {
+				t.Errorf("--settings=%s: exit status %d, no %q in\n%s", mode, code, part, plain)
+			}
+		}
+	}
+	// Without the file, nothing of it is there.
+	if out, code := shown(t, func() int { return cat(append([]string{"--settings=no"}, args...), nil, "/") }); code != 0 || strings.Contains(out, file) {
+		t.Errorf("--settings=no: exit status %d\n%s", code, out)
+	}
+}
