@@ -272,7 +272,7 @@ func (c call) changes() bool {
 	case "close", "umask", "statx", "fstatfs", "read", "readlinkat", "getdents64", "lseek", "listxattrat", "flistxattr", "fgetxattr",
 		"openat2", "fsopen", "fsconfig", "fsmount", "open_tree", "mount_setattr", "move_mount", "umount2", "pivot_root", "chdir", "fchdir", "chroot",
 		"ppoll", "prctl", "getrandom", "capget", "capset", "setfsuid", "setfsgid", "ioctl", "pipe2", "dup3", "keyctl", "unshare", "setns",
-		"prlimit64", "memfd_create", "sethostname", "socket", "setsockopt", "faccessat2":
+		"prlimit64", "inotify_init1", "memfd_create", "sethostname", "socket", "setsockopt", "faccessat2":
 		// Descriptors, and mounts in a namespace that goes with the process.
 		return false
 	case "mkdirat", "mknodat", "symlinkat", "fchownat", "fchmodat":
