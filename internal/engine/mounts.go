@@ -126,13 +126,7 @@ func (m *Mounts) start(l sys.Locked) (*child.Process, error) {
 		return nil, err
 	}
 	defer sys.Close(root)
-	env := m.Env
-	search := ""
-	for _, e := range env {
-		if len(e) > 5 && e[:5] == "PATH=" {
-			search = e[5:]
-		}
-	}
+	search := plan.Getenv(m.Env, "PATH")
 	if search == "" {
 		search = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	}
@@ -147,7 +141,7 @@ func (m *Mounts) start(l sys.Locked) (*child.Process, error) {
 		return nil, fmt.Errorf("make a file for the stub: %w", err)
 	}
 	defer file.close()
-	if err := file.write(stub.Image(stub.Options{Only: true, Program: program, Args: m.Args, Env: env, Status: status})); err != nil {
+	if err := file.write(stub.Image(stub.Options{Only: true, Program: program, Args: m.Args, Env: m.Env, Status: status})); err != nil {
 		return nil, fmt.Errorf("write the stub: %w", err)
 	}
 	statR, statW, err := sys.Pipe()
