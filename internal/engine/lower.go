@@ -88,9 +88,6 @@ func (b *builder) lower(op plan.Op) error {
 	case plan.CtlTTY:
 		add(unix.SYS_IOCTL, 0, unix.TIOCSCTTY, 0)
 	case plan.CloseRest:
-		if b.create0 != nil && b.tree != nil {
-			b.nulls(add)
-		}
 		first := uintptr(b.status() + 2)
 		if b.create0 != nil {
 			first = uintptr(b.status() + 3)
@@ -99,6 +96,9 @@ func (b *builder) lower(op plan.Op) error {
 			}
 		}
 		add(unix.SYS_CLOSE_RANGE, first, ^uintptr(0)>>32, 0)
+		if b.create0 != nil && b.tree != nil {
+			b.nulls(add, first)
+		}
 	case plan.OOMScore, plan.NoLogin:
 		// Done by the launcher: for the first process, while that waits, or
 		// for the thread that it is cloned from.
@@ -187,8 +187,10 @@ func (b *builder) lower(op plan.Op) error {
 // nulls opens those of the payload's standard input and output anew that are
 // the host's /dev/null: an open file of the host's would keep the container
 // from being written into files. It must be the device, as in every container,
-// since opening something else could wait, or fail.
-func (b *builder) nulls(add func(nr uintptr, args ...uintptr) child.Step) {
+// since opening something else could wait. If it can't be opened, the host's
+// stays. free is the number that an opened file gets: all below are in use, all
+// above closed.
+func (b *builder) nulls(add func(nr uintptr, args ...uintptr) child.Step, free uintptr) {
 	null := func(n int, file string) bool {
 		st, err := sys.Statx(n, file, unix.STATX_TYPE)
 		return err == nil && st.Mode&unix.S_IFMT == unix.S_IFCHR && st.Rdev_major == 1 && st.Rdev_minor == 3
@@ -208,8 +210,10 @@ func (b *builder) nulls(add func(nr uintptr, args ...uintptr) child.Step) {
 			return // the next one that is opened would get its number
 		}
 		if null(n, "") {
-			add(unix.SYS_CLOSE, uintptr(n))
-			add(unix.SYS_OPENAT, atFdcwd, b.prog.String(name), uintptr(flags&unix.O_ACCMODE)|unix.O_NOFOLLOW|unix.O_NOCTTY, 0)
+			add(unix.SYS_OPENAT, atFdcwd, b.prog.String(name), uintptr(flags&unix.O_ACCMODE)|unix.O_NOFOLLOW|unix.O_NOCTTY, 0).
+				Allow(unix.EACCES, unix.EPERM, unix.ENOENT, unix.ENXIO, unix.ENODEV, unix.EROFS, unix.ENOSYS, unix.EMFILE, unix.ELOOP)
+			add(unix.SYS_DUP3, free, uintptr(n), 0).Allow(unix.EBADF)
+			add(unix.SYS_CLOSE, free).Allow(unix.EBADF)
 		}
 	}
 }
