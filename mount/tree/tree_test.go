@@ -3,6 +3,7 @@ package tree
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -355,4 +356,53 @@ func FuzzStatmount(f *testing.F) {
 			built(t, []Row{r})
 		}
 	})
+}
+
+// TestPolicy: each id needs a meaning, of the right kind, and none has one that
+// the file doesn't know.
+func TestPolicy(t *testing.T) {
+	text, err := os.ReadFile("testdata/machine.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := Decode(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	full := func() map[string]External {
+		m := map[string]External{}
+		for _, s := range f.Sources {
+			if s.External {
+				m[s.ID] = External{Path: "/x"}
+			}
+		}
+		for _, g := range f.Groups {
+			if g.Outside != "" {
+				m[g.Outside] = External{Path: "/x"}
+			}
+		}
+		return m
+	}
+	p := Policy{full()}
+	if err := p.Check(f, true); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Check(f, false); err == nil || !strings.Contains(err.Error(), "private users") {
+		t.Errorf("owners without users: %v", err)
+	}
+	for id := range full() {
+		p := Policy{full()}
+		delete(p.External, id)
+		var missing *Missing
+		if err := p.Check(f, true); !errors.As(err, &missing) || missing.ID != id || missing.Target == "" {
+			t.Errorf("without %s: %v", id, err)
+		}
+		if len(p.External) != len(full())-1 {
+			t.Errorf("%s got a meaning", id)
+		}
+	}
+	p.External["m-0"] = External{Path: "/x"}
+	if err := p.Check(f, true); err == nil || !strings.Contains(err.Error(), "no external m-0") {
+		t.Errorf("one too many: %v", err)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -414,6 +415,7 @@ func TestHostileWindow(t *testing.T) {
 	for _, n := range f.Namespaces {
 		last += len(n.Mounts)
 	}
+	open := descriptors()
 	for i := range rounds {
 		count := 0
 		o := snapshot.Options{Policy: h.policy}
@@ -451,6 +453,9 @@ func TestHostileWindow(t *testing.T) {
 			s.Close()
 		}
 	}
+	if now := descriptors(); now > open+4 {
+		t.Errorf("%d descriptors are open, and %d were", now, open)
+	}
 	close(end)
 	if what := <-seen; what != "" {
 		t.Error(what)
@@ -459,4 +464,9 @@ func TestHostileWindow(t *testing.T) {
 	if now := h.host.table(t); now != h.table {
 		t.Errorf("the host's mounts changed:\n%s", now)
 	}
+}
+
+func descriptors() int {
+	list, _ := os.ReadDir("/proc/self/fd")
+	return len(list)
 }
