@@ -490,7 +490,7 @@ func (w *world) try(m machine, c call, what string, want vector) (residue []stri
 	if len(residue) > 0 && !w.was(m, append(residue, half...)) {
 		o |= nextToo
 		if before, _, err = w.disturbed(m, c, what); err == nil {
-			w.quiet(500 * time.Millisecond)
+			w.quiet(longest) // who still dies counts as running
 			err = w.next(m, before, want)
 		}
 		if cerr := w.cleanUp(); err == nil {
