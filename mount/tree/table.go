@@ -339,6 +339,9 @@ func (b *builder) namespace(ns int, rows []Row) error {
 	children := map[uint64][]*Row{}
 	have := map[uint64]bool{}
 	for i := range rows {
+		if have[rows[i].ID] {
+			return fmt.Errorf("namespace %d has two mounts with the number %d", ns+1, rows[i].ID)
+		}
 		have[rows[i].ID] = true
 	}
 	var root *Row
