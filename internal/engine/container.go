@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 	"unsafe"
@@ -41,7 +42,9 @@ type CreateOptions struct {
 	// may be nil.
 	Opened func() error
 	// Placed is called when the first process exists, waits, and has all its
-	// namespaces; nothing of the container is there yet. It may be nil.
+	// namespaces (or, where the plan moves it into its cgroup, all but those
+	// that come after that); nothing of the container is there yet. It may be
+	// nil.
 	Placed func(pid int) error
 	// Console takes the master side of the container's terminal, which it may
 	// keep; nil: there is none, or the caller's own standard input and output
@@ -546,9 +549,8 @@ func (b *builder) openTerminal(devpts int) (err error) {
 	return nil
 }
 
-// placed waits for the process to have its namespaces, and sets up what is
-// done from outside.
-func (b *builder) placed() error {
+// arrived waits for the process to say that it is where the program has it.
+func (b *builder) arrived() error {
 	n, err := sys.Read(b.statR, make([]byte, 1))
 	if err != nil {
 		return fmt.Errorf("hear from the first process: %w", err)
@@ -556,9 +558,31 @@ func (b *builder) placed() error {
 	if n == 0 {
 		return b.failure()
 	}
+	return nil
+}
+
+// placed waits for the process to have its namespaces, and sets up what is
+// done from outside.
+func (b *builder) placed() (err error) {
+	if err := b.arrived(); err != nil {
+		return err
+	}
 	if b.rebirthAt > 0 {
 		if err := b.proc.Reborn(b.rebirthAt); err != nil {
 			return fmt.Errorf("find the first process, born again: %w", err)
+		}
+	}
+	seated := slices.ContainsFunc(b.plan.Program, func(op plan.Op) bool { return op.Call == plan.Seat })
+	if seated {
+		// A cgroup namespace begins where the process is when it is made.
+		if err := b.create0.Placed(b.proc.PID); err != nil {
+			return err
+		}
+		if err := sys.WriteString(b.goW, "g"); err != nil {
+			return fmt.Errorf("let the first process go on in its cgroup: %w", err)
+		}
+		if err := b.arrived(); err != nil {
+			return err
 		}
 	}
 	if b.oom, err = b.openOOM(); err != nil {
@@ -591,7 +615,7 @@ func (b *builder) placed() error {
 		}
 		b.keepGroups = strings.TrimSpace(string(text)) == "deny"
 	}
-	if b.create0.Placed != nil {
+	if b.create0.Placed != nil && !seated {
 		return b.create0.Placed(b.proc.PID)
 	}
 	return nil

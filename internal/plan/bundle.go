@@ -475,6 +475,10 @@ func (c *compiler) bundleProgram(join bool) {
 			}
 		}
 	}
+	if c.Moved {
+		op(Ready, none, 0, 0, 0, "tell the runtime that the process is there")
+		op(Seat, none, 0, 0, 0, "wait to be moved into the cgroup")
+	}
 	for _, n := range c.Namespaces {
 		if n.Late && n.Path == "" {
 			op(Unshare, n.Origin, n.Flag, 0, 0, "unshare the %s namespace", n.Name)

@@ -28,6 +28,9 @@ type Input struct {
 	ID, BootID string
 	// Suffix makes the name of a copy unlike others: 16 hex digits.
 	Suffix string
+	// Moved: the first process is moved into its cgroup once it is there, as
+	// systemd wants it, instead of being born in it.
+	Moved bool
 }
 
 // compiler holds what the parts of Compile share.

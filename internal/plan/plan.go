@@ -440,6 +440,7 @@ const (
 	Alive      Call = "launcher-alive"
 	Unshare    Call = "unshare"
 	Ready      Call = "ready"
+	Seat       Call = "seat" // wait to be moved into the cgroup, where the cgroup namespace is to begin
 	Go         Call = "go"
 	BecomeRoot Call = "become-root"
 	Share      Call = "share-mounts"

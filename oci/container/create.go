@@ -123,7 +123,7 @@ func Create(o CreateOptions) (l *Live, err error) {
 		notified(&s, path.Join(o.Root, o.ID))
 	}
 	labels(&o.Host, &s)
-	p, err := plan.Compile(plan.Input{Settings: s, Facts: facts.Facts{Host: o.Host}, Profile: settings.OCI})
+	p, err := plan.Compile(plan.Input{Settings: s, Facts: facts.Facts{Host: o.Host}, Profile: settings.OCI, Moved: o.Systemd})
 	if err != nil {
 		return nil, err
 	}
@@ -413,7 +413,11 @@ func (d *Dir) scope(b *settings.Bundle, p *plan.Plan, pid int, warn func(string)
 			props = append(props, devices...)
 		}
 	}
-	if err := bus.Start(d.Unit, pid, d.ID, props); err != nil {
+	annotated, err := systemd.Annotated(b.Annotations)
+	if err != nil {
+		return err
+	}
+	if err := bus.Start(d.Unit, pid, d.ID, append(props, annotated...)); err != nil {
 		return err
 	}
 	if d.Group, err = layout.UnitGroup(pid); err != nil {
