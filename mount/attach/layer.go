@@ -25,13 +25,15 @@ import (
 func (t *Tree) layer(s plan.Step) error {
 	if s.Target == "/" {
 		if s.AllAttr == 0 {
-			return t.overRoot(s)
+			// A machine that is all volatile has the mount that systemd-nspawn
+			// gives it.
+			return t.overRoot(s, "overlay", 0)
 		}
 		if err := setattr(t.root, s.AllAttr, true); err != nil {
 			return err
 		}
 		lay := func() (int, error) {
-			err := t.overRoot(s)
+			err := t.overRoot(s, mount.LayerSource, s.Attr)
 			return t.root, err
 		}
 		return t.withParts(t.root, lay, func(to, from int) error {
@@ -109,7 +111,7 @@ func sameMount(a, b int) (bool, error) {
 // one to the directory to, and gives it. Like: the upper one has the mode and the
 // owner of the topmost of them, else those of the options.
 func (t *Tree) over(to int, lower []int, options []plan.Option, attr uint64, like bool) (int, error) {
-	n, err := t.fresh(to, lower, options, attr, like)
+	n, err := t.fresh(mount.LayerSource, to, lower, options, attr, like)
 	if err == nil {
 		if err = sys.MoveMount(n, to); err != nil {
 			sys.Close(n)
@@ -118,9 +120,10 @@ func (t *Tree) over(to int, lower []int, options []plan.Option, attr uint64, lik
 	return n, err
 }
 
-// fresh is over without attaching the overlay; what it writes to is attached.
-func (t *Tree) fresh(to int, lower []int, options []plan.Option, attr uint64, like bool) (int, error) {
-	tmp, err := t.fs("tmpfs", mount.LayerSource, options, attr&^unix.MOUNT_ATTR_RDONLY)
+// fresh is over without attaching the overlay, which has the source; what it
+// writes to is attached.
+func (t *Tree) fresh(source string, to int, lower []int, options []plan.Option, attr uint64, like bool) (int, error) {
+	tmp, err := t.fs("tmpfs", source, options, attr&^unix.MOUNT_ATTR_RDONLY)
 	if err != nil {
 		return -1, err
 	}
@@ -145,7 +148,7 @@ func (t *Tree) fresh(to int, lower []int, options []plan.Option, attr uint64, li
 		}
 		defer sys.Close(fds[i])
 	}
-	return overlayfs(mount.LayerSource, lower, fds[0], fds[1], attr, nil)
+	return overlayfs(source, lower, fds[0], fds[1], attr, nil)
 }
 
 // dress gives something the mode and the owner of another file or directory.
@@ -163,12 +166,12 @@ func dress(dir int, name string, as int) error {
 const dir755 = unix.S_IFDIR | 0o755
 
 // overRoot lays a layer over the root, which becomes the root.
-func (t *Tree) overRoot(s plan.Step) error {
+func (t *Tree) overRoot(s plan.Step, source string, attr uint64) error {
 	var err error
 	if t.below, err = sys.Dup(t.root); err != nil {
 		return err
 	}
-	if t.loose, err = t.fresh(t.at, []int{t.root}, s.Options, s.Attr, s.Like); err != nil {
+	if t.loose, err = t.fresh(source, t.at, []int{t.root}, s.Options, attr, s.Like); err != nil {
 		return err
 	}
 	return t.seat()

@@ -312,7 +312,7 @@ func restoreOn(l sys.Locked, seat string, pin int, wanted map[string]external, f
 		return 0, err
 	}
 	defer sys.Close(fs)
-	if err := sys.FsSet(fs, "mode", "700"); err == nil {
+	if err = sys.FsSet(fs, "mode", "700"); err == nil {
 		err = sys.FsCreate(fs)
 	}
 	if err != nil {

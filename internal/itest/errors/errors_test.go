@@ -40,6 +40,7 @@ var bad = map[string][]string{
 	"directory":                 {"/no/such"},
 	"oci-bundle":                {"/no/such"},
 	"slice":                     {"a/b"},
+	"mounts":                    {"/no/such", "/etc/passwd"},
 	"property":                  {"Nope", "MemoryMax=abc"},
 	"template":                  {"/no/such --directory=/no/such-either"},
 	"volatile":                  {"overlya", "= "},

@@ -85,7 +85,7 @@ func (c tryout) try(t *testing.T, private bool) {
 		t.Fatal(err)
 	}
 	made := grow(t, host, c.lines)
-	f, text, err := p.save(tids(made)...)
+	_, text, err := p.save(tids(made)...)
 	if c.save != "" {
 		if err == nil || !strings.Contains(err.Error(), c.save) {
 			t.Fatalf("saving gave %v, not %q", err, c.save)
@@ -95,7 +95,8 @@ func (c tryout) try(t *testing.T, private bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if f, err = tree.Decode(text); err != nil {
+	f, err := tree.Decode(text)
+	if err != nil {
 		t.Fatal(err)
 	}
 	before := host.table(t)

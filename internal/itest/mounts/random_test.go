@@ -84,11 +84,12 @@ func random(t *testing.T, seed uint64) (mounts, probes int) {
 		}
 		made = append(made, next)
 	}
-	f, text, err := p.save(tids(made)...)
+	_, text, err := p.save(tids(made)...)
 	if err != nil {
 		t.Fatalf("save: %v\n%s", err, g.done)
 	}
-	if f, err = tree.Decode(text); err != nil {
+	f, err := tree.Decode(text)
+	if err != nil {
 		t.Fatal(err)
 	}
 	count := 0

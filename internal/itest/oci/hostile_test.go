@@ -168,6 +168,9 @@ var attacks = []attack{
 		{stateGo, "return ok && ticks == d.Began", "_ = ticks\n	return ok"},
 	}, try: func(w *world) string {
 		w.ok("run", "-d", "-b", w.bundle("pid", forever, nil), "pid")
+		// A process is known by its number and the hundredth of a second in which
+		// it began: the victim must not be as old as the container.
+		time.Sleep(30 * time.Millisecond)
 		victim := w.command("--help")
 		victim.Path, victim.Args = "/bin/sleep", []string{"sleep", "100"}
 		must(w.t, victim.Start())
