@@ -11,6 +11,7 @@ import (
 
 	"launch/internal/cgroup/resource"
 	"launch/internal/sys"
+	"launch/mount/tree"
 )
 
 // Hierarchy is one tree of cgroups that is mounted on this host.
@@ -76,7 +77,7 @@ func parse(mountinfo, own string) [][]Hierarchy {
 		if !ok || len(f) < 6 || len(g) < 3 || g[0] != "cgroup" && g[0] != "cgroup2" {
 			continue
 		}
-		h := Hierarchy{Version: 1, Root: unescape(f[3]), Mount: unescape(f[4])}
+		h := Hierarchy{Version: 1, Root: tree.Unescape(f[3]), Mount: tree.Unescape(f[4])}
 		h.id, _ = strconv.ParseUint(f[0], 10, 64)
 		if g[0] == "cgroup2" {
 			h.Version = 2
@@ -133,25 +134,6 @@ func containsAll(all, some []string) bool {
 		}
 	}
 	return true
-}
-
-// unescape turns mountinfo's \040 back into a space, and so on.
-func unescape(s string) string {
-	if strings.IndexByte(s, '\\') < 0 {
-		return s
-	}
-	var b strings.Builder
-	for i := 0; i < len(s); i++ {
-		if s[i] == '\\' && i+3 < len(s) {
-			if n, err := strconv.ParseUint(s[i+1:i+4], 8, 8); err == nil {
-				b.WriteByte(byte(n))
-				i += 3
-				continue
-			}
-		}
-		b.WriteByte(s[i])
-	}
-	return b.String()
 }
 
 // Unified gives the version 2 hierarchy, if there is one.

@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"launch/internal/sys"
+	"launch/mount/tree"
 )
 
 // RDT is a container's place in the resctrl file system (shares of caches and
@@ -46,7 +47,7 @@ func resctrl(mountinfo string) string {
 		before, after, ok := strings.Cut(line, " - ")
 		f := strings.Fields(before)
 		if ok && strings.HasPrefix(after, "resctrl ") && len(f) >= 6 && f[3] == "/" {
-			return unescape(f[4])
+			return tree.Unescape(f[4])
 		}
 	}
 	return ""

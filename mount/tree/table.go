@@ -71,7 +71,7 @@ func parseLine(line string) (r Row, err error) {
 		return r, errors.New("bad device number")
 	}
 	r.Dev = unix.Mkdev(uint32(a), uint32(b))
-	r.Root, r.Point = plain(f[3]), plain(f[4])
+	r.Root, r.Point = Unescape(f[3]), Unescape(f[4])
 	for w := range strings.SplitSeq(f[5], ",") {
 		switch w {
 		case "idmapped":
@@ -102,7 +102,7 @@ func parseLine(line string) (r Row, err error) {
 			return r, errors.New("bad sharing group")
 		}
 	}
-	r.Type, r.Device = plain(g[0]), plain(g[1])
+	r.Type, r.Device = Unescape(g[0]), Unescape(g[1])
 	r.setOptions(g[2])
 	return r, nil
 }
@@ -110,7 +110,7 @@ func parseLine(line string) (r Row, err error) {
 // setOptions takes what the file system says of itself.
 func (r *Row) setOptions(list string) {
 	for o := range strings.SplitSeq(list, ",") {
-		switch o = plain(o); o {
+		switch o = Unescape(o); o {
 		case "", "rw":
 		case "ro":
 			r.ReadOnly = true
@@ -120,8 +120,9 @@ func (r *Row) setOptions(list string) {
 	}
 }
 
-// plain undoes the kernel's \040 and the like.
-func plain(s string) string {
+// Unescape undoes what the kernel does to white space and backslashes in
+// mountinfo: \040 and the like.
+func Unescape(s string) string {
 	if !strings.Contains(s, `\`) {
 		return s
 	}
