@@ -120,12 +120,7 @@ func restore(c *call) int {
 		return c.fail(err)
 	}
 	detach := c.on("detach")
-	if !c.on("no-subreaper") && !detach {
-		if err := sys.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0); err != nil {
-			return c.fail(fmt.Errorf("become a subreaper: %w", err))
-		}
-	}
-	f, err := newFront(detach, o.ConsoleSocket)
+	f, err := c.front(detach, o.ConsoleSocket)
 	if err != nil {
 		return c.fail(err)
 	}

@@ -155,12 +155,7 @@ func run(c *call) int {
 		return c.fail(err)
 	}
 	detach := c.on("detach")
-	if !c.on("no-subreaper") && !detach {
-		if err := sys.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0); err != nil {
-			return c.fail(fmt.Errorf("become a subreaper: %w", err))
-		}
-	}
-	f, err := newFront(detach, o.ConsoleSocket)
+	f, err := c.front(detach, o.ConsoleSocket)
 	if err != nil {
 		return c.fail(err)
 	}
@@ -187,6 +182,17 @@ func run(c *call) int {
 		}
 	}()
 	return c.stay(f, l)
+}
+
+// front makes what is between a container and its caller, and adopts what the
+// container leaves behind, unless it is detached.
+func (c *call) front(detach bool, consoleSocket string) (*front, error) {
+	if !c.on("no-subreaper") && !detach {
+		if err := sys.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0); err != nil {
+			return nil, fmt.Errorf("become a subreaper: %w", err)
+		}
+	}
+	return newFront(detach, consoleSocket)
 }
 
 // stay waits for the end of a container, and deletes it then.

@@ -52,7 +52,6 @@ func Compile(in Input) (*Plan, error) {
 	}
 	s := in.Settings
 	c := &compiler{Input: in, base: origin.Origin{Source: origin.Profile, Path: in.Profile.Name}}
-	c.Steps = make([]Step, 0, 48) // what a machine has, mostly: a step is big
 	// Room for what a plain machine has: growing costs more than it holds.
 	c.Steps, c.Program = make([]Step, 0, 64), make([]Op, 0, 48)
 	c.Machine = s.Machine

@@ -221,6 +221,16 @@ func Statx(dirfd int, path string, mask int) (unix.Statx_t, error) {
 	return *st, nil
 }
 
+// Same reports whether two descriptors are of one file.
+func Same(a, b int) (bool, error) {
+	x, err := Statx(a, "", unix.STATX_INO)
+	if err != nil {
+		return false, err
+	}
+	y, err := Statx(b, "", unix.STATX_INO)
+	return x.Ino == y.Ino && x.Dev_major == y.Dev_major && x.Dev_minor == y.Dev_minor, err
+}
+
 // Fstatfs asks about the file system a descriptor is on.
 func Fstatfs(n int) (unix.Statfs_t, error) {
 	var st unix.Statfs_t

@@ -339,20 +339,13 @@ func (t *Tree) tree(s plan.Step) error {
 	return sys.MountSetattr(n, unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE})
 }
 
-// same compares what two descriptors are.
+// same fails unless two descriptors are of one file.
 func same(a, b int) error {
-	x, err := sys.Statx(a, "", unix.STATX_INO)
-	if err != nil {
-		return err
+	ok, err := sys.Same(a, b)
+	if err == nil && !ok {
+		err = errors.New("the directory was replaced while the machine was starting")
 	}
-	y, err := sys.Statx(b, "", unix.STATX_INO)
-	if err != nil {
-		return err
-	}
-	if x.Ino != y.Ino || x.Dev_major != y.Dev_major || x.Dev_minor != y.Dev_minor {
-		return errors.New("the directory was replaced while the machine was starting")
-	}
-	return nil
+	return err
 }
 
 // idmap shows the tree's files with the machine's owners. The kernel takes an

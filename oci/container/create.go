@@ -146,18 +146,7 @@ func Create(o CreateOptions) (l *Live, err error) {
 	// Not l itself: a return with an error has made it nil by then.
 	made := l
 	hooked := false
-	defer func() {
-		if err == nil {
-			return
-		}
-		left := made.undo()
-		if hooked && left == nil {
-			// What hooks set up, those at the end undo.
-			d.poststop(s.Bundle.Hooks, o.Warn)
-		}
-		err = errors.Join(err, left)
-		made.Close()
-	}()
+	defer func() { err = made.unless(err, hooked) }()
 	b := s.Bundle
 	d.describe(o, s, owner)
 	if p.Bare {
@@ -431,6 +420,20 @@ func (d *Dir) scope(b *settings.Bundle, p *plan.Plan, pid int, warn func(string)
 		return err
 	}
 	return d.fill(b, p, warn)
+}
+
+// unless undoes a creation or a restore that failed, and adds to the error what
+// could not be undone. What hooks set up, those at the end undo.
+func (l *Live) unless(err error, hooked bool) error {
+	if err == nil {
+		return nil
+	}
+	left := l.undo()
+	if hooked && left == nil {
+		l.poststop(l.Settings.Bundle.Hooks, l.warn)
+	}
+	l.Close()
+	return errors.Join(err, left)
 }
 
 // undo removes what a failed create made.

@@ -65,17 +65,7 @@ func Restore(o CreateOptions, r CRIUOptions) (l *Live, err error) {
 	}
 	l = &Live{Dir: d, Settings: s, gate: -1, warn: o.Warn}
 	made, hooked := l, false
-	defer func() {
-		if err == nil {
-			return
-		}
-		left := made.undo()
-		if hooked && left == nil {
-			d.poststop(s.Bundle.Hooks, o.Warn)
-		}
-		err = errors.Join(err, left)
-		made.Close()
-	}()
+	defer func() { err = made.unless(err, hooked) }()
 	d.describe(o, s, unix.Getuid())
 	b := s.Bundle
 	if err := d.group(o, b); err != nil {
@@ -429,20 +419,13 @@ func pathOf(n int) (string, error) {
 	return sys.Readlinkat(unix.AT_FDCWD, fmt.Sprintf("/proc/thread-self/fd/%d", n))
 }
 
-// same compares what two descriptors are.
+// same fails unless two descriptors are of one file.
 func same(a, b int) error {
-	x, err := sys.Statx(a, "", unix.STATX_INO)
-	if err != nil {
-		return err
+	ok, err := sys.Same(a, b)
+	if err == nil && !ok {
+		err = errors.New("it was replaced meanwhile")
 	}
-	y, err := sys.Statx(b, "", unix.STATX_INO)
-	if err != nil {
-		return err
-	}
-	if x.Ino != y.Ino || x.Dev_major != y.Dev_major || x.Dev_minor != y.Dev_minor {
-		return errors.New("it was replaced meanwhile")
-	}
-	return nil
+	return err
 }
 
 // inspect looks at the mounts that came back, before anything runs on them:
