@@ -54,7 +54,7 @@ const stampSource = `#include <time.h>
 static struct timespec began;
 static void first(void) { clock_gettime(CLOCK_MONOTONIC, &began); }
 __attribute__((section(".preinit_array"), used)) static void (*const p)(void) = first;
-int main(void) { printf("%lld\\n", began.tv_sec * 1000000000LL + began.tv_nsec); fflush(stdout); for (;;) pause(); }
+int main(void) { printf("%lld\n", began.tv_sec * 1000000000LL + began.tv_nsec); fflush(stdout); for (;;) pause(); }
 `
 
 // shift is where the users of the machines with private users begin.

@@ -232,6 +232,7 @@ func booting(s side, tree string) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
+	r.SetReadDeadline(time.Now().Add(30 * time.Second))
 	var stamp int64
 	said := bufio.NewScanner(r)
 	for stamp == 0 && said.Scan() {
