@@ -64,6 +64,7 @@ type Cell struct {
 	hold   io.Closer
 	says   *bytes.Buffer
 	groups []string
+	within []string // where its processes are: a group, or the one below that
 	dir    string
 }
 
@@ -110,7 +111,11 @@ done
 chmod 1777 tmp
 mkdir -p run/lock run/user/0
 if [ "$view" = unified ]; then
+	# As on a host: nothing runs beside the groups, or the kernel would let
+	# nobody give the controllers on.
 	mount -t cgroup2 cgroup2 sys/fs/cgroup
+	mkdir sys/fs/cgroup/init
+	echo $$ >sys/fs/cgroup/init/cgroup.procs
 else
 	mount -t tmpfs -o mode=755 cgroup sys/fs/cgroup
 	for h in $view; do
@@ -227,6 +232,12 @@ func Open(o Options) (c *Cell, err error) {
 	if err != nil {
 		return nil, err
 	}
+	if o.View == "" {
+		o.View = Host
+	}
+	if len(view) == 1 && view[0] == string(Unified) {
+		o.View = Unified
+	}
 	if o.View == Unified {
 		view = []string{string(Unified)}
 		if len(dirs) > 1 && !slices.ContainsFunc(dirs, func(d string) bool { return filepath.Base(d) == "unified" }) {
@@ -261,6 +272,11 @@ func Open(o Options) (c *Cell, err error) {
 			return c, err
 		}
 		c.groups = append(c.groups, g)
+		if o.View == Unified && (len(dirs) == 1 || filepath.Base(d) == "unified") {
+			c.within = append(c.within, filepath.Join(g, "init"))
+		} else {
+			c.within = append(c.within, g)
+		}
 		// A cpuset begins empty, and nothing can live in an empty one.
 		for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
 			if have, err := os.ReadFile(filepath.Join(parent, f)); err == nil && exists(filepath.Join(g, f)) && filepath.Base(d) == "cpuset" {
@@ -319,7 +335,7 @@ func Environ() []string {
 // Command gives a command that will run in the cell, in its cgroups.
 func (c *Cell) Command(argv ...string) *exec.Cmd {
 	var script strings.Builder
-	for _, g := range c.groups {
+	for _, g := range c.within {
 		fmt.Fprintf(&script, "echo 0 >%s/cgroup.procs && ", g)
 	}
 	fmt.Fprintf(&script, `exec nsenter -t %d -m -p -n -i -u -C -r -w -- "$@"`, c.Pid)
@@ -368,7 +384,7 @@ func (c *Cell) Groups() []string {
 	var left []string
 	for _, g := range c.groups {
 		filepath.WalkDir(g, func(path string, d fs.DirEntry, err error) error {
-			if err == nil && d.IsDir() && path != g {
+			if err == nil && d.IsDir() && path != g && !slices.Contains(c.within, path) {
 				left = append(left, path)
 			}
 			return nil

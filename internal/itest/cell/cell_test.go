@@ -69,6 +69,11 @@ func TestCell(t *testing.T) {
 			if out, code, _ := c.Shell("sleep 50", 200*time.Millisecond); code != -1 {
 				t.Errorf("a command that takes too long: %d %s", code, out)
 			}
+			if view == Unified {
+				if out, code, err := c.Shell("for c in $(cat /sys/fs/cgroup/cgroup.controllers); do echo +$c >/sys/fs/cgroup/cgroup.subtree_control || exit 1; done", 20*time.Second); code != 0 {
+					t.Errorf("the controllers can't be given on: %d %v %s", code, err, out)
+				}
+			}
 			if out, code, err := c.Shell("mkdir $(find /sys/fs/cgroup -maxdepth 2 -name cgroup.procs | head -n 1 | xargs dirname)/left", 20*time.Second); code != 0 || len(c.Groups()) != 1 {
 				t.Errorf("a cgroup that is left: %q, %d %v %s", c.Groups(), code, err, out)
 			}
