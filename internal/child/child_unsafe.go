@@ -1,6 +1,7 @@
 package child
 
 import (
+	"errors"
 	"runtime"
 	"syscall"
 	"unsafe"
@@ -186,6 +187,7 @@ func (p *Program) Uint64s(list []uint64) uintptr { return Values(p, list) }
 type rebirth struct {
 	args  cloneArgs
 	pid   int32
+	pidfd int32
 	stack [256]byte
 }
 
@@ -193,14 +195,22 @@ type rebirth struct {
 // program: a new child of ours, with new namespaces that belong to the users
 // that the first one joined meanwhile. The first one ends. See Reborn. In a
 // forking program the other one has memory of its own, as some calls want it.
-func (p *Program) AddRebirth(name string, namespaces uint64) {
+//
+// With sharesFiles the first one is started with ShareFiles, and leaves us the
+// pidfd of the other. Without, it must be in our pid namespace, since it tells
+// the other's number as it sees it.
+func (p *Program) AddRebirth(name string, namespaces uint64, sharesFiles bool) {
 	// The loop never uses a stack, but the kernel wants one.
-	r := &rebirth{}
+	r := &rebirth{pidfd: -1}
 	r.args = cloneArgs{
 		flags:     cloneVM | unix.CLONE_PARENT | unix.CLONE_PARENT_SETTID | namespaces,
 		parentTID: uint64(uintptr(unsafe.Pointer(&r.pid))),
 		stack:     uint64(uintptr(unsafe.Pointer(&r.stack[0]))),
 		stackSize: uint64(len(r.stack)),
+	}
+	if sharesFiles {
+		r.args.flags |= clonePidfd
+		r.args.pidfd = uint64(uintptr(unsafe.Pointer(&r.pidfd)))
 	}
 	if p.Forks() {
 		r.args.flags &^= cloneVM
@@ -210,20 +220,30 @@ func (p *Program) AddRebirth(name string, namespaces uint64) {
 	p.Add(name, unix.SYS_CLONE3, Keep(p, &r.args), unsafe.Sizeof(r.args)).NeedNone()
 }
 
-// Reborn makes c the process that goes on after the step i, which AddRebirth
-// made. It must have got further than that.
+// Reborn waits for the first process to end, and makes c the one that goes on
+// after the step i, which AddRebirth made. Of one that comes as a pidfd, the
+// number is not known.
 func (c *Process) Reborn(i int) error {
-	old := c.Pidfd
-	n, err := sys.PidfdOpen(int(c.prog.reborn.pid))
-	if err != nil {
+	if _, _, err := sys.Wait(c.Pidfd); err != nil {
 		return err
 	}
-	if _, _, err := sys.Wait(old); err != nil {
-		sys.Close(n)
-		return err
+	r := c.prog.reborn
+	if r.pid == 0 {
+		if f := c.Failure(); f != nil {
+			return f
+		}
+		return errors.New("the first process was ended before its time")
 	}
-	sys.Close(old)
-	c.PID, c.Pidfd = int(c.prog.reborn.pid), n
+	n, pid := int(r.pidfd), 0
+	if n < 0 {
+		var err error
+		pid = int(r.pid)
+		if n, err = sys.PidfdOpen(pid); err != nil {
+			return err
+		}
+	}
+	sys.Close(c.Pidfd)
+	c.PID, c.Pidfd = pid, n
 	// Both wrote what the call gave them.
 	c.prog.ops[i].Ret = 0
 	return nil

@@ -65,6 +65,7 @@ type builder struct {
 	gate    int
 	into    int // the first process of the container that is joined, or -1
 	intoPID int
+	times   int                // the time namespace of that process, where it is joined
 	entered uint64             // the namespaces that it has and we don't
 	moved   []*netns.Interface // of the host's, in the container now
 	// interfaces are the numbers of the machine's interfaces on the host.

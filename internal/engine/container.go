@@ -309,9 +309,18 @@ func (b *builder) create(l sys.Locked) (err error) {
 			return err
 		}
 	}
-	for _, h := range b.plan.Hooks.CreateContainer {
-		if err := runHook(l, h, o.State("created", b.proc.PID), -1); err != nil {
-			return err
+	if hooks := b.plan.Hooks.CreateContainer; len(hooks) > 0 {
+		times := -1
+		if slices.ContainsFunc(b.plan.Namespaces, func(n plan.Namespace) bool { return n.Flag == unix.CLONE_NEWTIME }) {
+			if times, err = openClocks(b.proc.PID); err != nil {
+				return err
+			}
+			defer sys.Close(times)
+		}
+		for _, h := range hooks {
+			if err := runHook(l, h, o.State("created", b.proc.PID), -1, times, 0); err != nil {
+				return err
+			}
 		}
 	}
 	for _, s := range b.plan.Sysctl {
@@ -935,6 +944,12 @@ func (b *builder) join2() (err error) {
 		// The kernel moves only a process with memory of its own.
 		b.entered &^= unix.CLONE_NEWTIME
 	}
+	if b.entered&unix.CLONE_NEWTIME != 0 {
+		if b.times, err = openClocks(b.intoPID); err != nil {
+			return err
+		}
+		defer sys.Close(b.times)
+	}
 	if b.entered&unix.CLONE_NEWPID != 0 && !b.plan.Forks {
 		if err := sys.Setns(b.l, b.into, unix.CLONE_NEWPID); err != nil {
 			return fmt.Errorf("join the container's pid namespace: %w", err)
@@ -977,7 +992,11 @@ func Differing(pid int) (flags uint64, err error) {
 		{"user", unix.CLONE_NEWUSER}, {"mnt", unix.CLONE_NEWNS}, {"pid", unix.CLONE_NEWPID}, {"ipc", unix.CLONE_NEWIPC},
 		{"uts", unix.CLONE_NEWUTS}, {"net", unix.CLONE_NEWNET}, {"cgroup", unix.CLONE_NEWCGROUP}, {"time", unix.CLONE_NEWTIME},
 	} {
-		theirs, err := sys.Readlinkat(unix.AT_FDCWD, procPath(pid, "ns/"+ns.name))
+		name := "ns/" + ns.name
+		if ns.flag == unix.CLONE_NEWTIME {
+			name = clocks
+		}
+		theirs, err := sys.Readlinkat(unix.AT_FDCWD, procPath(pid, name))
 		if err == unix.ENOENT {
 			if _, err := sys.Statx(unix.AT_FDCWD, procPath(pid, "ns"), unix.STATX_TYPE); err == nil {
 				continue // a kernel without such namespaces
@@ -997,10 +1016,23 @@ func Differing(pid int) (flags uint64, err error) {
 	return flags, nil
 }
 
+// clocks is the time namespace of a container below its process in /proc: the
+// process gets there itself when it executes its payload.
+const clocks = "ns/time_for_children"
+
+// openClocks opens the time namespace of a container.
+func openClocks(pid int) (int, error) {
+	n, err := sys.Openat(unix.AT_FDCWD, procPath(pid, clocks), unix.O_RDONLY, 0)
+	if err != nil {
+		return -1, fmt.Errorf("open the container's time namespace: %w", err)
+	}
+	return n, nil
+}
+
 // RunHook runs a hook in the caller's own namespaces, with the container's
 // state on its standard input. An error names the hook and what it said.
 func RunHook(h settings.Hook, state []byte) error {
-	return sys.Elsewhere(func(l sys.Locked) error { return runHook(l, h, state, -1) })
+	return sys.Elsewhere(func(l sys.Locked) error { return runHook(l, h, state, -1, -1, 0) })
 }
 
 // RunHookIn runs a hook in the namespaces of a container's first process.
@@ -1013,9 +1045,13 @@ func RunHookIn(h settings.Hook, state []byte, pidfd, pid int) error {
 	if err != nil {
 		return err
 	}
-	// The kernel moves only who has memory of his own; a hook has none until
-	// it is executed, and sees the host's clocks.
-	flags &^= unix.CLONE_NEWTIME
+	times := -1
+	if flags&unix.CLONE_NEWTIME != 0 {
+		if times, err = openClocks(pid); err != nil {
+			return err
+		}
+		defer sys.Close(times)
+	}
 	done := make(chan error)
 	go func() {
 		// The thread's pid namespace for children changes: it is not used
@@ -1027,19 +1063,16 @@ func RunHookIn(h settings.Hook, state []byte, pidfd, pid int) error {
 				return
 			}
 		}
-		done <- runHookIn(l, h, state, pidfd, flags)
+		done <- runHook(l, h, state, pidfd, times, flags)
 	}()
 	return <-done
 }
 
-func runHook(l sys.Locked, h settings.Hook, state []byte, pidfd int) error {
-	return runHookIn(l, h, state, pidfd, 0)
-}
-
-// runHookIn runs a hook as a child of the thread; with a pidfd it joins the
-// namespaces of that process first.
-func runHookIn(l sys.Locked, h settings.Hook, state []byte, pidfd int, flags uint64) error {
-	err := runProgram(l, h, state, pidfd, flags)
+// runHook runs a hook as a child of the thread; with flags it joins those
+// namespaces of the process of the pidfd first. times is its time namespace, if
+// that is one of them.
+func runHook(l sys.Locked, h settings.Hook, state []byte, pidfd, times int, flags uint64) error {
+	err := runProgram(l, h, state, pidfd, times, flags)
 	if err == nil {
 		return nil
 	}
@@ -1054,13 +1087,13 @@ func runHookIn(l sys.Locked, h settings.Hook, state []byte, pidfd int, flags uin
 // RunTool runs a program of the host's that does something for us.
 func RunTool(path string, args ...string) error {
 	return sys.Elsewhere(func(l sys.Locked) error {
-		return runProgram(l, settings.Hook{Path: path, Args: append([]string{path}, args...), Env: os.Environ()}, nil, -1, 0)
+		return runProgram(l, settings.Hook{Path: path, Args: append([]string{path}, args...), Env: os.Environ()}, nil, -1, -1, 0)
 	})
 }
 
 // runProgram runs a program with a text on its standard input. An error has
 // what it said.
-func runProgram(l sys.Locked, h settings.Hook, state []byte, pidfd int, flags uint64) error {
+func runProgram(l sys.Locked, h settings.Hook, state []byte, pidfd, times int, flags uint64) error {
 	in, err := sys.MemfdCreate("state", 0)
 	if err != nil {
 		return err
@@ -1080,6 +1113,18 @@ func runProgram(l sys.Locked, h settings.Hook, state []byte, pidfd int, flags ui
 		args = []string{h.Path}
 	}
 	p := child.New(16)
+	rebirthAt := -1
+	if times >= 0 {
+		// The kernel gives other clocks only to who has memory of his own.
+		if p, err = child.NewForking(16); err != nil {
+			sys.Close(outW)
+			return fmt.Errorf("get memory for the hook: %w", err)
+		}
+		rebirthAt = len(p.Names())
+		p.AddRebirth("be born again with memory of its own", 0, true)
+		p.Add("join the container's time namespace", unix.SYS_SETNS, uintptr(times), unix.CLONE_NEWTIME)
+		flags &^= unix.CLONE_NEWTIME
+	}
 	if flags != 0 {
 		p.Add("join the container's namespaces", unix.SYS_SETNS, uintptr(pidfd), uintptr(flags))
 	}
@@ -1092,12 +1137,20 @@ func runProgram(l sys.Locked, h settings.Hook, state []byte, pidfd int, flags ui
 	}
 	p.Add("unblock signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, child.Keep(p, new(uint64)), 0, 8)
 	p.Add("exec", unix.SYS_EXECVE, p.String(h.Path), p.Strings(args...), p.Strings(h.Env...))
-	c, err := child.Start(l, p, child.Options{})
+	c, err := child.Start(l, p, child.Options{ShareFiles: rebirthAt >= 0})
+	if err != nil {
+		sys.Close(outW)
+		return err
+	}
+	defer func() { sys.Close(c.Pidfd) }()
+	if rebirthAt >= 0 {
+		// Until then the descriptors are the hook's as well.
+		err = c.Reborn(rebirthAt)
+	}
 	sys.Close(outW)
 	if err != nil {
 		return err
 	}
-	defer sys.Close(c.Pidfd)
 	said, late, err := hookOutput(c.Pidfd, outR, h.Timeout)
 	if err != nil || late {
 		sys.PidfdSignal(c.Pidfd, int(unix.SIGKILL))
@@ -1221,9 +1274,12 @@ func (b *builder) lowerExact(op plan.Op) error {
 			}
 		}
 		b.rebirthAt = len(p.Names())
-		p.AddRebirth(op.Text, op.A)
+		p.AddRebirth(op.Text, op.A, false)
 	case plan.Enter:
-		if flags := b.entered &^ unix.CLONE_NEWPID; flags != 0 {
+		if b.entered&unix.CLONE_NEWTIME != 0 {
+			add(unix.SYS_SETNS, uintptr(b.times), unix.CLONE_NEWTIME)
+		}
+		if flags := b.entered &^ (unix.CLONE_NEWPID | unix.CLONE_NEWTIME); flags != 0 {
 			add(unix.SYS_SETNS, uintptr(b.into), uintptr(flags))
 		}
 	case plan.Scheduler:

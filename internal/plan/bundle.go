@@ -272,6 +272,10 @@ func (c *compiler) bundleMount(m mount.Mount) (Step, error) {
 		return s, nil
 	case "mqueue":
 		s.Source = mount.Path{Path: "mqueue"}
+		// The kernel gives the queues of the namespace to the host's root. Those
+		// of somebody else's namespace stay whose they are.
+		s.Owned = c.Plan.Users.Private() && slices.ContainsFunc(c.Settings.Bundle.Namespaces,
+			func(n settings.Namespace) bool { return n.Kind == "ipc" && n.Path == "" })
 	}
 	for _, o := range options {
 		if c.Plan.Users.Private() && (o.Key == "uid" || o.Key == "gid") {

@@ -316,7 +316,7 @@ type Step struct {
 	// Options go to the file system one by one.
 	Options []Option    `json:"options,omitempty"`
 	IDMap   mount.IDMap `json:"id_map,omitempty"`
-	// Owned: what is bound is given to the machine's root.
+	// Owned: what is bound or mounted is given to the machine's root.
 	Owned bool `json:"owned,omitempty"`
 	// Content is made in a new file system before it is attached.
 	Content []Entry `json:"content,omitempty"`

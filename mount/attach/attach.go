@@ -518,18 +518,18 @@ func (t *Tree) mount(s plan.Step) error {
 	if err == nil && later != 0 {
 		err = setattr(n, later, false)
 	}
-	if (s.Type == "devpts" || s.Type == "mqueue" && t.Exact) && t.UID != 0 {
+	if s.Owned && err == nil {
+		err = t.own(n, "")
+	}
+	if s.Type == "devpts" && t.UID != 0 {
 		// The kernel gives the directory and its ptmx to the host's root.
-		names := []string{"", "ptmx"}
-		if s.Type == "mqueue" {
-			names = names[:1]
-		}
-		for _, name := range names {
+		for _, name := range []string{"", "ptmx"} {
 			if err == nil {
 				err = sys.Fchownat(n, name, t.UID, t.GID)
 			}
 		}
 	}
+
 	if err != nil {
 		sys.Close(n)
 		return err

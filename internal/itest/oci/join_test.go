@@ -2,6 +2,7 @@ package oci
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -31,6 +32,41 @@ func TestTimeNamespace(t *testing.T) {
 		return s
 	}
 	of := ns(w.pid("t"))
+	// And so have its hooks; that they fail is told as always.
+	hook := func(name, script string, timeout int) string {
+		return w.bundle(name, forever, func(c object) {
+			offsets(c["linux"].(object))
+			h := object{"path": "/bin/sh", "args": []string{"sh", "-c", script}, "env": []string{"PATH=/bin:/usr/bin"}, "timeout": timeout}
+			early := maps.Clone(h)
+			early["args"] = []string{"sh", "-c", "readlink /proc/self/ns/time >" + filepath.Join(w.dir, name, "rootfs/tmp/early")}
+			c["hooks"] = object{"createContainer": []any{early}, "startContainer": []any{h}}
+		})
+	}
+	hb := hook("th", "{ for n in time pid mnt; do readlink /proc/self/ns/$n; done; echo $PPID; } >/tmp/clocks", 10)
+	w.ok("create", "-b", hb, "th")
+	early := strings.TrimSpace(w.ok("exec", "th", "readlink", "/proc/self/ns/time"))
+	w.ok("start", "th")
+	if now := ns(w.pid("th")); early != now {
+		t.Errorf("exec before the start ran in %s, the payload does in %s", early, now)
+	}
+	var inside []string
+	for _, n := range []string{"time", "pid", "mnt"} {
+		s, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", w.pid("th"), n))
+		must(t, err)
+		inside = append(inside, s)
+	}
+	if got, want := lines(hb+"/rootfs/tmp/clocks"), append(inside, "0"); !slices.Equal(got, want) {
+		t.Errorf("a hook ran in %q, want %q", got, want)
+	}
+	if got := lines(hb + "/rootfs/tmp/early"); !slices.Equal(got, inside[:1]) {
+		t.Errorf("a createContainer hook ran in %q, want %q", got, inside[:1])
+	}
+	w.ok("delete", "--force", "th")
+	for words, b := range map[string]string{"exit status 5: said": hook("th5", "echo said; exit 5", 10), "timeout": hook("th6", "sleep 100", 1)} {
+		w.ok("create", "-b", b, "th")
+		w.fails(1, words, "start", "th")
+		w.ok("delete", "th")
+	}
 	if s := w.ok("exec", "t", "sh", "-c", "readlink /proc/self/ns/time; cat /proc/self/timens_offsets"); !strings.HasPrefix(s, of+"\n") || !strings.Contains(s, "5000") {
 		t.Errorf("exec: %q, want %s", s, of)
 	}
@@ -135,6 +171,39 @@ func TestUsersJoin(t *testing.T) {
 				t.Errorf("%s: the %s namespace is %s, theirs %s", name, kind, got[i+1], theirs)
 			}
 		}
+	}
+}
+
+// TestQueues: the directory of the message queues belongs to the container's
+// root, and that of somebody else's namespace stays whose it is.
+func TestQueues(t *testing.T) {
+	w := theWorld(t)
+	const look = "stat -c %u:%g /dev/mqueue"
+	w.ok("run", "-d", "-b", w.bundle("q", forever, nil), "q")
+	for _, c := range []struct{ name, path, want string }{{"own", "", "0:0"}, {"joined", fmt.Sprintf("/proc/%d/ns/ipc", w.pid("q")), "65534:65534"}} {
+		b := w.bundle(c.name, []string{"sh", "-c", look}, func(config object) {
+			l := config["linux"].(object)
+			ipc := object{"type": "ipc"}
+			if c.path != "" {
+				ipc["path"] = c.path
+			}
+			maps := []any{object{"containerID": 0, "hostID": 100000, "size": 1000}}
+			l["namespaces"], l["uidMappings"], l["gidMappings"] = []any{object{"type": "mount"}, object{"type": "user"}, object{"type": "pid"}, ipc}, maps, maps
+			delete(config, "hostname")
+			config["mounts"] = slices.DeleteFunc(config["mounts"].([]any), func(m any) bool {
+				to := m.(object)["destination"].(string)
+				return strings.HasPrefix(to, "/sys") || to == "/dev/pts" // its group has no place in these users
+			})
+			delete(l, "maskedPaths")
+			delete(l, "readonlyPaths")
+		})
+		must(t, exec.Command("chown", "-R", "100000:100000", b+"/rootfs").Run())
+		if got := strings.TrimSpace(w.ok("run", "-b", b, c.name)); got != c.want {
+			t.Errorf("%s: the queues belong to %s, want %s", c.name, got, c.want)
+		}
+	}
+	if got := strings.TrimSpace(w.ok("exec", "q", "sh", "-c", look)); got != "0:0" {
+		t.Errorf("the other's queues belong to %s now", got)
 	}
 }
 
