@@ -19,6 +19,7 @@ import (
 	"launch/internal/sys"
 	"launch/mount"
 	"launch/mount/attach"
+	"launch/mount/snapshot"
 	"launch/settings"
 	"launch/userns"
 	"launch/userns/shift"
@@ -56,8 +57,12 @@ type builder struct {
 	compiled func() error
 	idmaps   int // the user namespace for id-mapped mounts, -1 before it is needed
 	foreign  int // the one for a tree that belongs to the foreign range
-	user     user
-	stub     *stubFile // what executes the payload; nil in a container
+	// lowered is how many ops of the plan's program the first process has got.
+	lowered int
+	// top is the root of the first process's own copy of the tree, or -1.
+	top  int
+	user user
+	stub *stubFile // what executes the payload; nil in a container
 
 	// What only containers have, see container.go.
 	create0 *CreateOptions
@@ -90,21 +95,21 @@ const programMax = 200
 
 // build makes the machine and lets its payload go.
 func (b *builder) build(l sys.Locked) (err error) {
-	b.l, b.idmaps, b.foreign = l, -1, -1
-	self := -1
+	b.l, b.idmaps, b.foreign, b.top = l, -1, -1, -1
+	var before *snapshot.Before
 	if b.opt.Mounts != nil {
 		// The machine's /proc will not show this thread.
-		if self, err = sys.Openat(unix.AT_FDCWD, "/proc/thread-self", unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
-			return fmt.Errorf("open /proc/thread-self: %w", err)
+		if before, err = snapshot.Look(); err != nil {
+			return err
 		}
-		defer sys.Close(self)
+		defer before.Close()
 	}
 	if b.tree, err = attach.Begin(l); err != nil {
 		return err
 	}
 	defer b.tree.Close()
 	defer func() {
-		for _, n := range []int{b.idmaps, b.foreign} {
+		for _, n := range []int{b.idmaps, b.foreign, b.top} {
 			if n >= 0 {
 				sys.Close(n)
 			}
@@ -185,7 +190,7 @@ func (b *builder) build(l sys.Locked) (err error) {
 	if err := t.Finish(); err != nil {
 		return err
 	}
-	if err := b.saved(self); err != nil {
+	if err := b.saved(before); err != nil {
 		return err
 	}
 	// Here: the machine's tree is complete, and the root of this thread and of
@@ -301,13 +306,9 @@ func (b *builder) birth() (err error) {
 			flags |= n.Flag
 		}
 	}
-	for i, op := range b.plan.Program {
-		if err := b.lower(op); err != nil {
-			return b.programError(i, err)
-		}
-		if op.Call == plan.Go {
-			break
-		}
+	b.lowered = 0
+	if err := b.lowerUntil(plan.Go); err != nil {
+		return err
 	}
 	if b.proc, err = child.Start(b.l, b.prog, child.Options{Namespaces: flags, Cgroup: b.cgroup}); err != nil {
 		return fmt.Errorf("clone the first process: %w", err)
@@ -315,6 +316,30 @@ func (b *builder) birth() (err error) {
 	sys.Close(b.goR)
 	sys.Close(b.statW)
 	return nil
+}
+
+// lowerUntil gives the first process its further ops, up to and with a call at
+// which it waits.
+func (b *builder) lowerUntil(last plan.Call) error {
+	for ; b.lowered < len(b.plan.Program); b.lowered++ {
+		op := b.plan.Program[b.lowered]
+		if err := b.lower(op); err != nil {
+			return b.programError(b.lowered, err)
+		}
+		if op.Call == last {
+			b.lowered++
+			break
+		}
+	}
+	return nil
+}
+
+// treeRoot is where the tree of the first process begins.
+func (b *builder) treeRoot() int {
+	if b.top >= 0 {
+		return b.top
+	}
+	return b.tree.Root()
 }
 
 func (b *builder) programError(i int, err error) error {
@@ -613,14 +638,8 @@ func (b *builder) mkdir(dir string, mode uint32) (string, error) {
 
 // release fills in the rest of the program, and lets the first process run it.
 func (b *builder) release() error {
-	after := false
-	for i, op := range b.plan.Program {
-		if after {
-			if err := b.lower(op); err != nil {
-				return b.programError(i, err)
-			}
-		}
-		after = after || op.Call == plan.Go
+	if err := b.lowerUntil(""); err != nil {
+		return err
 	}
 	if err := b.stub.write(b.image()); err != nil {
 		return fmt.Errorf("write the stub: %w", err)

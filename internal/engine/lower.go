@@ -37,7 +37,7 @@ func (b *builder) lower(op plan.Op) error {
 		add(unix.SYS_UNSHARE, uintptr(op.A))
 	case plan.Ready:
 		add(unix.SYS_WRITE, uintptr(b.statW), p.Bytes([]byte("r")), 1)
-	case plan.Go, plan.Seat:
+	case plan.Go, plan.Seat, plan.Mounted:
 		add(unix.SYS_READ, uintptr(b.goR), child.Keep(p, &one), 1).NeedResult()
 	case plan.BecomeRoot:
 		if !b.keepGroups {

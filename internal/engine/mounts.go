@@ -223,16 +223,28 @@ func (m *Mounts) start(l sys.Locked) (*child.Process, error) {
 	return nil, err
 }
 
-// saved brings back the mounts of a file.
-func (b *builder) saved(self int) error {
-	if b.opt.Mounts == nil {
+// saved brings back the mounts of a file, in the namespace of the first
+// process, which is let go until it has one and waits again there. What is
+// looked up in the tree is looked up in that one then.
+func (b *builder) saved(before *snapshot.Before) error {
+	if before == nil {
 		return nil
+	}
+	if err := b.lowerUntil(plan.Mounted); err != nil {
+		return err
+	}
+	if err := sys.WriteString(b.goW, "g"); err != nil {
+		return fmt.Errorf("let the first process go on to its mount namespace: %w", err)
+	}
+	if err := b.arrived(); err != nil {
+		return err
 	}
 	var users userns.Map
 	if b.plan.Users.Private() {
 		users = b.plan.Users.Range.Map()
 	}
-	if err := snapshot.Add(b.l, b.tree.Root(), self, b.opt.Mounts, users); err != nil {
+	root, err := snapshot.Add(b.l, before, b.proc.PID, b.opt.Mounts, users)
+	if err != nil {
 		for i, s := range b.plan.Steps {
 			if s.Do == plan.Saved {
 				return &StepError{i + 1, s.Origin, fmt.Errorf("bring back the mounts of %s: %w", s.Path, err)}
@@ -240,5 +252,6 @@ func (b *builder) saved(self int) error {
 		}
 		return err
 	}
+	b.top = root
 	return nil
 }

@@ -41,7 +41,7 @@ func (b *builder) payload() error {
 			return fmt.Errorf("give the terminal to user %d: %w", u.uid, err)
 		}
 	}
-	found, err := looker{b.tree.Root(), b.dir()}.find(p.Candidates, plan.Getenv(u.env, "PATH"))
+	found, err := looker{b.treeRoot(), b.dir()}.find(p.Candidates, plan.Getenv(u.env, "PATH"))
 	if err != nil {
 		return err
 	}
@@ -64,7 +64,7 @@ func (b *builder) account(p plan.Payload) error {
 	}
 	id, notID := userns.ParseID(name)
 	number := notID == nil && p.AnyID
-	passwd, err := sys.ReadIn(b.tree.Root(), "/etc/passwd", sys.InRoot, 1<<20)
+	passwd, err := sys.ReadIn(b.treeRoot(), "/etc/passwd", sys.InRoot, 1<<20)
 	if err != nil && !(number && err == unix.ENOENT) {
 		return fmt.Errorf("cannot look up the user %q: read /etc/passwd of the tree: %w", name, err)
 	}
@@ -75,7 +75,7 @@ func (b *builder) account(p plan.Payload) error {
 	if err != nil {
 		return fmt.Errorf("cannot find the user %q in /etc/passwd of the tree: %w", name, err)
 	}
-	groups, err := sys.ReadIn(b.tree.Root(), "/etc/group", sys.InRoot, 1<<20)
+	groups, err := sys.ReadIn(b.treeRoot(), "/etc/group", sys.InRoot, 1<<20)
 	if err != nil && err != unix.ENOENT {
 		return fmt.Errorf("cannot look up the groups of %q: read /etc/group of the tree: %w", name, err)
 	}

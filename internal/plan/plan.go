@@ -445,6 +445,7 @@ const (
 	BecomeRoot Call = "become-root"
 	Share      Call = "share-mounts"
 	Incoming   Call = "take-mounts"
+	Mounted    Call = "mounts-there" // wait until saved mounts are brought back
 	Setsid     Call = "setsid"
 	Keyring    Call = "keyring"
 	Stdio      Call = "stdio"

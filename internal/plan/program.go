@@ -174,6 +174,11 @@ func (c *compiler) program() {
 		// A mount can be moved only out of one that nobody shares.
 		op(Incoming, none, 0, 0, 0, "let mounts come in by /run/host/incoming")
 	}
+	if s.Image.Mounts != "" {
+		// Not before: those that are not to propagate would.
+		op(Ready, c.from("mounts"), 0, 0, 0, "tell the launcher that the mount namespace is there")
+		op(Mounted, c.from("mounts"), 0, 0, 0, "wait until the saved mounts are brought back")
+	}
 	op(Setsid, none, 0, 0, 0, "begin a session")
 	op(Keyring, none, 0, 0, 0, "join a new session keyring")
 	own, text := c.stdio()

@@ -386,9 +386,10 @@ func (t *Tree) seat() error {
 	return t.seatOld()
 }
 
-// overlayfs makes a detached overlay, with the source that a mount table names.
-// lower is given lowest first; upper and work are -1 for a read-only one.
-func overlayfs(source string, lower []int, upper, work int, attr uint64, options []plan.Option) (int, error) {
+// Overlay makes a detached overlay, with the source that a mount table names.
+// lower is given lowest first; upper and work are -1 for a read-only one. proc is
+// where a /proc is that shows this thread.
+func Overlay(proc, source string, lower []int, upper, work int, attr uint64, options []plan.Option) (int, error) {
 	fs, err := sys.Fsopen("overlay")
 	if err != nil {
 		return -1, err
@@ -397,7 +398,7 @@ func overlayfs(source string, lower []int, upper, work int, attr uint64, options
 	set := func(key string, n int) error {
 		err := sys.FsFd(fs, key, n)
 		if err == unix.EINVAL { // before Linux 6.13 it takes names only
-			err = sys.FsSet(fs, key, threadFd(n))
+			err = sys.FsSet(fs, key, proc+threadFd(n))
 		}
 		return err
 	}
@@ -411,7 +412,7 @@ func overlayfs(source string, lower []int, upper, work int, attr uint64, options
 	if err == unix.EINVAL { // before Linux 6.5 it takes one list only
 		var list []string
 		for i := len(lower) - 1; i >= 0; i-- {
-			list = append(list, threadFd(lower[i]))
+			list = append(list, proc+threadFd(lower[i]))
 		}
 		err = sys.FsSet(fs, "lowerdir", strings.Join(list, ":"))
 	}
@@ -434,7 +435,8 @@ func overlayfs(source string, lower []int, upper, work int, attr uint64, options
 	return sys.Fsmount(fs, int(attr))
 }
 
-func threadFd(n int) string { return fmt.Sprintf("/proc/thread-self/fd/%d", n) }
+// threadFd names a descriptor below /proc.
+func threadFd(n int) string { return fmt.Sprintf("/thread-self/fd/%d", n) }
 
 // withLog adds what the kernel says about a failed set-up.
 func withLog(fs int, err error) error {
@@ -880,7 +882,7 @@ func (t *Tree) overlay(s plan.Step) error {
 		}
 		fds = append(fds, work)
 	}
-	n, err := overlayfs("overlay", lower, upper, work, s.Attr, nil)
+	n, err := Overlay("/proc", "overlay", lower, upper, work, s.Attr, nil)
 	if err != nil {
 		return err
 	}

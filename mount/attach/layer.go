@@ -148,7 +148,7 @@ func (t *Tree) fresh(source string, to int, lower []int, options []plan.Option, 
 		}
 		defer sys.Close(fds[i])
 	}
-	return overlayfs(source, lower, fds[0], fds[1], attr, nil)
+	return Overlay("/proc", source, lower, fds[0], fds[1], attr, nil)
 }
 
 // dress gives something the mode and the owner of another file or directory.
@@ -264,7 +264,7 @@ func (t *Tree) overFile(to, from int, options []plan.Option, attr uint64) error 
 
 // copyFile copies a file with its mode, its owner and its times.
 func copyFile(dir int, name string, from int) error {
-	r, err := sys.Openat(unix.AT_FDCWD, threadFd(from), unix.O_RDONLY, 0)
+	r, err := sys.Openat(unix.AT_FDCWD, "/proc"+threadFd(from), unix.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}
@@ -367,7 +367,7 @@ func (t *Tree) stubs(s plan.Step) error {
 			return -1, err
 		}
 		// What the target has comes before what is made for it.
-		n, err := overlayfs(mount.StubsSource, []int{tmp, top}, -1, -1, flags, nil)
+		n, err := Overlay("/proc", mount.StubsSource, []int{tmp, top}, -1, -1, flags, nil)
 		if err != nil {
 			return -1, err
 		}

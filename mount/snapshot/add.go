@@ -3,6 +3,8 @@ package snapshot
 import (
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"path"
 	"slices"
 	"strconv"
@@ -10,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"launch/internal/sys"
+	itree "launch/internal/tree"
 	"launch/mount/tree"
 	"launch/userns"
 )
@@ -17,44 +20,118 @@ import (
 // adder brings saved mounts back into a tree that is there already.
 type adder struct {
 	restorer
-	root int // of the tree
-	// yard is where new file systems are put aside; -1: nowhere yet.
-	yard int
-	rows map[uint64]*tree.Row
+	before *Before
+	// tree is the namespace of the machine's tree, ours the one that the thread
+	// is in. Without private users they are the same.
+	tree, ours int
+	root       int // of the tree, in its namespace
+	rows       map[uint64]*tree.Row
 	// there are mounts of the file that the tree has, by number.
 	there map[int]*tree.Row
 	by    map[int]*tree.Mount
 	at    map[int]string // targets
+	// wide are copies of what groups are made of, by source, where that is in
+	// the tree.
+	wide map[string]int
+	// covered are mounts of the file that one covers which was made as a layer
+	// or as stubs, and what lies in them: they are not seen, and not brought back.
+	covered map[int]bool
+	// outside are the groups that hear of mounts outside of the tree. Of those
+	// of them that the tree has a member of, which new ones may join, seats have
+	// the member, and copies a copy of it.
+	outside map[int]bool
+	seats   map[int]*tree.Mount
+	copies  map[int]int
 }
 
-// Add makes, in the tree that is the thread's root, those mounts of the file's
-// one namespace that the tree doesn't have yet: new file systems in memory, and
-// parts of what it has already. What the tree has stays as it is, but for flags
-// that forbid more; from outside comes nothing. self is the thread's directory
-// in a /proc that shows it, users the map of who the tree belongs to.
-//
-// All is looked at before anything is made.
-func Add(l sys.Locked, root, self int, f *tree.File, users userns.Map) error {
-	if len(f.Namespaces) != 1 {
-		return fmt.Errorf("the file has %d mount namespaces, a machine begins with one", len(f.Namespaces))
+// Before is what Add must know from before the machine's tree is made.
+type Before struct {
+	proc, self int
+	// outside are the host's file systems.
+	outside map[uint64]bool
+}
+
+// Look gives what is to be known later. The thread must be the one that adds.
+func Look() (*Before, error) {
+	b := &Before{-1, -1, nil}
+	var err error
+	if b.proc, err = sys.Openat(unix.AT_FDCWD, "/proc", unix.O_PATH|unix.O_DIRECTORY, 0); err == nil {
+		b.self, err = sys.Openat(b.proc, "thread-self", unix.O_PATH|unix.O_DIRECTORY, 0)
 	}
-	a := &adder{restorer: restorer{l: l, f: f, self: self, o: Options{Users: users}, sources: map[string]*source{}, anchors: map[int]int{}, clones: map[int]int{}},
-		root: root, yard: -1, rows: map[uint64]*tree.Row{}, there: map[int]*tree.Row{}, by: map[int]*tree.Mount{}, at: f.Namespaces[0].Targets()}
+	if err != nil {
+		b.Close()
+		return nil, fmt.Errorf("open /proc/thread-self: %w", err)
+	}
+	if b.outside, _, err = caller(); err != nil {
+		b.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// Close gives back the descriptors.
+func (b *Before) Close() {
+	for _, n := range []int{b.proc, b.self} {
+		if n >= 0 {
+			sys.Close(n)
+		}
+	}
+}
+
+// Add makes, in the mount namespace of a machine's first process, which waits
+// there, those mounts of the file's one namespace that the tree doesn't have
+// yet: new file systems in memory, and parts of what it has already; and it
+// gives them, and those that are there, the sharing groups of the file. What
+// the tree has stays as it is otherwise, but for flags that forbid more; from
+// outside comes nothing. users is the map of who the namespace belongs to. The
+// thread is in the namespace that this one is a copy of, or in the same one.
+//
+// All is looked at before anything is made. It gives the root of the tree.
+func Add(l sys.Locked, before *Before, pid int, f *tree.File, users userns.Map) (root int, err error) {
+	if len(f.Namespaces) != 1 {
+		return -1, fmt.Errorf("the file has %d mount namespaces, a machine begins with one", len(f.Namespaces))
+	}
+	a := &adder{restorer: restorer{l: l, f: f, proc: before.proc, self: before.self, o: Options{Users: users}, sources: map[string]*source{}, anchors: map[int]int{}, clones: map[int]int{}},
+		before: before, root: -1, rows: map[uint64]*tree.Row{}, there: map[int]*tree.Row{}, by: map[int]*tree.Mount{}, at: f.Namespaces[0].Targets(), wide: map[string]int{}, covered: map[int]bool{}, outside: map[int]bool{}, seats: map[int]*tree.Mount{}, copies: map[int]int{}}
+	for _, g := range f.Order() {
+		a.outside[g.ID] = g.Outside != "" || a.outside[g.Master]
+	}
 	defer func() {
 		for _, n := range a.all {
 			sys.Close(n)
 		}
 	}()
-	for _, stage := range []func() error{a.look, a.meet, a.judge, a.hold, a.fresh, a.lay, a.join, a.clear} {
+	// A thread that shares its root with another process can't change its
+	// namespace.
+	if err := sys.Unshare(l, unix.CLONE_FS); err != nil {
+		return -1, err
+	}
+	if a.ours, err = a.keep(a.here()); err != nil {
+		return -1, fmt.Errorf("open our own mount namespace: %w", err)
+	}
+	if a.tree, err = a.keep(sys.Openat(a.proc, strconv.Itoa(pid)+"/ns/mnt", unix.O_RDONLY, 0)); err != nil {
+		return -1, fmt.Errorf("open the machine's mount namespace: %w", err)
+	}
+	for _, stage := range []func() error{a.look, a.meet, a.reach, a.judge, a.forbid, a.widest, a.fresh, a.lay, a.join} {
 		if err := stage(); err != nil {
-			return err
+			return -1, err
 		}
 	}
-	return nil
+	if err := a.enter(a.ours); err != nil {
+		return -1, err
+	}
+	return sys.Dup(a.root)
 }
 
 // look reads the tree's mounts.
 func (a *adder) look() error {
+	err := a.enter(a.tree)
+	if err != nil {
+		return err
+	}
+	if a.root, err = a.keep(sys.Openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0)); err != nil {
+		return err
+	}
 	rows, err := stat(a.l)
 	if err == unix.ENOSYS || errors.Is(err, tree.ErrOld) {
 		var text []byte
@@ -71,7 +148,9 @@ func (a *adder) look() error {
 	return nil
 }
 
-// meet finds the mounts that are there already.
+// meet finds the mounts that are there already. What was made as a layer or as
+// stubs is not the file's to bring back: it stands for what it covers, whether
+// the tree has it in the same place or not.
 func (a *adder) meet() error {
 	type place struct {
 		parent uint64
@@ -90,24 +169,45 @@ func (a *adder) meet() error {
 	if top == nil {
 		return errors.New("the machine has no root")
 	}
-	types := map[string]*tree.Source{}
+	// above is what is seen of a mount that a layer covers.
+	above := func(r *tree.Row) *tree.Row {
+		for c := have[place{r.ID, "/"}]; c != nil && tree.MadeFor(c.Type, c.Device) != ""; c = have[place{r.ID, "/"}] {
+			r = c
+		}
+		return r
+	}
+	sources := map[string]*tree.Source{}
 	for i := range a.f.Sources {
-		types[a.f.Sources[i].ID] = &a.f.Sources[i]
+		sources[a.f.Sources[i].ID] = &a.f.Sources[i]
+	}
+	covers := func(m *tree.Mount) bool { return m.Parent != 0 && m.Point == "/" && sources[m.Source].Made != "" }
+	for i := range a.f.Namespaces[0].Mounts {
+		if m := &a.f.Namespaces[0].Mounts[i]; covers(m) {
+			a.covered[m.Parent] = true
+		}
 	}
 	for i := range a.f.Namespaces[0].Mounts {
 		m := &a.f.Namespaces[0].Mounts[i]
 		a.by[m.ID] = m
-		r := top
+		if a.covered[m.Parent] && !covers(m) {
+			a.covered[m.ID] = true
+		}
+		r := above(top)
 		if m.Parent != 0 {
 			on := a.there[m.Parent]
 			if on == nil {
 				continue
 			}
+			if covers(m) {
+				a.there[m.ID] = on
+				continue
+			}
 			if r = have[place{on.ID, m.Point}]; r == nil {
 				continue
 			}
+			r = above(r)
 		}
-		if s := types[m.Source]; !s.External && s.Type != r.Type {
+		if s := sources[m.Source]; !s.External && s.Made == "" && s.Type != r.Type && tree.MadeFor(r.Type, r.Device) == "" {
 			return fmt.Errorf("%s was a %s, and is a %s of the machine's", strconv.Quote(a.at[m.ID]), s.Type, r.Type)
 		}
 		a.there[m.ID] = r
@@ -123,7 +223,7 @@ func (a *adder) judge() error {
 	}
 	for i := range a.f.Namespaces[0].Mounts {
 		m := &a.f.Namespaces[0].Mounts[i]
-		if a.there[m.ID] != nil {
+		if !a.missing(m) {
 			continue
 		}
 		s, at := a.sources[m.Source], strconv.Quote(a.at[m.ID])
@@ -135,6 +235,8 @@ func (a *adder) judge() error {
 			return fmt.Errorf("%s: what was mounted there is deleted", at)
 		}
 		switch {
+		case from == nil && s.Made != "":
+			return fmt.Errorf("%s: the machine's settings put no layer there", at)
 		case from == nil && s.External:
 			return fmt.Errorf("%s: the machine's settings bind nothing of the host's there (%s)", at, s.ID)
 		case from == nil && s.Type != "tmpfs" && s.Type != "ramfs":
@@ -143,7 +245,9 @@ func (a *adder) judge() error {
 			continue
 		}
 		r := a.there[from.ID]
-		if s.ID != tree.RootID && r.Type != "tmpfs" && r.Type != "ramfs" {
+		if pseudo, err := a.pseudo(from); err != nil {
+			return fmt.Errorf("%s: %w", at, err)
+		} else if pseudo {
 			return fmt.Errorf("%s: a part of a %s would be seen in another place", at, r.Type)
 		}
 		// What settings mount over a part of it would be gone from there.
@@ -154,12 +258,36 @@ func (a *adder) judge() error {
 			}
 		}
 	}
+	return a.seat()
+}
+
+// seat finds the members that the tree has of groups that hear of the host's
+// mounts, by its settings: who is bound from one of those hears no more than
+// they do.
+func (a *adder) seat() error {
+	groups, member := map[int]tree.Group{}, map[int]*tree.Mount{}
 	for _, g := range a.f.Groups {
-		if g.Outside == "" {
+		groups[g.ID] = g
+	}
+	mounts := a.f.Namespaces[0].Mounts
+	for i := range mounts {
+		m := &mounts[i]
+		g := max(m.Group, m.Slave)
+		if _, ok := a.clones[m.ID]; ok && a.outside[g] && (m.Group != 0 || groups[g].Outside != "") && (member[g] == nil || len(m.Root) < len(member[g].Root)) {
+			member[g] = m
+		}
+	}
+	for i := range mounts {
+		m := &mounts[i]
+		if !a.missing(m) {
 			continue
 		}
-		for _, m := range a.by {
-			if (m.Group == g.ID || m.Slave == g.ID) && a.there[m.ID] == nil {
+		for g := max(m.Group, m.Slave); a.outside[g]; g = groups[g].Master {
+			if member[g] != nil {
+				a.seats[g] = member[g]
+				break
+			}
+			if groups[g].Outside != "" {
 				return fmt.Errorf("%s would hear of the host's mounts", strconv.Quote(a.at[m.ID]))
 			}
 		}
@@ -167,22 +295,39 @@ func (a *adder) judge() error {
 	return nil
 }
 
+// missing reports whether a mount is to be made.
+func (a *adder) missing(m *tree.Mount) bool { return a.there[m.ID] == nil && !a.covered[m.ID] }
+
+// foreign reports whether a mount hears of mounts outside of the tree.
+func (a *adder) foreign(m *tree.Mount) bool { return a.outside[m.Group] || a.outside[m.Slave] }
+
 // from gives the narrowest mount that is there and that m is a part of.
 func (a *adder) from(m *tree.Mount) (best *tree.Mount) {
 	for id := range a.there {
 		o := a.by[id]
-		if o.Source == m.Source && tree.Within(m.Root, o.Root) && (best == nil || len(o.Root) > len(best.Root) || len(o.Root) == len(best.Root) && o.ID < best.ID) {
+		if !a.covered[id] && o.Source == m.Source && tree.Within(m.Root, o.Root) && (best == nil || len(o.Root) > len(best.Root) || len(o.Root) == len(best.Root) && o.ID < best.ID) {
 			best = o
 		}
 	}
 	return best
 }
 
-// hold opens the mounts that are there, and gives them the flags of the
-// file that forbid something.
-func (a *adder) hold() error {
-	const forbid = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOSYMFOLLOW
-	for _, id := range slices.Sorted(sortedKeys(a.there)) {
+// pseudo reports whether a mount that is there shows the kernel's things.
+func (a *adder) pseudo(m *tree.Mount) (bool, error) {
+	n, ok := a.clones[m.ID]
+	if !ok {
+		return false, errors.New("what it is a part of is hidden")
+	}
+	st, err := sys.Fstatfs(n)
+	return itree.Pseudo(st.Type), err
+}
+
+// reach opens the mounts that are there.
+func (a *adder) reach() error {
+	for _, id := range slices.Sorted(maps.Keys(a.there)) {
+		if a.covered[id] {
+			continue
+		}
 		r := a.there[id]
 		n, err := a.keep(sys.Openat2(a.root, r.Point, unix.O_PATH|unix.O_NOFOLLOW, 0, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_SYMLINKS))
 		if err != nil {
@@ -194,6 +339,19 @@ func (a *adder) hold() error {
 			continue // hidden: nothing can be added there
 		}
 		a.clones[id] = n
+	}
+	return nil
+}
+
+// forbid gives what is there those flags of the file that forbid something.
+func (a *adder) forbid() error {
+	const forbid = unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC | unix.MOUNT_ATTR_NOSYMFOLLOW
+	for _, id := range slices.Sorted(maps.Keys(a.there)) {
+		r := a.there[id]
+		n, ok := a.clones[id]
+		if !ok {
+			continue
+		}
 		if more := a.by[id].Attr() & forbid &^ r.Attr; more != 0 {
 			if err := sys.MountSetattr(n, 0, &unix.MountAttr{Attr_set: more}); err != nil {
 				return fmt.Errorf("change the flags of %s: %w", strconv.Quote(r.Point), err)
@@ -203,21 +361,105 @@ func (a *adder) hold() error {
 	return nil
 }
 
-func sortedKeys[V any](m map[int]V) func(func(int) bool) {
-	return func(yield func(int) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
+// widest copies what groups are to be made of: no member may be wider than the
+// mount that its group is copied from.
+//
+// Here, at the end: our own namespace. In the tree's, what lies on a mount may
+// be locked there, and the kernel copies nothing without it.
+func (a *adder) widest() error {
+	if err := a.enter(a.ours); err != nil {
+		return err
+	}
+	root, err := a.keep(sys.Openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0))
+	if err != nil {
+		return err
+	}
+	copy := func(id int) (c int, err error) {
+		r := a.there[id]
+		n, err := sys.Openat2(root, r.Point, unix.O_PATH|unix.O_NOFOLLOW, 0, unix.RESOLVE_IN_ROOT|unix.RESOLVE_NO_SYMLINKS)
+		if err == nil {
+			c, err = a.detach(n)
+			sys.Close(n)
+		}
+		if err != nil {
+			return -1, fmt.Errorf("copy what is on %s: %w", strconv.Quote(r.Point), err)
+		}
+		return c, nil
+	}
+	for g, m := range a.seats {
+		if a.copies[g], err = copy(m.ID); err != nil {
+			return err
 		}
 	}
+	for _, m := range a.f.Namespaces[0].Mounts {
+		if m.Group == 0 && m.Slave == 0 || a.foreign(&m) || a.covered[m.ID] {
+			continue
+		}
+		wide := 0
+		for id := range a.there {
+			o := a.by[id]
+			if o.Source == m.Source && a.clones[id] > 0 && (wide == 0 || len(o.Root) < len(a.by[wide].Root)) {
+				wide = id
+			}
+		}
+		if _, done := a.wide[m.Source]; done || wide == 0 {
+			continue
+		}
+		if a.wide[m.Source], err = copy(wide); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// fresh makes the new mounts, detached.
-func (a *adder) fresh() error {
+// fresh makes the new mounts, detached: those of new file systems in the
+// workshop, and parts of what is there in the tree, where copies keep what is
+// locked. The workshop gets a member of each sharing group, too.
+func (a *adder) fresh() (err error) {
+	// Here: a copy of our own namespace, which nobody hears of.
+	if err := sys.Unshare(a.l, unix.CLONE_NEWNS); err != nil {
+		return fmt.Errorf("unshare the mount namespace: %w", err)
+	}
+	if a.workshop, err = a.keep(a.here()); err != nil {
+		return err
+	}
+	root, err := a.keep(sys.Openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0))
+	if err != nil {
+		return err
+	}
+	if err := sys.MountSetattr(root, unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
+		return fmt.Errorf("cut off mount propagation: %w", err)
+	}
+	yard, err := a.keep(newFS(&tree.Source{Type: "tmpfs", Options: []string{"mode=700"}}))
+	if err != nil {
+		return fmt.Errorf("make a yard: %w", err)
+	}
+	if err := sys.MoveMount(yard, root); err != nil {
+		return fmt.Errorf("attach the yard: %w", err)
+	}
+	if err := sys.Fchdir(a.l, yard); err != nil {
+		return err
+	}
+	if err := sys.Chroot(a.l); err != nil {
+		return err
+	}
+	if err := a.each(func(m *tree.Mount) bool { return a.from(m) == nil }); err != nil {
+		return err
+	}
+	if err := a.groups(); err != nil {
+		return err
+	}
+	if err := a.enter(a.tree); err != nil {
+		return err
+	}
+	return a.each(func(m *tree.Mount) bool { return a.from(m) != nil })
+}
+
+// each makes those new mounts, detached, that are chosen.
+func (a *adder) each(chosen func(*tree.Mount) bool) error {
 	for i := range a.f.Namespaces[0].Mounts {
 		m := &a.f.Namespaces[0].Mounts[i]
-		if a.there[m.ID] != nil {
+		if !a.missing(m) || !chosen(m) {
 			continue
 		}
 		c, err := a.detached(m)
@@ -231,35 +473,29 @@ func (a *adder) fresh() error {
 
 func (a *adder) detached(m *tree.Mount) (int, error) {
 	s := a.sources[m.Source]
-	top, below := s.top, m.Root
+	var at int
+	var err error
 	if from := a.from(m); from != nil {
 		n, ok := a.clones[from.ID]
 		if !ok {
 			return -1, errors.New("what it is a part of is hidden")
 		}
-		top, below = n, tree.Below(m.Root, from.Root)
-	} else if s.top < 0 {
-		fs := *s.Source
-		if fs.ReadOnly = false; len(a.o.Users) > 0 {
-			fs.Options = a.owners(&fs)
-		}
-		var err error
-		if s.top, err = a.keep(newFS(&fs)); err != nil {
-			return -1, err
-		}
-		// The kernel copies only what is attached somewhere: on the root for a
-		// moment, where the next one comes to lie on it.
-		if err := a.aside(s.top); err != nil {
-			return -1, err
-		}
-		top = s.top
-	}
-	var at int
-	var err error
-	if top == s.top {
-		at, err = a.find(s, below, m.Kind)
+		at, err = open(n, tree.Below(m.Root, from.Root))
 	} else {
-		at, err = open(top, below)
+		if s.top < 0 {
+			fs := *s.Source
+			if fs.ReadOnly = false; len(a.o.Users) > 0 {
+				fs.Options = a.owners(&fs)
+			}
+			if s.top, err = a.keep(newFS(&fs)); err != nil {
+				return -1, err
+			}
+			// The kernel copies only what is attached.
+			if _, err := a.restorer.put(s.top); err != nil {
+				return -1, err
+			}
+		}
+		at, err = a.find(s, m.Root, m.Kind)
 	}
 	if err != nil {
 		return -1, err
@@ -276,36 +512,84 @@ func (a *adder) detached(m *tree.Mount) (int, error) {
 	return c, sys.MountSetattr(c, 0, &attr)
 }
 
-// aside attaches a new file system where nobody is, over the tree's root: the
-// kernel copies only what is attached somewhere.
-func (a *adder) aside(n int) error {
-	if a.yard < 0 {
-		y, err := a.keep(newFS(&tree.Source{Type: "tmpfs", Options: []string{"mode=700"}}))
-		if err != nil {
-			return err
+// groups makes a member of each sharing group in the workshop.
+func (a *adder) groups() error {
+	for _, copies := range []iter.Seq[int]{maps.Values(a.wide), maps.Values(a.copies)} {
+		for n := range copies {
+			if _, err := a.restorer.put(n); err != nil {
+				return err
+			}
 		}
-		if err := sys.MoveMount(y, a.root); err != nil {
-			return err
+	}
+	masters := map[int]int{}
+	for _, g := range a.f.Groups {
+		masters[g.ID] = g.Master
+	}
+	from := map[int]int{}
+	for i := range a.f.Namespaces[0].Mounts {
+		m := &a.f.Namespaces[0].Mounts[i]
+		n, ok := a.wide[m.Source]
+		if s := a.sources[m.Source]; s.top >= 0 {
+			n, ok = s.top, true
 		}
-		a.yard = y
+		if !ok || a.foreign(m) || a.covered[m.ID] {
+			continue
+		}
+		for g := max(m.Group, m.Slave); g != 0 && from[g] == 0; g = masters[g] {
+			from[g] = n
+		}
 	}
-	a.dirs++
-	name := strconv.Itoa(a.dirs)
-	if err := sys.Mkdirat(a.yard, name, 0o700); err != nil {
-		return err
+	for _, g := range a.f.Order() {
+		n, ok := from[g.ID], true
+		if m := a.seats[g.ID]; m != nil {
+			if err := sys.SetGroup(a.clones[m.ID], a.copies[g.ID]); err != nil {
+				return fmt.Errorf("join the group of what is on %s: %w", strconv.Quote(a.at[m.ID]), err)
+			}
+			a.anchors[g.ID] = a.copies[g.ID]
+			continue
+		}
+		if g.Master != 0 {
+			// No member may be wider than the mount that its group is copied from.
+			n, ok = a.anchors[g.Master]
+		}
+		if !ok || n == 0 {
+			continue // whom it hears of is not the file's to say
+		}
+		if err := a.first(g, n); err != nil {
+			return fmt.Errorf("sharing group %d: %w", g.ID, err)
+		}
 	}
-	at, err := sys.Openat(a.yard, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	return nil
+}
+
+// first makes a group's member in the workshop, a copy.
+func (a *adder) first(g tree.Group, from int) error {
+	n, err := a.detach(from)
 	if err != nil {
 		return err
 	}
-	defer sys.Close(at)
-	return sys.MoveMount(n, at)
+	if _, err := a.restorer.put(n); err != nil {
+		return err
+	}
+	if g.Master != 0 {
+		if err := sys.SetGroup(a.anchors[g.Master], n); err != nil {
+			return fmt.Errorf("copy the master: %w", err)
+		}
+		if err := propagate(n, unix.MS_SLAVE); err != nil {
+			return err
+		}
+	}
+	a.anchors[g.ID] = n
+	return propagate(n, unix.MS_SHARED)
 }
 
 // lay attaches the new mounts.
+//
+// Here: the tree's namespace, in which nobody runs yet. What is there is in no
+// group with anything else, so nothing arrives anywhere else.
 func (a *adder) lay() error {
 	for _, m := range a.f.Namespaces[0].Places() {
-		if a.there[m.ID] != nil {
+		if !a.missing(m) {
 			continue
 		}
 		if err := a.put(m); err != nil {
@@ -333,7 +617,11 @@ func (a *adder) put(m *tree.Mount) error {
 		}
 		s, p := a.sources[a.by[m.Parent].Source], path.Join(a.by[m.Parent].Root, m.Point)
 		if r := a.there[m.Parent]; r != nil {
-			s, p = &source{Source: &tree.Source{Type: r.Type}, top: on}, m.Point
+			x := &tree.Source{Type: r.Type, External: a.before.outside[r.Dev]}
+			if !x.External {
+				x.Made = tree.MadeFor(r.Type, r.Device)
+			}
+			s, p = &source{Source: x, top: on}, m.Point
 		}
 		if at, err = a.find(s, p, kind); err == nil {
 			sys.Close(at)
@@ -347,49 +635,25 @@ func (a *adder) put(m *tree.Mount) error {
 	return sys.MoveMount(a.clones[m.ID], at)
 }
 
-// join brings back the sharing groups of more than one mount.
+// join brings back the sharing groups. What of the tree's own hears of the
+// host's mounts keeps doing so.
 func (a *adder) join() error {
-	if len(a.o.Users) > 0 {
-		// The machine gets a copy for its own users, whose mounts would hear of
-		// these: of nobody is better.
-		return nil
-	}
-	members, heard := map[int][]*tree.Mount{}, map[int]bool{}
-	for i := range a.f.Namespaces[0].Mounts {
-		m := &a.f.Namespaces[0].Mounts[i]
-		if m.Group != 0 {
-			members[m.Group] = append(members[m.Group], m)
-		}
-		heard[m.Slave] = true
-	}
-	outside := map[int]bool{}
-	for _, g := range a.f.Groups {
-		heard[g.Master] = true
-		outside[g.ID] = g.Outside != ""
-	}
-	for _, g := range a.f.Order() {
-		if outside[g.ID] || outside[g.Master] || len(members[g.ID]) < 2 && g.Master == 0 && !heard[g.ID] {
-			continue // whom it hears of is not the file's to say
-		}
-		if err := a.first(g, members[g.ID]); err != nil {
-			return fmt.Errorf("sharing group %d: %w", g.ID, err)
-		}
-	}
 	for i := range a.f.Namespaces[0].Mounts {
 		m := &a.f.Namespaces[0].Mounts[i]
 		n, ok := a.clones[m.ID]
-		if !ok || !a.alone(m) {
+		if r := a.there[m.ID]; !ok || r != nil && (a.foreign(m) || r.Master != 0) {
 			continue
 		}
-		var err error
+		err := propagate(n, unix.MS_PRIVATE)
 		switch {
-		case a.anchors[m.Group] > 0:
+		case err != nil:
+		case m.Group != 0:
 			err = sys.SetGroup(a.anchors[m.Group], n)
-		case a.anchors[m.Slave] > 0:
+		case m.Slave != 0:
 			if err = sys.SetGroup(a.anchors[m.Slave], n); err == nil {
 				err = propagate(n, unix.MS_SLAVE)
 			}
-		case m.Unbindable && a.there[m.ID] == nil:
+		case m.Unbindable:
 			err = propagate(n, unix.MS_UNBINDABLE)
 		}
 		if err != nil {
@@ -397,64 +661,4 @@ func (a *adder) join() error {
 		}
 	}
 	return nil
-}
-
-// alone reports whether a mount is in no group yet.
-func (a *adder) alone(m *tree.Mount) bool {
-	r := a.there[m.ID]
-	return r == nil || r.Peers == 0 && r.Master == 0
-}
-
-// first makes a member that nobody sees: a copy of the widest.
-func (a *adder) first(g tree.Group, members []*tree.Mount) error {
-	from, ok := a.anchors[g.Master]
-	for _, m := range a.f.Namespaces[0].Mounts {
-		if ok || m.Group != g.ID && m.Slave != g.ID {
-			continue
-		}
-		if s := a.sources[m.Source]; s.top >= 0 {
-			from, ok = s.top, true
-			continue
-		}
-		wide := -1
-		for id := range a.there {
-			if o := a.by[id]; o.Source == m.Source && a.clones[id] > 0 && (wide < 0 || len(o.Root) < len(a.by[wide].Root)) {
-				wide = id
-			}
-		}
-		if wide >= 0 {
-			from, ok = a.clones[wide], true
-		}
-	}
-	if !ok {
-		return errors.New("nothing that its members are a part of is to be seen")
-	}
-	n, err := a.detach(from)
-	if err != nil {
-		return err
-	}
-	if g.Master != 0 {
-		if err := sys.SetGroup(from, n); err != nil {
-			return fmt.Errorf("copy the master: %w", err)
-		}
-		if err := propagate(n, unix.MS_SLAVE); err != nil {
-			return err
-		}
-	}
-	a.anchors[g.ID] = n
-	return propagate(n, unix.MS_SHARED)
-}
-
-// clear takes away what was put aside.
-func (a *adder) clear() error {
-	if a.yard < 0 {
-		return nil
-	}
-	if err := sys.Fchdir(a.l, a.yard); err != nil {
-		return err
-	}
-	if err := sys.Umount(".", unix.MNT_DETACH); err != nil {
-		return fmt.Errorf("take the yard away again: %w", err)
-	}
-	return sys.Fchdir(a.l, a.root)
 }

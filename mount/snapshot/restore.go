@@ -11,6 +11,8 @@ import (
 
 	"launch/internal/child"
 	"launch/internal/sys"
+	"launch/mount"
+	"launch/mount/attach"
 	"launch/mount/tree"
 	"launch/userns"
 )
@@ -580,6 +582,11 @@ func (r *restorer) make() error {
 		}
 	}
 	for _, s := range r.list() {
+		if s.External && s.Made != "" {
+			if err := r.layer(s); err != nil {
+				return fmt.Errorf("external %s: lay a layer over it: %w", s.ID, err)
+			}
+		}
 		if s.External {
 			continue
 		}
@@ -598,6 +605,63 @@ func (r *restorer) make() error {
 		}
 	}
 	return nil
+}
+
+// layer lays a new layer over what comes from outside, which becomes the source.
+// What was made as stubs is a layer, too, with the mount points in it: on a mount
+// that is read-only, nothing is ever written to it.
+func (r *restorer) layer(s *source) error {
+	if err := sys.MountSetattr(s.top, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		return err
+	}
+	st, err := sys.Statx(s.top, "", unix.STATX_TYPE|unix.STATX_MODE|unix.STATX_UID|unix.STATX_GID)
+	if err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return errors.New("it is no directory")
+	}
+	tmp, err := r.keep(newFS(&tree.Source{Type: "tmpfs", Device: mount.LayerSource, Options: []string{"mode=755"}}))
+	if err != nil {
+		return err
+	}
+	if _, err := r.put(tmp); err != nil {
+		return err
+	}
+	var dirs [2]int
+	for i, name := range []string{"upper", "work"} {
+		if err := sys.Mkdirat(tmp, name, 0o755); err != nil {
+			return err
+		}
+		if dirs[i], err = r.keep(sys.Openat(tmp, name, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)); err != nil {
+			return err
+		}
+	}
+	// The layer's root is what is seen of it.
+	if err := sys.Fchownat(tmp, "upper", st.Uid, st.Gid); err != nil {
+		return err
+	}
+	if err := sys.Fchmodat(tmp, "upper", uint32(st.Mode)&0o7777); err != nil {
+		return err
+	}
+	device := mount.LayerSource
+	if s.Made == tree.Stubs {
+		device = mount.StubsSource
+	}
+	// Older kernels take names only, and there is no /proc here.
+	if err := sys.Fchdir(r.l, r.proc); err != nil {
+		return err
+	}
+	top, err := r.keep(attach.Overlay(".", device, []int{s.top}, dirs[0], dirs[1], 0, nil))
+	if err := sys.Chdir(r.l, "/"); err != nil {
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	s.top, s.wide, s.times = top, -1, nil
+	_, err = r.put(top)
+	return err
 }
 
 // list gives the sources in the order of the file.
@@ -642,11 +706,17 @@ func open(top int, p string) (int, error) {
 	return sys.Openat2(top, p[1:], unix.O_PATH|unix.O_NOFOLLOW, 0, below)
 }
 
+// fresh reports whether things can be made in a source: it is new, and in
+// memory.
+func (s *source) fresh() bool {
+	return s.Made != "" || !s.External && (s.Type == "tmpfs" || s.Type == "ramfs")
+}
+
 // find opens a path of a source. In a new one, what is missing is made, of the
 // kind that is wanted.
 func (r *restorer) find(s *source, p string, kind tree.Kind) (int, error) {
 	n, err := open(s.top, p)
-	if err != unix.ENOENT || s.External || s.Type != "tmpfs" && s.Type != "ramfs" {
+	if err != unix.ENOENT || !s.fresh() {
 		return n, err
 	}
 	dir := path.Dir(p)

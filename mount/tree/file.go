@@ -300,6 +300,9 @@ func (s *Source) check() error {
 	if s.Type == "" || len(s.Type) > 64 || strings.Trim(s.Type, "abcdefghijklmnopqrstuvwxyz0123456789-_.") != "" {
 		return fmt.Errorf("bad type of file system %q", s.Type)
 	}
+	if s.Made != "" && s.Made != Layer && s.Made != Stubs || s.Made != "" && (s.External && s.Type != "overlay" || !s.External && s.Type != "tmpfs") {
+		return fmt.Errorf("%s can't have been made as %q", s.ID, s.Made)
+	}
 	if s.External {
 		if s.Device != "" || len(s.Options) > 0 || s.ReadOnly {
 			return fmt.Errorf("%s is external: it can't have options", s.ID)

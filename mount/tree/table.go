@@ -446,6 +446,9 @@ func (b *builder) mount(ns int, r *Row, parent int, on string) (Mount, error) {
 	id, ok := b.sources[key]
 	if !ok {
 		s := Source{External: !isNew, Type: r.Type}
+		if !b.around.Devices[r.Dev] {
+			s.Made = MadeFor(r.Type, r.Device)
+		}
 		if !isNew {
 			s.ID = Key(b.targets[key].namespace, b.targets[key].point)
 		}

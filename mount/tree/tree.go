@@ -24,6 +24,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"launch/mount"
 )
 
 // Version is the version of the file's format.
@@ -54,6 +56,30 @@ type Source struct {
 	Options []string `json:"options,omitempty"`
 	// ReadOnly: the file system itself is.
 	ReadOnly bool `json:"read-only,omitempty"`
+	// Made: nobody asked for it, but for a layer or for stubs: it is made anew.
+	// An external one is an overlay, and what its id stands for is to lie below.
+	Made Made `json:"made,omitempty"`
+}
+
+// Made says what something was made for; empty: somebody asked for it.
+type Made string
+
+const (
+	Layer Made = "layer" // what is written is thrown away
+	Stubs Made = "stubs" // mount points that were missing in what lies below
+)
+
+// MadeFor gives what a file system was made for, by its type and by the source
+// that a mount table shows.
+func MadeFor(fstype, device string) Made {
+	switch {
+	case fstype != "overlay" && fstype != "tmpfs":
+	case device == mount.LayerSource:
+		return Layer
+	case device == mount.StubsSource:
+		return Stubs
+	}
+	return ""
 }
 
 // Group is a sharing group: mounts that hear of each other's mounts.

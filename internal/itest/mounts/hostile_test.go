@@ -22,6 +22,7 @@ const victim = `
 host mkdir /mnt/data/sub
 host mkdir /mnt/ro
 host mkdir /mnt/secret
+host tmpfs /mnt/inner
 tmpfs /a size=64k
 mkdir /a/x
 shared /a

@@ -8,9 +8,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"launch/internal/child"
 	"launch/internal/sys"
 	"launch/mount/snapshot"
 	"launch/mount/tree"
@@ -203,4 +205,99 @@ func device(t *testing.T, file string) uint64 {
 		t.Fatal(err)
 	}
 	return st.Rdev
+}
+
+// TestLocked: what the caller gives read-only, the users of the tree can't make
+// writable. What is read-only because the file says so, they can.
+func TestLocked(t *testing.T) {
+	for _, given := range []bool{true, false} {
+		p := &trip{t: t, host: newHost(t), ns: -1}
+		p.private()
+		made := grow(t, p.host, []string{"bind /ext /b", "flags /b ro", "umount /ext"})
+		f, _, err := p.save(tids(made)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := p.restore(f, snapshot.Options{Policy: policy(f, map[string]tree.External{"/b": {Path: "/mnt", ReadOnly: given}})})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var failed *child.Failure
+		if err := p.host.in(t).do(func(l sys.Locked) error {
+			q := child.New(8)
+			q.Add("join the user namespace", unix.SYS_SETNS, uintptr(p.ns), unix.CLONE_NEWUSER)
+			q.Add("join the mount namespace", unix.SYS_SETNS, uintptr(r.spaces[0].NS), unix.CLONE_NEWNS)
+			q.Add("go to its root", unix.SYS_FCHDIR, uintptr(r.spaces[0].Root))
+			q.Add("take it as the root", unix.SYS_CHROOT, q.String("."))
+			attr := &unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}
+			q.Add("make it writable", unix.SYS_MOUNT_SETATTR, ^uintptr(99), q.String("/b"), 0, child.Keep(q, attr), unsafe.Sizeof(*attr))
+			q.Add("end", unix.SYS_EXIT_GROUP, 0)
+			c, err := child.Start(l, q, child.Options{})
+			if err != nil {
+				return err
+			}
+			defer sys.Close(c.Pidfd)
+			if _, _, err := sys.Wait(c.Pidfd); err != nil {
+				return err
+			}
+			failed = c.Failure()
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if got := failed != nil && failed.Name == "make it writable" && failed.Errno == unix.EPERM; got != given || !given && failed != nil {
+			t.Errorf("given read-only: %v; making it writable gave %v", given, failed)
+		}
+	}
+}
+
+// TestLayers: what was made as a layer is one again, over what its id stands for
+// today: nothing that is written to it gets there.
+func TestLayers(t *testing.T) {
+	for _, what := range []string{"layer", "stubs"} {
+		for _, private := range []bool{false, true} {
+			p := &trip{t: t, host: newHost(t), ns: -1}
+			if private {
+				p.private()
+			}
+			if err := p.host.do(func(sys.Locked) error {
+				return script([]string{"mkdir /mnt/now/sub", "touch /mnt/now/f", "mkdir /mnt/was"})
+			}); err != nil {
+				t.Fatal(err)
+			}
+			made := grow(t, p.host, []string{"bind /ext/was /b", what + " /b", "umount /ext"})
+			f, text, err := p.save(tids(made)...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if n := strings.Count(string(text), `"made": "`+what+`"`); n != 2 { // the overlay, and the tmpfs below it
+				t.Fatalf("%d sources were made as %s:\n%s", n, what, text)
+			}
+			r, err := p.restore(f, snapshot.Options{Policy: policy(f, map[string]tree.External{"/b": {Path: "/mnt/now"}})})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := r.threads[0].do(func(sys.Locked) error {
+				return errors.Join(os.WriteFile("/b/f", []byte("changed"), 0o644), os.Remove("/b/sub"), os.Mkdir("/b/more", 0o755))
+			}); err != nil {
+				t.Error(err)
+			}
+			var names []string
+			var inside string
+			if err := p.host.do(func(sys.Locked) error {
+				list, err := os.ReadDir("/mnt/now")
+				for _, e := range list {
+					names = append(names, e.Name())
+				}
+				b, rerr := os.ReadFile("/mnt/now/f")
+				inside = string(b)
+				return errors.Join(err, rerr)
+			}); err != nil {
+				t.Fatal(err)
+			}
+			if got := strings.Join(names, " ") + ": " + inside; got != "f sub: /mnt/now/f" {
+				t.Errorf("%s, private users %v: on the host there is %s", what, private, got)
+			}
+		}
+	}
 }

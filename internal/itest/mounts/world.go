@@ -21,6 +21,7 @@ import (
 
 	"launch/internal/child"
 	"launch/internal/sys"
+	"launch/mount/attach"
 	"launch/mount/snapshot"
 )
 
@@ -161,6 +162,7 @@ func bare(l sys.Locked) error {
 //	bind /a /b            rbind /a /b    move /a /b    umount /a
 //	shared /a             slave, private, unbindable; rshared …
 //	flags /a ro,nosuid    of the mount
+//	layer /a  stubs /a    over what is there, as launch makes them
 //	mkdir /a  touch /a  rm /a  link TARGET /a  socket /a
 //	namespace             the rest happens in a copy
 var automounts []int // keeps the pipes
@@ -281,6 +283,8 @@ func word(f []string) error {
 			return err
 		}
 		return unix.Mount("auto", f[1], "autofs", 0, fmt.Sprintf("fd=%d,pgrp=%d,minproto=5,maxproto=5,direct", w, unix.Getpgrp()))
+	case "layer", "stubs":
+		return lay(f[0], f[1])
 	case "link":
 		return os.Symlink(f[1], f[2])
 	case "socket":
@@ -313,6 +317,53 @@ func word(f []string) error {
 		bits |= unix.MS_REC
 	}
 	return unix.Mount("", f[1], "", bits, "")
+}
+
+// lay lays an overlay over a directory that is made read-only: with an upper
+// directory, or with one of mount points below.
+func lay(what, dir string) error {
+	if err := unix.MountSetattr(unix.AT_FDCWD, dir, 0, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}); err != nil {
+		return err
+	}
+	under, err := sys.Openat(unix.AT_FDCWD, dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(under)
+	if err := unix.Mount("launch-"+what, dir, "tmpfs", 0, ""); err != nil {
+		return err
+	}
+	for _, d := range []string{"/upper", "/work", "/stub"} {
+		if err := os.Mkdir(dir+d, 0o755); err != nil {
+			return err
+		}
+	}
+	lower, upper, work := []int{under}, -1, -1
+	if what == "stubs" {
+		lower = []int{0, under}
+		lower[0], err = sys.Openat(unix.AT_FDCWD, dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	} else if upper, err = sys.Openat(unix.AT_FDCWD, dir+"/upper", unix.O_PATH|unix.O_DIRECTORY, 0); err == nil {
+		work, err = sys.Openat(unix.AT_FDCWD, dir+"/work", unix.O_PATH|unix.O_DIRECTORY, 0)
+	}
+	if err != nil {
+		return err
+	}
+	n, err := attach.Overlay("/proc", "launch-"+what, lower, upper, work, 0, nil)
+	for _, d := range []int{lower[0], upper, work} {
+		if d >= 0 && d != under {
+			sys.Close(d)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer sys.Close(n)
+	at, err := sys.Openat(unix.AT_FDCWD, dir, unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(at)
+	return sys.MoveMount(n, at)
 }
 
 // inside is a process in users of its own, in a mount namespace, that waits
