@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -51,14 +50,6 @@ func pulls(w io.Writer, tree string, rounds int, launchers []string) (err error)
 		return err
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
-	// Mounts are this thread's own, and those of the programs that it starts.
-	runtime.LockOSThread()
-	if err := syscall.Unshare(syscall.CLONE_NEWNS); err != nil {
-		return err
-	}
-	if err := syscall.Mount("", "/", "", syscall.MS_REC|syscall.MS_PRIVATE, ""); err != nil {
-		return err
-	}
 	memory := filepath.Join(dir, "memory")
 	if err := os.Mkdir(memory, 0o700); err != nil {
 		return err
@@ -121,7 +112,7 @@ func pulls(w io.Writer, tree string, rounds int, launchers []string) (err error)
 			fmt.Fprintln(w)
 		}
 	}
-	return starts(w, launch, tree, ref, filepath.Join(disk, "started"), rounds)
+	return starts(w, launch, tree, ref, disk, rounds)
 }
 
 // once pulls, and gives the milliseconds it took.
@@ -197,28 +188,45 @@ func registry(dir string) (host string, end func(), err error) {
 	return "", nil, errors.New("docker-registry doesn't come up")
 }
 
-// starts compares a machine from the image with machines from a directory that
-// holds the same: as they come, and with what a machine from an image has.
-func starts(w io.Writer, launch, tree, ref, store string, rounds int) error {
+// starts compares machines from the image with machines from a directory that
+// holds the same: with the same users and network, and as they come.
+func starts(w io.Writer, launch, tree, ref, dir string, rounds int) error {
+	store := filepath.Join(dir, "started")
 	env := []string{"LAUNCH_STORE=" + store}
 	if err := command(env, launch, "pull", "--quiet", ref); err != nil {
 		return err
 	}
-	defer os.RemoveAll(store)
+	// One of its own: a machine from a directory may change that.
+	mine := filepath.Join(dir, "tree")
+	if err := command(nil, "cp", "-a", tree, mine); err != nil {
+		return err
+	}
 	leave, err := ownCgroups("launch-bench-images")
 	if err != nil {
 		return err
 	}
 	defer leave()
 	common := []string{"--quiet", "--console=pipe", "--register=no", "--keep-unit"}
+	const ours = 2
 	field := []struct {
 		name  string
 		words []string
 		times []float64
 	}{
-		{name: "launch run IMAGE", words: slices.Concat([]string{launch, "run"}, common, []string{ref, "/bin/true"})},
-		{name: "launch -D TREE", words: slices.Concat([]string{launch}, common, []string{"-D", tree, "--volatile=overlay", "/bin/true"})},
-		{name: "launch -D TREE -U --private-network", words: slices.Concat([]string{launch}, common, []string{"-U", "--private-network", "-D", tree, "--volatile=overlay", "/bin/true"})},
+		{name: "launch run", words: []string{"run", ref}},
+		{name: "launch run --name=", words: []string{"run", "--name=kept", ref}},
+		{name: "launch -D -U --private-network", words: []string{"-U", "--private-network", "-D", mine}},
+		{name: "  and --volatile=overlay", words: []string{"-U", "--private-network", "-D", mine, "--volatile=overlay"}},
+		{name: "launch -D", words: []string{"-D", mine}},
+		{name: "  and --volatile=overlay", words: []string{"-D", mine, "--volatile=overlay"}},
+	}
+	for i := range field {
+		f := &field[i]
+		at := 0
+		if i < ours {
+			at = 1
+		}
+		f.words = slices.Concat([]string{launch}, f.words[:at], common, f.words[at:], []string{"/bin/true"})
 	}
 	for round := range rounds*4 + 2 {
 		for _, i := range rand.Perm(len(field)) {
@@ -231,13 +239,14 @@ func starts(w io.Writer, launch, tree, ref, store string, rounds int) error {
 			}
 		}
 	}
-	fmt.Fprintf(w, "\n%-40s %9s %9s %7s %7s\n", "start", "median", "best", "ratio", "at most")
+	fmt.Fprintf(w, "\n%-40s %9s %9s %11s %11s %7s\n", "start", "median", "best", "run by it", "--name=", "at most")
 	for i := range field {
 		f := &field[i]
 		slices.Sort(f.times)
-		fmt.Fprintf(w, "%-40s %9.2f %9.2f", f.name, f.times[len(f.times)/2], f.times[0])
-		if i > 0 {
-			fmt.Fprintf(w, " %7.2f %7.2f", field[0].times[len(f.times)/2]/f.times[len(f.times)/2], 1.3)
+		middle := len(f.times) / 2
+		fmt.Fprintf(w, "%-40s %9.2f %9.2f", f.name, f.times[middle], f.times[0])
+		if i >= ours {
+			fmt.Fprintf(w, " %11.2f %11.2f %7.2f", field[0].times[middle]/f.times[middle], field[1].times[middle]/f.times[middle], 1.3)
 		}
 		fmt.Fprintln(w)
 	}

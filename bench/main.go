@@ -96,10 +96,7 @@ func main() {
 		flag.Usage()
 		os.Exit(2)
 	}
-	var err error
-	if *pull == "" {
-		err = alone(*fifo)
-	}
+	err := alone(*fifo)
 	switch {
 	case err != nil:
 	case *pull != "":

@@ -124,6 +124,13 @@ func CopiesOf(machine string) string {
 	return strings.TrimSuffix(CopyName(machine, suffix), "-"+suffix)
 }
 
+// IsCopy tells whether a name is that of a copy, where those of all copies begin
+// like that.
+func IsCopy(name, beginning string) bool {
+	random, ok := strings.CutPrefix(name, beginning+"-")
+	return ok && len(random) == 16 && strings.Trim(random, "0123456789abcdef") == ""
+}
+
 // resolver is one Resolve under way.
 type resolver struct {
 	around   Surroundings

@@ -75,8 +75,8 @@ type Stack struct {
 	// directory beside it.
 	Upper string `json:"upper,omitempty"`
 	Work  string `json:"work,omitempty"`
-	// Temporary: the machine's Directory goes with it.
-	Temporary bool `json:"temporary,omitempty"`
+	// Passing: Upper goes with the machine.
+	Passing bool `json:"passing,omitempty"`
 	// Volumes are directories of the machine that can be written to even if the
 	// root can't; Ports what it listens on, as in 80/tcp.
 	Volumes []string `json:"volumes,omitempty"`

@@ -109,7 +109,7 @@ func (p *pull) get(ctx context.Context, r store.Reference, platform v1.Platform,
 	}
 	defer claim.Release()
 	old, err := p.store.Find(p.name)
-	if err != nil && !errors.Is(err, store.ErrNone) {
+	if err != nil && !errors.Is(err, store.ErrNone) && !errors.Is(err, store.ErrOther) {
 		return err
 	}
 	if err == nil && old.Digest == i.Digest && old.Platform == i.Platform && slices.Equal(old.Layers, ids) && !p.nodes {
@@ -121,9 +121,6 @@ func (p *pull) get(ctx context.Context, r store.Reference, platform v1.Platform,
 	if err != nil {
 		return err
 	}
-	if err := p.store.Seal(ids); err != nil {
-		return err
-	}
 	kept := store.Image{Name: p.name, Digest: i.Digest, Platform: i.Platform, Layers: ids, Config: json.RawMessage(i.Config)}
 	var implied [][]string
 	for n, l := range i.Layers {
@@ -131,7 +128,18 @@ func (p *pull) get(ctx context.Context, r store.Reference, platform v1.Platform,
 		kept.Size += reports[n].Size
 		implied = append(implied, reports[n].Implied)
 	}
-	if kept.Dirs, err = p.store.Dirs(ids, implied); err != nil {
+	root, dirs, err := p.store.Dirs(ids, implied)
+	if err != nil {
+		return err
+	}
+	kept.Root = root
+	over, mine, err := p.store.Over(dirs)
+	if err != nil {
+		return err
+	}
+	defer mine.Release()
+	kept.Over = over
+	if err := p.store.Seal(kept.All()); err != nil {
 		return err
 	}
 	return p.store.Keep(kept)

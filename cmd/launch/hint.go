@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -25,6 +26,8 @@ func hint(p *plan.Plan, err error) string {
 		}
 	}
 	switch {
+	case errors.Is(err, state.ErrBusy) && slices.ContainsFunc(p.Steps, func(s plan.Step) bool { return s.Do == plan.Stack }):
+		return "give this one another name with --name=, or end the other"
 	case errors.Is(err, state.ErrBusy):
 		return "give this one another name with --machine=, or end the other"
 	case errors.Is(err, tree.ErrBusy):

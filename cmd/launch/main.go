@@ -16,6 +16,7 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -333,21 +334,25 @@ func cleanup(req cli.Request) int {
 		}
 	}
 	name := named
-	var err error
 	if name == "" && placed {
 		// Nothing else of the host decides what the machine of a tree is called.
 		around := settings.Surroundings{Hostname: probe.Hostname()}
+		var err error
 		if name, _, err = settings.Locate(req.Assignments, around); err != nil {
 			cli.Report(os.Stderr, err)
 			return 1
 		}
 	}
-	if name == "" {
-		err = swept(state.Cleanup(""))
-	} else {
-		err = errors.Join(swept(state.Cleanup(name)), swept(state.CleanupCopies(settings.CopiesOf(name))))
+	copies := settings.CopiesOf(name)
+	is := func(found string) bool { return name == "" || found == name || settings.IsCopy(found, copies) }
+	cleaned, err := state.Cleanup(name)
+	if name != "" {
+		more, cerr := state.CleanupCopies(copies)
+		cleaned, err = append(cleaned, more...), errors.Join(err, cerr)
 	}
-	if err != nil {
+	// Then what of machines from images nobody needs any more.
+	more, serr := bury(is)
+	if err := swept(append(cleaned, more...), errors.Join(err, serr)); err != nil {
 		cli.Report(os.Stderr, &settings.Error{What: "cannot clean up: " + err.Error()})
 		return 1
 	}
@@ -356,7 +361,10 @@ func cleanup(req cli.Request) int {
 
 // swept tells what was cleaned up.
 func swept(cleaned []string, err error) error {
-	for _, m := range cleaned {
+	for n, m := range cleaned {
+		if slices.Contains(cleaned[:n], m) {
+			continue
+		}
 		fmt.Fprintf(os.Stderr, "%s: cleaned up after machine %s\n", cli.Name, console.Printable(m))
 	}
 	return err

@@ -18,6 +18,7 @@ import (
 	"launch/internal/origin"
 	"launch/internal/plan"
 	"launch/internal/probe"
+	"launch/internal/state"
 	"launch/internal/sys"
 	"launch/oci/store"
 	"launch/settings"
@@ -160,10 +161,11 @@ func (r *imageRun) run() (status int, err error) {
 	if err != nil {
 		return 1, err
 	}
-	name, temporary := r.told.Get("name"), r.told.Has("rm")
+	name, passing, nameless := r.told.Get("name"), r.told.Has("rm"), ""
 	if name == "" {
 		// Nobody could find it again.
-		name, temporary = settings.CopyName(settings.DeriveName(path.Base(strings.SplitN(r.image.Name, "@", 2)[0])), suffix), true
+		nameless = settings.DeriveName(path.Base(strings.SplitN(r.image.Name, "@", 2)[0]))
+		name, passing = settings.CopyName(nameless, suffix), true
 	}
 	background := plan.Getenv(r.env, detached)
 	if background != "" {
@@ -203,25 +205,40 @@ func (r *imageRun) run() (status int, err error) {
 	if unseen != nil && !planning {
 		return 1, &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", name, unseen)}
 	}
-	set.Image.Stack.Base, set.Image.Stack.Temporary = r.store.Path, temporary
+	set.Image.Stack.Base, set.Image.Stack.Passing = r.store.Path, passing
 	set.Image.Stack.Upper, set.Image.Stack.Work = path.Join(base, "upper"), path.Join(base, "work")
-	layers := r.image.Layers
+	layers, started := r.image.All(), false
 	if !planning {
-		if r.machine, err = r.store.Machine(name, r.image); err != nil {
+		if nameless != "" {
+			// What was killed can't be found by a name that it shares with this one.
+			if err := r.tidy(settings.CopiesOf(nameless)); err != nil {
+				return 1, err
+			}
+		}
+		if r.machine, err = r.store.Machine(name, r.image, passing); err != nil {
 			e := &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", name, err)}
-			if errors.Is(err, store.ErrBusy) {
+			switch {
+			case errors.Is(err, store.ErrBusy):
 				e.Hint = "give this one another name with --name=, or end the other"
+			case errors.Is(err, store.ErrKept):
+				e.Hint = "leave out --rm to go on with it; launch rmi --machine=" + name + " removes it"
 			}
 			return 1, e
 		}
-		defer r.machine.Release()
-		if r.machine.Image != r.image.Name || r.machine.Digest != r.image.Digest {
-			if r.machine.Image != r.image.Name {
-				return 1, &settings.Error{What: fmt.Sprintf("machine %q is there already, and is one of %s", name, r.machine.Image), Hint: "launch rmi --machine=" + name + " removes it"}
+		defer func() {
+			if !passing && (started || !r.machine.New) {
+				r.machine.Release()
+			} else if rerr := r.machine.Remove(); rerr != nil {
+				err = errors.Join(err, &settings.Error{What: fmt.Sprintf("machine %q has ended, but something of it is left on the host: %v", name, rerr), Hint: "launch --cleanup tries again"})
+				status = max(status, 1)
 			}
-			cli.Warn(os.Stderr, settings.Warning{What: fmt.Sprintf("machine %q is there already, and goes on with the image that it began with, %s", name, r.machine.Digest)})
+		}()
+		if began := r.machine.Image; began.Name != r.image.Name {
+			return 1, &settings.Error{What: fmt.Sprintf("machine %q is there already, and is one of %s", name, began.Name), Hint: "launch rmi --machine=" + name + " removes it"}
+		} else if began.Digest != r.image.Digest {
+			cli.Warn(os.Stderr, settings.Warning{What: fmt.Sprintf("machine %q is there already, and goes on with the image that it began with, %s", name, began.Digest)})
 		}
-		layers = r.machine.Layers
+		layers = r.machine.Image.All()
 		if err := r.files(&set, base, name); err != nil {
 			return 1, err
 		}
@@ -249,12 +266,13 @@ func (r *imageRun) run() (status int, err error) {
 		}
 		return 0, nil
 	}
-	o := engine.Options{Pin: -1, Notify: plan.Getenv(r.env, "NOTIFY_SOCKET")}
+	o := engine.Options{Pin: -1, Notify: plan.Getenv(r.env, "NOTIFY_SOCKET"), Started: func(int) { started = true }}
 	if background != "" {
 		if err := r.output(base); err != nil {
 			return 1, &settings.Error{What: fmt.Sprintf("cannot start machine %q in the background: %v", name, err)}
 		}
 		o.Started = func(int) {
+			started = true
 			os.Stderr.Close()
 			os.Stderr = os.NewFile(2, "/dev/stderr") // from now on, the log
 			ready := os.NewFile(readyFd, "ready")
@@ -263,6 +281,35 @@ func (r *imageRun) run() (status int, err error) {
 		}
 	}
 	return run(p, o), nil
+}
+
+// bury removes what killed launchers of machines that were not to be kept have
+// left in the store, if there is one.
+func bury(is func(name string) bool) ([]string, error) {
+	dir, err := store.Where(os.Getenv, os.Geteuid() == 0)
+	if err != nil {
+		return nil, nil // then nobody has ever kept anything there
+	}
+	s, err := store.Look(dir)
+	if errors.Is(err, store.ErrNone) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer s.Close()
+	return s.Bury(is, true)
+}
+
+// tidy undoes what killed launchers of machines without a name have left, from
+// the same image.
+func (r *imageRun) tidy(name string) error {
+	cleaned, err := state.CleanupCopies(name)
+	more, serr := r.store.Bury(func(found string) bool { return settings.IsCopy(found, name) }, false)
+	if err := swept(append(cleaned, more...), errors.Join(err, serr)); err != nil {
+		return &settings.Error{What: "cannot clean up: " + err.Error(), Hint: "see what launch --cleanup says"}
+	}
+	return nil
 }
 
 // A launcher in the background is a process of its own: it is told the name of

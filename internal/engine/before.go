@@ -36,8 +36,6 @@ func (s *supervisor) before() error {
 			} else {
 				s.locks = append(s.locks, held...)
 			}
-		case plan.Own:
-			err = s.state.Record(state.Tree, step.Path)
 		case plan.Clone:
 			err = s.clone(step)
 			for _, l := range brief {

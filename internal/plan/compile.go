@@ -264,9 +264,6 @@ func (c *compiler) before() {
 	case img.Stack != nil:
 		// What lies below is shared by all, and never changes; its own part is
 		// the machine's alone by its name.
-		if img.Stack.Temporary {
-			step(Step{Do: Own, Path: c.Directory, Origin: from})
-		}
 	case img.Ephemeral:
 		o := c.from("ephemeral")
 		c.Plan.Source, c.Plan.Ephemeral = c.Directory, true
@@ -475,6 +472,11 @@ func (c *compiler) stack(from origin.Origin) Step {
 		s.Lower = append(s.Lower, mount.Path{Path: l})
 	}
 	s.Source, s.Options = mount.Path{Path: st.Upper}, []Option{{"workdir", st.Work}}
+	if st.Passing {
+		// Else the whole file system below is written to the disk when the machine
+		// ends, or whenever it asks for that; nothing of it outlives the host.
+		s.Options = append(s.Options, Option{"volatile", ""})
+	}
 	return s
 }
 
@@ -893,8 +895,10 @@ func (c *compiler) effects() {
 	}
 	for _, s := range c.Steps {
 		switch {
-		case s.Do == Own:
-			add(s.Origin, "the machine's own part", s.Path, "removed with what is in it")
+		case s.Do == Stack && c.Settings.Image.Stack.Passing:
+			add(s.Origin, "the machine's own layer", path.Dir(s.Source.Path), "removed with what is in it")
+		case s.Do == Stack:
+			add(s.Origin, "the machine's own layer", path.Dir(s.Source.Path), "stays")
 		case s.Do == Lock:
 			add(s.Origin, "lock of the tree", path.Join(path.Dir(s.Path), ".#"+path.Base(s.Path)+".lck"), "released and removed")
 		case s.Do == Clone && c.Plan.Ephemeral:

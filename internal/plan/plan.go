@@ -252,7 +252,6 @@ const (
 	Rename  Do = "rename"  // give what is at Source the name Path, on the host
 	Tree    Do = "tree"    // take the tree, as a mount of its own
 	Stack   Do = "stack"   // the root is Source over Lower, all of them below Path on the host
-	Own     Do = "own"     // Path, on the host, goes with the machine
 	Pivot   Do = "pivot"   // take Source, in the tree, instead; the tree goes to Target below it, if there is one
 	Mount   Do = "mount"   // a new file system on Target
 	Bind    Do = "bind"    // Source on Target

@@ -24,6 +24,7 @@ import (
 	"launch/internal/netns"
 	"launch/internal/sys"
 	"launch/internal/tree"
+	"launch/settings"
 	"launch/userns/pick"
 )
 
@@ -420,10 +421,7 @@ func Cleanup(name string) (cleaned []string, err error) {
 // CleanupCopies does the same for machines that ran on a copy of the named
 // machine's tree, and therefore have a name like it.
 func CleanupCopies(name string) (cleaned []string, err error) {
-	return cleanup(false, func(found string) bool {
-		random, ok := strings.CutPrefix(found, name+"-")
-		return ok && len(random) == 16 && strings.Trim(random, "0123456789abcdef") == ""
-	})
+	return cleanup(false, func(found string) bool { return settings.IsCopy(found, name) })
 }
 
 // cleanup does it for those that is names; told says that one of them being

@@ -78,5 +78,5 @@ func layers(base int, s plan.Step) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	return Overlay("/proc", "overlay", lower, upper, work, s.Attr, []plan.Option{{Key: "userxattr"}})
+	return Overlay("/proc", "overlay", lower, upper, work, s.Attr, append([]plan.Option{{Key: "userxattr"}}, s.Options[1:]...))
 }

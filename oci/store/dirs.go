@@ -12,8 +12,7 @@ import (
 	"launch/internal/sys"
 )
 
-// Directory is one that a machine's own layer must have, since the topmost
-// layer that holds it says nothing about it.
+// Directory is what a directory looks like.
 type Directory struct {
 	Path string `json:"path"` // "" is the root
 	Mode uint32 `json:"mode"`
@@ -28,42 +27,54 @@ type Directory struct {
 
 // Dirs finds out what directories look like that layers have files in, but do
 // not name: as in the layers below. implied lists them for each layer, lowest
-// first. Each comes with those that it lies in, which come first.
-func (s *Store) Dirs(diffIDs []string, implied [][]string) ([]Directory, error) {
+// first. The first one is the root; the others are those that a layer of their
+// own must say it for, and each comes with those that it lies in, which come
+// first.
+func (s *Store) Dirs(diffIDs []string, implied [][]string) (root Directory, list []Directory, err error) {
 	c := &chain{implied: make([]map[string]bool, len(diffIDs))}
 	defer func() {
 		for _, n := range c.roots {
 			sys.Close(n)
 		}
 	}()
-	wanted := map[string]bool{"": true}
+	asked := map[string]bool{}
 	for n, d := range diffIDs {
-		root, err := sys.Openat(unix.AT_FDCWD, s.TreePath(d), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+		tree, err := s.Tree(d)
 		if err != nil {
-			return nil, fmt.Errorf("open layer %s: %w", d, err)
+			return root, nil, fmt.Errorf("open layer %s: %w", d, err)
 		}
-		c.roots = append(c.roots, root)
+		c.roots = append(c.roots, tree)
 		c.implied[n] = map[string]bool{}
 		for _, p := range implied[n] {
 			c.implied[n][p] = true
-			if n > 0 {
-				for ; p != "." && p != ""; p = path.Dir(p) {
-					wanted[p] = true
-				}
-			}
+			asked[p] = asked[p] || n > 0
 		}
 	}
-	var list []Directory
-	for _, p := range slices.Sorted(maps.Keys(wanted)) {
-		d, there, err := c.look(p)
-		if err != nil {
-			return nil, fmt.Errorf("look at %q in the layers: %w", p, err)
+	wanted := map[string]bool{}
+	for p := range asked {
+		if !asked[p] || p == "" {
+			continue
 		}
-		if there {
+		_, found, err := c.look(p)
+		if err != nil {
+			return root, nil, fmt.Errorf("look at %q in the layers: %w", p, err)
+		}
+		for ; found == below && p != "." && p != ""; p = path.Dir(p) {
+			wanted[p] = true
+		}
+	}
+	for _, p := range append([]string{""}, slices.Sorted(maps.Keys(wanted))...) {
+		d, _, err := c.look(p)
+		if err != nil {
+			return root, nil, fmt.Errorf("look at %q in the layers: %w", p, err)
+		}
+		if p == "" {
+			root = d
+		} else {
 			list = append(list, d)
 		}
 	}
-	return list, nil
+	return root, list, nil
 }
 
 // chain is layers over each other.
@@ -82,31 +93,42 @@ const (
 	last          // the directory, and nothing from below
 )
 
-// look finds the directory as the whole chain shows it; false if it doesn't.
-func (c *chain) look(p string) (d Directory, there bool, err error) {
-	d = Directory{Path: p, Mode: 0o755}
+// said is where a chain says what a directory looks like.
+type said uint8
+
+const (
+	nowhere said = iota // no layer names it
+	above               // in the topmost layer that has it
+	below               // below one that has files in it, and doesn't name it
+)
+
+// look finds the directory as the whole chain should show it.
+func (c *chain) look(p string) (d Directory, where said, err error) {
+	// One that nobody names belongs to who unpacked it.
+	d = Directory{Path: p, Mode: 0o755, UID: uint32(unix.Geteuid()), GID: uint32(unix.Getegid())}
+	where = above
 	for n := len(c.roots) - 1; n >= 0; n-- {
 		f, fd, err := probe(c.roots[n], p)
 		if err != nil {
-			return d, false, err
+			return d, nowhere, err
 		}
 		if f == shut {
-			return d, there, nil
+			break
 		}
 		if f != nothing {
-			there = true
 			if !c.implied[n][p] {
 				err = d.read(fd)
 				sys.Close(fd)
-				return d, true, err
+				return d, where, err
 			}
 			sys.Close(fd)
+			where = below
 		}
 		if f == last {
-			return d, there, nil
+			break
 		}
 	}
-	return d, there, nil
+	return d, nowhere, nil
 }
 
 // probe looks for the directory in one layer, component by component: what is
@@ -186,7 +208,7 @@ func (d *Directory) read(fd int) error {
 	return nil
 }
 
-// makeDirs makes the directories below a machine's own layer.
+// makeDirs makes the directories below one.
 func makeDirs(upper int, list []Directory) error {
 	open := func(d Directory) (int, error) {
 		name := d.Path

@@ -3,8 +3,10 @@ package store
 import (
 	"crypto/sha256"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -15,7 +17,7 @@ import (
 
 // Image is one image of the store.
 type Image struct {
-	// Version is that of this form: 1.
+	// Version is that of this form.
 	Version int `json:"version"`
 	// Name is what it was pulled by.
 	Name string `json:"name"`
@@ -29,10 +31,41 @@ type Image struct {
 	Size   int64 `json:"size"`
 	// Layers are diffIDs, lowest first.
 	Layers []string `json:"layers"`
-	// Dirs are what a machine's own layer begins with: see Store.Dirs.
-	Dirs []Directory `json:"dirs,omitempty"`
+	// Over is a layer of directories above those, "" if there is none: see
+	// Store.Over. Root is what the machine's root looks like.
+	Over string    `json:"over,omitempty"`
+	Root Directory `json:"root"`
 	// Config is the image's configuration, as it is.
 	Config json.RawMessage `json:"config"`
+
+	// from is the file that it was read from.
+	from inode
+}
+
+// imageVersion is the form's: others are not read.
+const imageVersion = 2
+
+// ErrOther says that the store has the image in another form.
+var ErrOther = errors.New("another version of launch has kept it: pull it again")
+
+// All are the image's layers, lowest first.
+func (i *Image) All() []string {
+	if i.Over == "" {
+		return i.Layers
+	}
+	return append(slices.Clone(i.Layers), i.Over)
+}
+
+// inode is a file, whatever its name.
+type inode struct {
+	number uint64
+	size   uint64
+	wrote  unix.StatxTimestamp
+}
+
+func inodeOf(at int, name string) (inode, error) {
+	st, err := sys.Statx(at, name, unix.STATX_INO|unix.STATX_SIZE|unix.STATX_MTIME)
+	return inode{st.Ino, st.Size, st.Mtime}, err
 }
 
 // imageMax is more than an image's file may have.
@@ -49,7 +82,7 @@ func (s *Store) Keep(i Image) error {
 		return err
 	}
 	defer own.Release()
-	for _, d := range i.Layers {
+	for _, d := range i.All() {
 		h, err := hex(d)
 		if err != nil {
 			return err
@@ -58,7 +91,7 @@ func (s *Store) Keep(i Image) error {
 			return fmt.Errorf("keep image %s: layer %s: %w", i.Name, d, err)
 		}
 	}
-	i.Version = 1
+	i.Version = imageVersion
 	text, err := json.Marshal(i)
 	if err != nil {
 		return err
@@ -68,12 +101,25 @@ func (s *Store) Keep(i Image) error {
 
 // Find gives the image of a name; ErrNone if there is none.
 func (s *Store) Find(name string) (i Image, err error) {
-	err = s.readJSON("images/"+id(name), imageMax, &i)
+	n, err := sys.Openat(s.dir, "images/"+id(name), unix.O_RDONLY|unix.O_NOFOLLOW, 0)
 	if err == unix.ENOENT {
 		return i, ErrNone
 	}
-	if err == nil && i.Version != 1 {
-		err = fmt.Errorf("read the image %s: a newer launch wrote it", name)
+	if err == nil {
+		var text []byte
+		if text, err = sys.ReadAll(n, imageMax); err == nil {
+			err = json.Unmarshal(text, &i)
+		}
+		if err == nil {
+			i.from, err = inodeOf(n, "")
+		}
+		sys.Close(n)
+	}
+	if err != nil {
+		return i, fmt.Errorf("read the image %s of the store: %w", name, err)
+	}
+	if err == nil && i.Version != imageVersion {
+		err = ErrOther
 	}
 	return i, err
 }
@@ -138,21 +184,26 @@ func (s *Store) Sweep() (Swept, error) {
 		}
 	}
 	for _, i := range images {
-		need(i.Layers)
+		need(i.All())
 	}
 	machines, err := s.names("machines")
+	if err == nil {
+		if _, err = s.bury(machines); err == nil {
+			machines, err = s.names("machines")
+		}
+	}
 	if err != nil {
 		return done, err
 	}
 	for _, name := range machines {
 		m, err := s.machine(name)
 		if err == unix.ENOENT {
-			continue // not begun, or ended
+			continue // it ended just now
 		}
 		if err != nil {
 			return done, err
 		}
-		need(m.Layers)
+		need(m.Image.All())
 	}
 	left, err := s.names("tmp")
 	if err != nil {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"path"
@@ -82,6 +83,9 @@ func (s *Store) Claim(diffIDs []string) (*Claim, error) {
 
 // Release gives the layers back.
 func (c *Claim) Release() {
+	if c == nil {
+		return
+	}
 	_ = sys.Unlinkat(c.s.dir, c.name, 0)
 	c.lock.Release()
 }
@@ -213,33 +217,37 @@ func (x *Half) Abandon() {
 }
 
 // Tree opens the directory with the files of a layer that is there.
-func (s *Store) Tree(diffID string) (int, error) {
-	h, err := hex(diffID)
-	if err != nil {
-		return -1, err
-	}
-	dir, err := s.has(h)
-	if err == nil && dir == "" {
-		err = unix.ENOENT
-	}
-	if err != nil {
-		return -1, err
-	}
-	return sys.Openat(s.dir, path.Join(dir, h, "tree"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+func (s *Store) Tree(diffID string) (n int, err error) {
+	err = s.within(diffID, func(dir string) error {
+		n, err = sys.Openat(s.dir, path.Join(dir, "tree"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+		return err
+	})
+	return n, err
 }
 
 // Report reads the report about a layer that is there.
 func (s *Store) Report(diffID string, report any) error {
+	return s.within(diffID, func(dir string) error { return s.readJSON(path.Join(dir, "report"), 256<<20, report) })
+}
+
+// within does something in a layer's directory. A fresh one may be moved just
+// then, but only once.
+func (s *Store) within(diffID string, do func(dir string) error) error {
 	h, err := hex(diffID)
 	if err != nil {
 		return err
 	}
-	dir, err := s.has(h)
-	if err == nil && dir == "" {
-		err = unix.ENOENT
-	}
-	if err == nil {
-		err = s.readJSON(path.Join(dir, h, "report"), 256<<20, report)
+	for range 2 {
+		var dir string
+		if dir, err = s.has(h); err == nil && dir == "" {
+			err = unix.ENOENT
+		}
+		if err == nil {
+			err = do(path.Join(dir, h))
+		}
+		if err != unix.ENOENT {
+			return err
+		}
 	}
 	return err
 }
@@ -284,4 +292,41 @@ func (s *Store) Seal(diffIDs []string) error {
 		return fmt.Errorf("write the layers to the disk: %w", err)
 	}
 	return nil
+}
+
+// Over makes a layer of directories, which belongs above those that they were
+// found in, and gives its name; "" where there are none to make. Whoever has the
+// same ones has the same layer. It is claimed until the Claim is released.
+func (s *Store) Over(list []Directory) (name string, c *Claim, err error) {
+	if len(list) == 0 {
+		return "", nil, nil
+	}
+	text, err := json.Marshal(list)
+	if err != nil {
+		return "", nil, err
+	}
+	// No archive begins like that, so no layer of one has this name.
+	h := fmt.Sprintf("%x", sha256.Sum256(append([]byte("directories\n"), text...)))
+	name = "sha256:" + h
+	if c, err = s.Claim([]string{name}); err != nil {
+		return "", nil, err
+	}
+	half, _, err := s.Begin(name, true)
+	if err == nil && half != nil {
+		var n int
+		if n, err = half.Tree(); err == nil {
+			err = makeDirs(n, list)
+			sys.Close(n)
+		}
+		if err == nil {
+			err = half.Done(struct{}{})
+		} else {
+			half.Abandon()
+		}
+	}
+	if err != nil {
+		c.Release()
+		return "", nil, fmt.Errorf("make the layer of directories: %w", err)
+	}
+	return name, c, nil
 }

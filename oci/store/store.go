@@ -6,7 +6,7 @@
 //	layers/HEX      a whole layer: its tree, and report, what the unpacker said
 //	fresh-BOOT/HEX  the same, not yet known to be on the disk: only this boot's
 //	tmp/            what is being made; whatever nobody has a lock on is left over
-//	machines/NAME   what a machine has changed, and the layers it stands on
+//	machines/NAME   what a machine has changed, and its image's file
 //
 // What it guarantees: a layer is in layers/ only when all of it is on the disk,
 // and an image in images/ only when all of its layers are. Everything gets its

@@ -171,3 +171,92 @@ func TestDetach(t *testing.T) {
 		t.Errorf("machines left: %v", left)
 	}
 }
+
+// TestPassing: nothing of a machine that is not to be kept outlives it. What a
+// launcher that was killed leaves is taken away by whoever comes next.
+func TestPassing(t *testing.T) {
+	w := here(t)
+	p := draw(map[string]any{"Cmd": []string{"/bin/sh"}}).layer(gzipped, shell(t)).finish()
+	dir := w.layout("box", map[string]*picture{"v1": p, "v2": p})
+	ref := "oci:" + dir + ":v1"
+	w.does("pull", "--quiet", ref, "oci:"+dir+":v2")
+	left := func() (names []string) {
+		list, err := os.ReadDir(filepath.Join(w.store, "machines"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, d := range list {
+			names = append(names, d.Name())
+		}
+		return names
+	}
+	// killed starts a machine, and ends its launcher so that it can't do a thing.
+	killed := func(args ...string) string {
+		t.Helper()
+		r := w.Start(w.env, append(append([]string{filepath.Join(w.bin, "launch"), "run", "--quiet", "--register=no", "--keep-unit"}, args...),
+			ref, "/bin/sh", "-c", "echo x >/changed; echo up; while :; do sleep 0.1; done")...)
+		if err := r.Await("up\n", most); err != nil {
+			t.Fatal(err)
+		}
+		if names := left(); len(names) != 1 {
+			t.Fatalf("while it runs there is %q", names)
+		}
+		if out := w.does("rmi", "--unused"); out != "" {
+			t.Errorf("a sweep takes what the running machine needs: %q", out)
+		}
+		r.Process.Kill()
+		r.Code(most)
+		names := left()
+		if len(names) != 1 {
+			t.Fatalf("its launcher was killed, and there is %q", names)
+		}
+		return names[0]
+	}
+	gone := func(who string) {
+		t.Helper()
+		if names := left(); len(names) != 0 {
+			t.Errorf("after %s there is still %q", who, names)
+		}
+	}
+	name := killed()
+	if out := w.does("--cleanup"); strings.Count(out, "cleaned up after machine "+name) != 1 {
+		t.Errorf("the clean-up says %q, and not once %s", out, name)
+	}
+	gone("a clean-up")
+	name = killed()
+	if out := w.machine(ref, "/bin/sh", "-c", "ls /changed 2>&1 || true"); out != "launch: cleaned up after machine "+name+"\nls: /changed: No such file or directory\n" {
+		t.Errorf("the next machine of the image: %q", out)
+	}
+	gone("another start")
+	killed()
+	w.does("rmi", "--unused", "--quiet")
+	gone("a sweep")
+	killed("--rm", "--name=box")
+	w.does("--cleanup", "--machine=other")
+	if names := left(); len(names) != 1 {
+		t.Errorf("the clean-up of another machine takes it away")
+	}
+	w.does("--cleanup", "--machine=box")
+	gone("its own clean-up")
+	killed("--rm", "--name=box")
+	if out := w.machine("--name=box", ref, "/bin/sh", "-c", "ls /changed 2>&1 || true"); !strings.HasSuffix(out, "No such file or directory\n") {
+		t.Errorf("a machine that is kept goes on with one that was not to be: %q", out)
+	}
+	// One that is kept is nobody's to throw away.
+	w.machine("--name=box", ref, "/bin/touch", "/mine")
+	w.refuses("there already, with what it has changed", "run", "--rm", "--name=box", ref, "/bin/true")
+	w.does("--cleanup")
+	w.does("rmi", "--unused", "--quiet")
+	if out := w.machine("--name=box", ref, "/bin/ls", "/mine"); out != "/mine\n" {
+		t.Errorf("the machine that is kept has %q", out)
+	}
+	w.refuses("is there already, and is one of", "run", "--name=box", "oci:"+dir+":v2", "/bin/true")
+	w.does("rmi", "--quiet", "--machine=box")
+	// One that never ran is none, whatever its name.
+	w.refuses("executable file not found", "run", "--quiet", "--name=box", ref, "/bin/nothing")
+	gone("a start that failed")
+	w.does("rmi", "--quiet", ref, "oci:"+dir+":v2")
+	if left := w.Look("find", w.store, "-mindepth", "2"); left != "" {
+		t.Errorf("the store still has\n%s", left)
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -67,6 +68,10 @@ func TestPassed(t *testing.T) {
 	p := draw(map[string]any{"Cmd": []string{"/bin/cat"}}).layer(gzipped, shell(t)).finish()
 	ref := "oci:" + w.layout("box", map[string]*picture{"v1": p}) + ":v1"
 	w.does("pull", "--quiet", ref)
+	// What is caught here, nobody started from here has ignored: nohup may have
+	// run the test.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
+	defer signal.Reset(syscall.SIGHUP)
 	launch := func(in string, words ...string) (*bytes.Buffer, int) {
 		var out bytes.Buffer
 		r := w.StartAs(func(c *exec.Cmd) { c.Stdin, c.Stdout, c.Stderr = strings.NewReader(in), &out, &out }, w.env,
