@@ -182,6 +182,9 @@ func start(req cli.Request, env []string, cwd string) int {
 			return fail(err)
 		}
 	}
+	if f.Devices, err = probe.Devices(s.Mounts); err != nil && !planning {
+		return fail(err)
+	}
 	boot, err := probe.NewID()
 	if err != nil {
 		return fail(err)

@@ -254,8 +254,12 @@ func (r *imageRun) run() (status int, err error) {
 	if err != nil {
 		return 1, err
 	}
+	devices, err := probe.Devices(set.Mounts)
+	if err != nil && !planning {
+		return 1, err
+	}
 	p, err := plan.Compile(plan.Input{
-		Settings: set, Facts: facts.Facts{Host: host}, Profile: settings.Strict, From: trace.Origin, ID: id, BootID: boot, Suffix: suffix,
+		Settings: set, Facts: facts.Facts{Host: host, Devices: devices}, Profile: settings.Strict, From: trace.Origin, ID: id, BootID: boot, Suffix: suffix,
 	})
 	if err != nil {
 		return 1, err

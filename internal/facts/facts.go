@@ -26,6 +26,17 @@ type Facts struct {
 	Journal Journal `json:"journal,omitzero"`
 	Network Network `json:"network,omitzero"`
 	Watches Watches `json:"watches,omitzero"`
+	// Devices are the device nodes among the sources of bind mounts. They are
+	// looked for only where there are such mounts.
+	Devices []Device `json:"devices,omitempty"`
+}
+
+// Device is a device node that is bound into the machine.
+type Device struct {
+	// Path is the source as it was given.
+	Path         string `json:"path"`
+	Block        bool   `json:"block,omitempty"`
+	Major, Minor uint32
 }
 
 // Watches is what the kernel has left for who watches files (inotify), as all

@@ -114,7 +114,9 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 	"scope": func(s *settings.Settings, f *facts.Facts) {
 		f.Host.Systemd, f.Host.Cgroup = true, "/user.slice/session-1.scope"
 		s.Exec.Mode, s.Machine = settings.Boot, "web-1"
-		s.Mounts = []mount.Mount{bind("/dev/kvm"), bind("/srv")}
+		s.Mounts = []mount.Mount{bind("/dev/kvm"), bind("/srv"), bind("/srv/disk:/disk"), bind("/srv/card:/card"), bind("/dev/dri")}
+		s.Mounts[2].ReadOnly = true
+		f.Devices = []facts.Device{{Path: "/dev/kvm", Major: 10, Minor: 232}, {Path: "/srv/disk", Block: true, Major: 8, Minor: 1}, {Path: "/srv/card", Major: 226}}
 		s.Unit = settings.Unit{Slice: "a-b.slice", Properties: []string{"MemoryMax=1G", "DeviceAllow=/dev/kvm r"}}
 	},
 	"scope-plain": func(s *settings.Settings, f *facts.Facts) { f.Host.Systemd, s.Life.Register = true, settings.Yes },

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"path"
 	"strings"
 
@@ -48,13 +49,12 @@ func (c *compiler) unit() {
 	}
 	allow := [][2]string{{"/dev/net/tun", "rwm"}, {"char-pts", "rw"}, {"/dev/fuse", "rwm"}}
 	for _, m := range c.Settings.Mounts {
-		// Whether it is a device, systemd finds out; what is none is not said.
-		if m.Kind == mount.Bind && !m.Source.InRoot && strings.HasPrefix(m.Source.Path, "/dev/") {
+		if name := c.device(m); name != "" {
 			rights := "rw"
 			if m.ReadOnly {
 				rights = "r"
 			}
-			allow = append(allow, [2]string{m.Source.Path, rights})
+			allow = append(allow, [2]string{name, rights})
 		}
 	}
 	s.Properties = []settings.Property{
@@ -85,6 +85,29 @@ func (c *compiler) unit() {
 	}
 	c.Plan.Scope = s
 	c.Plan.Cgroup = Cgroup{Mount: own.Mount, Path: path.Join(slicePath(s.Slice), s.Name, "payload"), Divide: true}
+}
+
+// device is what systemd calls the device that is bound: by its path in /dev or,
+// where the node lies elsewhere, by its number. It is "" for what is no device, and
+// for a directory: whoever binds one has not named a device.
+func (c *compiler) device(m mount.Mount) string {
+	if m.Kind != mount.Bind || m.Source.InRoot {
+		return ""
+	}
+	for _, d := range c.Facts.Devices {
+		kind := "char"
+		if d.Block {
+			kind = "block"
+		}
+		switch {
+		case d.Path != m.Source.Path:
+		case strings.HasPrefix(d.Path, "/dev/"):
+			return d.Path
+		default:
+			return fmt.Sprintf("/dev/%s/%d:%d", kind, d.Major, d.Minor)
+		}
+	}
+	return ""
 }
 
 // stopSignal is what asks the machine to end; 0: nothing does.

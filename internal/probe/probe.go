@@ -21,6 +21,7 @@ import (
 
 	"launch/internal/facts"
 	"launch/internal/sys"
+	"launch/mount"
 	"launch/settings"
 	"launch/settings/nspawn"
 )
@@ -572,6 +573,34 @@ func Network(mount string) (facts.Network, error) {
 // perMachine is how many inotify instances a booted system has at least: its
 // systemd some, and each of its services one.
 const perMachine = 8
+
+// Devices finds the device nodes among the sources of bind mounts, links followed
+// as the mount does. What is missing may be so.
+func Devices(mounts []mount.Mount) (list []facts.Device, err error) {
+	var l look
+	for _, m := range mounts {
+		if m.Kind != mount.Bind || m.Source.InRoot || m.Source.Temp {
+			continue
+		}
+		var st unix.Statx_t
+		n, err := sys.Openat(unix.AT_FDCWD, m.Source.Path, unix.O_PATH, 0)
+		if err == nil {
+			err = sys.StatxFd(n, unix.STATX_TYPE, &st)
+			sys.Close(n)
+		}
+		if err != nil {
+			if !missing(err) {
+				l.fail("look at "+m.Source.Path, err)
+			}
+			continue
+		}
+		kind := st.Mode & unix.S_IFMT
+		if kind == unix.S_IFCHR || kind == unix.S_IFBLK {
+			list = append(list, facts.Device{Path: m.Source.Path, Block: kind == unix.S_IFBLK, Major: st.Rdev_major, Minor: st.Rdev_minor})
+		}
+	}
+	return list, l.err
+}
 
 // Watches looks whether a machine that is booted can watch files. Those of all
 // users of its user namespace count as the launcher's, too.
