@@ -129,6 +129,8 @@ complete -c launch -n __launch_options -s P -l pipe -f -d 'Same as --console=pip
 complete -c launch -n __launch_options -l register -r -f -a 'yes no auto' -d 'Tell systemd-machined about the machine'
 complete -c launch -n __launch_options -l notify-ready -r -f -a 'yes no' -d 'Wait for the machine to say that it is ready'
 complete -c launch -n __launch_options -l keep-unit -f -d 'Stay in the launcher'\''s own unit'
+complete -c launch -n __launch_options -l system -f -d 'Be a machine of the system'\''s service manager (the default)'
+complete -c launch -n __launch_options -l user -f -d 'Be a machine of the user'\''s own service manager'
 complete -c launch -n __launch_options -s S -l slice -r -f -d 'Where the machine'\''s scope unit is'
 complete -c launch -n __launch_options -l property -r -f -d 'Set a property of the machine'\''s scope unit'
 complete -c launch -n __launch_options -s q -l quiet -f -d 'No status messages'

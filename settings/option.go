@@ -80,6 +80,9 @@ const (
 	NoArg Arg = iota
 	RequiredArg
 	OptionalArg
+	// LooseArg: an argument makes it an old spelling of another row, Old. It is
+	// behind an equals sign, or the next word unless that begins with a dash.
+	LooseArg
 )
 
 // Empty says what an empty value in a file does.
@@ -139,6 +142,7 @@ const (
 	GroupQuiet        Group = "quiet"
 	GroupRegister     Group = "register"
 	GroupKeepUnit     Group = "keep-unit"
+	GroupManager      Group = "manager"
 	GroupSlice        Group = "slice"
 	GroupProperty     Group = "property"
 	GroupResolvConf   Group = "resolv-conf"

@@ -150,13 +150,6 @@ var Options = [...]Option{
 		Weaker: func(s Settings, a Assignment) bool { return !root(s.Exec.User) && s.Exec.User != a.Value.(string) },
 	},
 	{
-		Name: "user", Same: "uid", Flag: "user", Arg: RequiredArg, Placeholder: "USER", Old: "uid",
-		Group: GroupUser, Trusted: NoFile,
-		Help:  "Old spelling of --uid=",
-		Parse: parseUser,
-		Set:   func(s *Settings, a Assignment) { s.Exec.User = a.Value.(string) },
-	},
-	{
 		Name: "kill-signal", Flag: "kill-signal", Section: "Exec", Key: "KillSignal", Arg: RequiredArg, Placeholder: "SIGNAL",
 		Group: GroupKillSignal, Topic: TopicExec, Trusted: Anyone, Since: 220,
 		Help:  "Signal that asks the machine to shut down",
@@ -568,6 +561,20 @@ var Options = [...]Option{
 		Set:   func(s *Settings, a Assignment) { s.Life.KeepUnit = a.Value.(bool) },
 	},
 	{
+		Name: "system", Flag: "system",
+		Group: GroupManager, Topic: TopicLife, Trusted: NoFile, Since: 261,
+		Help:  "Be a machine of the system's service manager (the default)",
+		Parse: parseBool,
+		Set:   func(s *Settings, a Assignment) { s.Unit.User = false },
+	},
+	{
+		Name: "user", Same: "system", Flag: "user", Arg: LooseArg, Placeholder: "USER", Old: "uid",
+		Group: GroupManager, Topic: TopicLife, Trusted: NoFile, Since: 261,
+		Help:  "Be a machine of the user's own service manager",
+		Parse: parseBool,
+		Set:   func(s *Settings, a Assignment) { s.Unit.User = true },
+	},
+	{
 		Name: "slice", Flag: "slice", Short: 'S', Arg: RequiredArg, Placeholder: "SLICE",
 		Group: GroupSlice, Topic: TopicLife, Trusted: NoFile, Since: 206,
 		Help:  "Where the machine's scope unit is",
@@ -760,7 +767,6 @@ var Options = [...]Option{
 	{Name: "root-hash", Flag: "root-hash", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "root-hash-sig", Flag: "root-hash-sig", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "verity-data", Flag: "verity-data", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
-	{Name: "system", Flag: "system", Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "private-users-delegate", Flag: "private-users-delegate", Section: "Exec", Key: "PrivateUsersDelegate", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "network-interface", Flag: "network-interface", Section: "Network", Key: "Interface", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "network-macvlan", Flag: "network-macvlan", Section: "Network", Key: "MACVLAN", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},

@@ -142,6 +142,7 @@ func Say(s Settings) (list []Saying, missed []string) {
 		both("notify-ready", "yes")
 	}
 	flag("keep-unit", s.Life.KeepUnit)
+	flag("user", s.Unit.User)
 	text("slice", s.Unit.Slice)
 	for _, p := range s.Unit.Properties {
 		text("property", p)

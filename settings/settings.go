@@ -212,8 +212,11 @@ type Life struct {
 	KeepUnit    bool `json:"keep_unit,omitempty"`
 }
 
-// Unit is the scope unit that a machine is in on a host with systemd.
+// Unit is the scope unit that a machine is in on a host with systemd, and whose
+// it is.
 type Unit struct {
+	// User: the user's own service manager has it, and not the system's.
+	User bool `json:"user,omitempty"`
 	// Slice is where it is; "" is the usual one.
 	Slice string `json:"slice,omitempty"`
 	// Properties are what else is said about it, NAME=VALUE each; see

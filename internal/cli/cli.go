@@ -97,19 +97,27 @@ func parse(args []string, env []string, cwd string, v *settings.Verb, told Told)
 		if o.Arg == settings.OptionalArg && w.told && w.value == "" {
 			return &settings.Error{What: "option '" + w.typed + "' has nothing behind the equals sign", Origin: from}
 		}
-		text := w.value
-		if o.Arg == settings.NoArg {
+		text, old, hint := w.value, o.Old, ""
+		switch {
+		case o.Arg == settings.LooseArg && w.told:
+			if strings.Contains(w.value, "/") {
+				hint = "to give " + w.typed + " no argument, put -- before the command"
+			}
+			o = settings.Find(o.Old)
+		case o.Arg == settings.LooseArg:
+			text, old = "yes", ""
+		case o.Arg == settings.NoArg:
 			text = "yes"
 		}
 		v, err := o.Parse(place, text)
 		if err != nil {
-			return &settings.Error{What: "cannot use " + given(w) + ": " + err.Error(), Origin: from, Value: w.value}
+			return &settings.Error{What: "cannot use " + given(w) + ": " + err.Error(), Origin: from, Value: w.value, Hint: hint}
 		}
-		if o.Old != "" {
+		if old != "" {
 			r.Warnings = append(r.Warnings, settings.Warning{
 				What:   "option '" + w.typed + "' is deprecated",
 				Origin: from, Value: w.value,
-				Hint: "use --" + o.Old,
+				Hint: "use --" + old,
 			})
 		}
 		switch o.Name {
@@ -177,7 +185,7 @@ func suggest(name string, v *settings.Verb) string {
 	}
 	if v == nil || v.Start {
 		for i := range settings.Options {
-			if o := &settings.Options[i]; o.Flag != "" && !o.Later && o.Old == "" {
+			if o := &settings.Options[i]; o.Flag != "" && !o.Later && (o.Old == "" || o.Arg == settings.LooseArg) {
 				flags = append(flags, o.Flag)
 			}
 		}

@@ -30,7 +30,9 @@ func TestReport(t *testing.T) {
 		{"--bind=/a:/b:idmpa", "launch: cannot use --bind=/a:/b:idmpa: unknown bind option \"idmpa\" (known: rbind, norbind, idmap, noidmap, rootidmap, owneridmap)\n"},
 		{"--capability=CAP_SYS_ADMINN", "launch: cannot use --capability=CAP_SYS_ADMINN: unknown capability \"CAP_SYS_ADMINN\", did you mean CAP_SYS_ADMIN?\n"},
 		{"--drop-capability=mknod", "launch: cannot use --drop-capability=mknod: unknown capability \"mknod\", did you mean CAP_MKNOD?\n"},
-		{"--system", "launch: option '--system' is not supported yet\n"},
+		{"--image=x", "launch: option '--image' is not supported yet\n  from:  --image=x\n"},
+		{"--system=yes", "launch: option '--system' doesn't allow an argument\n"},
+		{"--user /bin/sh", "launch: cannot use --user=/bin/sh: \"/bin/sh\" is not the name of a user\n  hint:  to give --user no argument, put -- before the command\n"},
 		{"--rlimit=NOFIL=1", "launch: cannot use --rlimit=NOFIL=1: unknown value \"NOFIL\", did you mean NOFILE? (known: CPU, FSIZE, DATA, STACK, CORE, RSS, NPROC, NOFILE, MEMLOCK, AS, LOCKS, SIGPENDING, MSGQUEUE, NICE, RTPRIO, RTTIME)\n"},
 		{"--restrict-address-families=INET", "launch: cannot use --restrict-address-families=INET: unknown address family \"INET\", did you mean AF_INET?\n"},
 		{"-M a_b", "launch: cannot use -M a_b: \"a_b\" is not a machine name: it has a '_'; only letters, digits, hyphens and dots are allowed\n"},
@@ -63,7 +65,7 @@ func TestParse(t *testing.T) {
 	for _, a := range r.Assignments {
 		said = append(said, a.Option.Name+"<"+a.Origin.Path+">")
 	}
-	if got, want := strings.Join(said, " "), "quiet<-q> boot<-b> directory<-D> volatile<--volatile> user<--user> setenv<-E> setenv<--setenv> words<the command>"; got != want {
+	if got, want := strings.Join(said, " "), "quiet<-q> boot<-b> directory<-D> volatile<--volatile> uid<--user> setenv<-E> setenv<--setenv> words<the command>"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if r.Action != Run || len(r.Warnings) != 1 || r.Warnings[0].Hint != "use --uid" {
@@ -77,6 +79,45 @@ func TestParse(t *testing.T) {
 		s.Image.Volatile != settings.VolatileYes || strings.Join(s.Exec.Env, " ") != "A=1 TERM=vt100" ||
 		strings.Join(s.Exec.Words, " ") != "ls -la --color" {
 		t.Errorf("%+v", s)
+	}
+}
+
+// TestUser: with an argument it is another option, as for systemd-nspawn 262.
+func TestUser(t *testing.T) {
+	for _, c := range []struct{ args, want string }{
+		{"--user", "user"},
+		{"--user --boot", "user boot"},
+		{"--user -- joe", "user words=joe"},
+		{"--user joe", "uid=joe"},
+		{"--user joe sh", "uid=joe words=sh"},
+		{"--user=joe", "uid=joe"},
+		{"--user=", "uid"},
+		{"--user --system", "user system"},
+		{"--user=joe --user", "uid=joe user"},
+	} {
+		r, err := Parse(strings.Fields(c.args), nil, "/")
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		var said []string
+		for _, a := range r.Assignments {
+			text := a.Option.Name
+			if a.Text != "" {
+				text += "=" + a.Text
+			}
+			said = append(said, text)
+		}
+		if got := strings.Join(said, " "); got != c.want {
+			t.Errorf("%s is %s, want %s", c.args, got, c.want)
+		}
+		if (len(r.Warnings) == 1) != strings.Contains(c.want, "uid") {
+			t.Errorf("%s: warnings %v", c.args, r.Warnings)
+		}
+		s, _, _, err := settings.Resolve(r.Assignments, settings.Surroundings{Place: settings.Place{Cwd: "/srv/x"}})
+		if err != nil || s.Unit.User != (strings.Contains(c.want, "user") && !strings.Contains(c.want, "system")) {
+			t.Errorf("%s: %v %+v", c.args, err, s.Unit)
+		}
 	}
 }
 

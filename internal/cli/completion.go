@@ -41,7 +41,7 @@ const (
 
 func argument(o *settings.Option) kind {
 	switch {
-	case o.Arg == settings.NoArg:
+	case o.Arg == settings.NoArg || o.Arg == settings.LooseArg:
 		return noArgument
 	case o.Name == "directory":
 		return directories

@@ -16,7 +16,7 @@ type word struct {
 type option struct {
 	long  string
 	short byte
-	arg   uint8 // none, required, optional
+	arg   uint8 // none, required, optional, loose
 	id    int
 }
 
@@ -24,6 +24,7 @@ const (
 	none = iota
 	required
 	optional
+	loose
 )
 
 // badOption is what getopt refuses. The text is what GNU's getopt_long prints.
@@ -82,6 +83,8 @@ func long(text string, args []string, table []option, found func(word) error) ([
 		if len(args) == 0 {
 			return args, &badOption{text: "option '" + typed + "' requires an argument", typed: typed}
 		}
+		value, told, args = args[0], true, args[1:]
+	case !told && o.arg == loose && len(args) > 0 && !strings.HasPrefix(args[0], "-"):
 		value, told, args = args[0], true, args[1:]
 	}
 	return args, found(word{o.id, typed, value, told})

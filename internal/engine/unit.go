@@ -11,6 +11,7 @@ import (
 	"launch/internal/cgroup"
 	"launch/internal/child"
 	"launch/internal/machine"
+	"launch/internal/plan"
 	"launch/internal/state"
 	"launch/internal/sys"
 	"launch/settings"
@@ -30,12 +31,12 @@ func (s *supervisor) settleIn(b *builder) (err error) {
 	p := s.plan
 	u := &b.unit
 	if p.Scope != nil || p.Register != nil {
-		if u.host, err = machine.Connect(); err != nil {
+		if u.host, err = machine.Connect(p.User); err != nil {
 			if p.Scope != nil && p.Scope.Required {
-				return &settings.Error{What: err.Error(), Origin: p.Scope.Origin}
+				return &settings.Error{What: err.Error(), Origin: p.Scope.Origin, Hint: unreached(p)}
 			}
 			if p.Register != nil && p.Register.Required {
-				return &settings.Error{What: err.Error(), Origin: p.Register.Origin}
+				return &settings.Error{What: err.Error(), Origin: p.Register.Origin, Hint: unreached(p)}
 			}
 			u.host = nil
 			s.opt.Warn(err.Error() + "; the machine is known to nobody")
@@ -77,6 +78,14 @@ func (s *supervisor) settleIn(b *builder) (err error) {
 	}
 	b.divide = where.Divide
 	return nil
+}
+
+// unreached says what may help where the service manager isn't there.
+func unreached(p *plan.Plan) string {
+	if p.User {
+		return "loginctl enable-linger starts a user's service manager, and XDG_RUNTIME_DIR=/run/user/UID is where it is; without --user, the system's is asked"
+	}
+	return ""
 }
 
 // scope asks systemd for the machine's scope. Systemd wants a process in it,

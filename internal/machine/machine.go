@@ -7,7 +7,7 @@
 // number (a descriptor is sent where machined takes it). It refuses to know what
 // is in the machine and when it starts.
 //
-//	h, err := machine.Connect()
+//	h, err := machine.Connect(false)
 //	cgroup, err := h.Start(machine.Scope{Name: "machine-web.scope", …}, pid)
 //	err = h.Register(machine.Machine{Name: "web", …})
 //	…
@@ -22,6 +22,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -38,6 +39,8 @@ type Host struct {
 	c *bus.Conn
 	// direct: there is no bus, but systemd itself answers.
 	direct bool
+	// socket is where systemd-machined speaks Varlink.
+	socket string
 	scope  string // what Start has made
 }
 
@@ -78,14 +81,18 @@ func manage(member string, body *bus.Writer) bus.Call {
 	return bus.Call{Destination: units, Path: unitsPath, Interface: unitsFace, Member: member, Body: body}
 }
 
-// Connect reaches the system's bus, or systemd itself where there is none. Then
-// systemd-machined is told by Varlink, and who stops the scope ends what is in
-// it, since systemd has no way to ask us.
-func Connect() (*Host, error) {
-	list, direct := bus.Addresses(false, os.Getenv)
+// Connect reaches the system's bus, or that of the user, or systemd itself where
+// there is none. Then systemd-machined is told by Varlink, and who stops the scope
+// ends what is in it, since systemd has no way to ask us.
+func Connect(user bool) (*Host, error) {
+	whose, named, socket := "system", "DBUS_SYSTEM_BUS_ADDRESS", systemSocket
+	if user {
+		whose, named, socket = "user", "DBUS_SESSION_BUS_ADDRESS", path.Join(os.Getenv("XDG_RUNTIME_DIR"), userSocket)
+	}
+	list, direct := bus.Addresses(user, os.Getenv)
 	var first error
 	for i, a := range list {
-		if direct[i] && (!missing(first) || os.Getenv("DBUS_SYSTEM_BUS_ADDRESS") != "") {
+		if direct[i] && (!missing(first) || os.Getenv(named) != "") {
 			continue // a bus that is there, or that was named, is the one that counts
 		}
 		// Signals about a job come before its answer, or after it.
@@ -95,17 +102,36 @@ func Connect() (*Host, error) {
 				Body: bus.Strings("s", "type='signal',sender='"+units+"',interface='"+unitsFace+"',member='JobRemoved'")}
 		}
 		c, _, err := bus.Dial(a, direct[i], call)
-		if err == nil {
-			return &Host{c: c, direct: direct[i]}, nil
+		if err == nil && user {
+			// The variables may be left from somebody else's session.
+			if err = ours(c); err != nil {
+				c.Close()
+			}
 		}
-		if first == nil {
-			first = fmt.Errorf("connect to the system's bus at %s: %w", a, err)
+		if err == nil {
+			return &Host{c: c, direct: direct[i], socket: socket}, nil
+		}
+		if first == nil || !missing(err) {
+			first = fmt.Errorf("connect to the %s's bus at %s: %w", whose, a, err)
 		}
 	}
-	if first == nil {
-		first = errors.New("connect to the system's bus: $DBUS_SYSTEM_BUS_ADDRESS names no socket")
+	switch {
+	case first != nil:
+	case os.Getenv(named) != "":
+		first = fmt.Errorf("connect to the %s's bus: $%s names no socket", whose, named)
+	default:
+		first = errors.New("connect to the user's bus: neither $DBUS_SESSION_BUS_ADDRESS nor $XDG_RUNTIME_DIR says where it is")
 	}
 	return nil, first
+}
+
+// ours fails if who answers is another user's.
+func ours(c *bus.Conn) error {
+	peer, err := sys.PeerUser(c.FD())
+	if own := unix.Geteuid(); err == nil && int(peer) != own {
+		return fmt.Errorf("it is user %d's, and this is user %d", peer, own)
+	}
+	return err
 }
 
 // Close ends the connection.
@@ -229,7 +255,7 @@ func (h *Host) Clear(name string) error {
 // leader gives the first process of a machine.
 func (h *Host) leader(name string) (int, error) {
 	if h.direct {
-		return leaderVarlink(name)
+		return h.leaderVarlink(name)
 	}
 	m, err := h.c.Ask(ask("GetMachine", bus.Strings("s", name)))
 	if err != nil {
@@ -244,7 +270,12 @@ func (h *Host) leader(name string) (int, error) {
 	if r.Signature() != "u" {
 		return 0, errNonsense
 	}
-	return int(r.Uint32()), nil
+	pid := int(r.Uint32())
+	if pid <= 0 {
+		// No process has that number, so it would be taken for one that is gone.
+		return 0, errNonsense
+	}
+	return pid, nil
 }
 
 // lives tells whether there is a process of that number that has not ended.
@@ -266,7 +297,7 @@ func (h *Host) register(m Machine) error {
 		return fmt.Errorf("%q is no machine id", m.ID)
 	}
 	if h.direct {
-		return registerVarlink(m)
+		return h.registerVarlink(m)
 	}
 	if m.Pidfd >= 0 {
 		body := &bus.Writer{Sig: "sa(sv)"}
@@ -302,7 +333,7 @@ func (h *Host) register(m Machine) error {
 // gone. One that is forgotten already is no error.
 func (h *Host) Unregister(name string) error {
 	if h.direct {
-		return told("unregister", name, unregisterVarlink(name))
+		return told("unregister", name, h.unregisterVarlink(name))
 	}
 	_, err := h.c.Ask(ask("UnregisterMachine", bus.Strings("s", name)))
 	if is(err, machines+".NoSuchMachine") {

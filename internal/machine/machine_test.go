@@ -2,6 +2,7 @@ package machine
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -9,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -32,6 +34,7 @@ type fake struct {
 	exists int
 	err    *dbus.Error
 	leader int // of a machine that is there already
+	odd    any // what is said instead of that
 }
 
 type prop struct {
@@ -124,6 +127,9 @@ func (f *fake) GetMachine(name string) (dbus.ObjectPath, *dbus.Error) {
 }
 
 func (f *fake) Get(face, name string) (dbus.Variant, *dbus.Error) {
+	if f.odd != nil {
+		return dbus.MakeVariant(f.odd), nil
+	}
 	return dbus.MakeVariant(uint32(f.leader)), nil
 }
 
@@ -173,7 +179,7 @@ func start(t *testing.T) (*fake, *Host) {
 		}
 	}
 	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", address)
-	h, err := Connect()
+	h, err := Connect(false)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -294,7 +300,7 @@ func TestRegister(t *testing.T) {
 
 func TestMissing(t *testing.T) {
 	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path="+filepath.Join(t.TempDir(), "no"))
-	if _, err := Connect(); !missing(err) {
+	if _, err := Connect(false); !missing(err) {
 		t.Error(err)
 	}
 	f, h := start(t)
@@ -306,10 +312,164 @@ func TestMissing(t *testing.T) {
 	}
 }
 
+// TestUser: the user's own bus is where its variables say, and is that user's.
+func TestUser(t *testing.T) {
+	f, _ := start(t)
+	dir := t.TempDir()
+	_, file, _ := strings.Cut(os.Getenv("DBUS_SYSTEM_BUS_ADDRESS"), "=")
+	if err := os.Symlink(file, filepath.Join(dir, "bus")); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("DBUS_SYSTEM_BUS_ADDRESS", "unix:path=/none")
+	t.Setenv("DBUS_SESSION_BUS_ADDRESS", "")
+	refused := func(dir, want string) {
+		t.Helper()
+		t.Setenv("XDG_RUNTIME_DIR", dir)
+		if h, err := Connect(true); err == nil {
+			h.Close()
+			t.Errorf("connected, want %q", want)
+		} else if !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	refused("", "connect to the user's bus: neither $DBUS_SESSION_BUS_ADDRESS nor $XDG_RUNTIME_DIR")
+	refused(t.TempDir(), "/bus: no such file or directory")
+
+	t.Setenv("XDG_RUNTIME_DIR", dir)
+	h, err := Connect(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	if want := filepath.Join(dir, "systemd/machine/io.systemd.Machine"); h.socket != want {
+		t.Errorf("systemd-machined is asked at %s, want %s", h.socket, want)
+	}
+	if err := h.Unregister("x"); err != nil {
+		t.Error(err)
+	}
+	f.want(t, "unregister x")
+
+	if os.Geteuid() != 0 {
+		t.Skip("the rest needs root")
+	}
+	// Who listens there greets us as systemd does, but belongs to somebody else.
+	other := t.TempDir()
+	if err := os.Mkdir(filepath.Join(other, "systemd"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	listening := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and the thread ends with it
+		n, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err == nil {
+			err = unix.Bind(n, &unix.SockaddrUnix{Name: filepath.Join(other, "systemd/private")})
+		}
+		if err == nil {
+			if _, _, e := unix.RawSyscall(unix.SYS_SETRESUID, 4711, 4711, 4711); e != 0 {
+				err = e
+			}
+		}
+		if err == nil {
+			err = unix.Listen(n, 8)
+		}
+		listening <- err
+		for err == nil {
+			var c int
+			if c, _, err = unix.Accept(n); err == nil {
+				unix.Write(c, []byte("OK 1234\r\nAGREE_UNIX_FD\r\n"))
+			}
+		}
+	}()
+	if err := <-listening; err != nil {
+		t.Fatal(err)
+	}
+	refused(other, "systemd/private: it is user 4711's, and this is user 0")
+}
+
+// TestOddAnswers: whatever systemd-machined answers when it is asked who is a
+// machine's first process, it is read or refused, and no machine is given up that
+// nobody knows to be gone.
+func TestOddAnswers(t *testing.T) {
+	f, h := start(t)
+	f.leader = os.Getpid()
+	for _, odd := range []any{uint32(0), "1", uint64(1 << 63), int32(-1), true, []uint32{1}, map[string]string{}, strings.Repeat("x", 1<<20)} {
+		f.odd = odd
+		if err := h.Clear("x"); !errors.Is(err, errNonsense) {
+			t.Errorf("%.40v: %v", odd, err)
+		}
+		f.want(t)
+	}
+
+	socket := filepath.Join(t.TempDir(), "machine")
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	answers, calls := make(chan string, 1), make(chan string, 10)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			text, _ := bufio.NewReader(c).ReadString(0)
+			calls <- text
+			select {
+			case answer := <-answers:
+				io.WriteString(c, answer)
+			default: // nobody should have asked
+			}
+			c.Close()
+		}
+	}()
+	h = &Host{direct: true, socket: socket}
+	for _, odd := range []string{
+		`{}`, `null`, `[]`, `1`, `""`, `{"parameters":null}`, `{"parameters":{}}`, `{"parameters":[]}`, `{"parameters":{"leader":null}}`, `{"parameters":{"leader":[{"pid":1}]}}`,
+		`{"parameters":{"leader":{"pid":0}}}`, `{"parameters":{"leader":{"pid":-1}}}`, `{"parameters":{"leader":{"pid":null}}}`, `{"parameters":{"leader":{"pid":"1"}}}`,
+		`{"parameters":{"leader":{"pid":9223372036854775808}}}`, `{"parameters":{"leader":{"pid":1e400}}}`, `{"parameters":{"leader":{"pid":NaN}}}`, `{"parameters":{"leader":{"pid":1.5}}}`,
+		`{"parameters":` + strings.Repeat("[", 30000) + strings.Repeat("]", 30000) + `}`, strings.Repeat("[", 1<<20), `{"x":"` + strings.Repeat("x", 1<<20) + `"}`, "\xff\xfe", "",
+	} {
+		answers <- odd + "\x00"
+		err := h.Clear("x")
+		if err == nil || !errors.Is(err, errNonsense) && !errors.Is(err, unix.ECONNRESET) {
+			t.Errorf("%.60q: %v", odd, err)
+		}
+		if <-calls; len(calls) != 0 {
+			t.Errorf("%.60q: and then it was told %q", odd, <-calls)
+		}
+	}
+	// Nobody reads on for ever.
+	h.socket += "2"
+	another, err := net.Listen("unix", h.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer another.Close()
+	written := make(chan int)
+	go func() {
+		c, err := another.Accept()
+		n := 0
+		for more := []byte(strings.Repeat("x", 1<<16)); err == nil && n < 64<<20; n += len(more) {
+			_, err = c.Write(more)
+		}
+		if err == nil {
+			c.Close()
+		}
+		written <- n
+	}()
+	if err := h.Clear("x"); !errors.Is(err, errNonsense) {
+		t.Errorf("an answer without an end: %v", err)
+	}
+	if n := <-written; n > 4<<20 {
+		t.Errorf("of an answer without an end, %d bytes were read", n)
+	}
+}
+
 // TestVarlink: without a bus, systemd-machined is told on its own socket, of
 // what it knows: 257 has another way to name a process than later ones.
 func TestVarlink(t *testing.T) {
-	socket = filepath.Join(t.TempDir(), "machine")
+	socket := filepath.Join(t.TempDir(), "machine")
 	l, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -333,7 +493,7 @@ func TestVarlink(t *testing.T) {
 		}
 	}()
 	const done = `{"parameters":{}}` + "\x00"
-	h := &Host{direct: true}
+	h := &Host{direct: true, socket: socket}
 	m := Machine{Name: "x", ID: strings.Repeat("0a", 16), Service: "systemd-nspawn", Class: "container", Leader: 42, Pidfd: -1, Root: "/srv/x", Interfaces: []int32{7}}
 	ask := func(f func() error, want string, with ...string) error {
 		t.Helper()

@@ -13,9 +13,12 @@ import (
 	"launch/internal/sys"
 )
 
-// socket is where systemd-machined speaks Varlink, since 257. Only tests move
-// it.
-var socket = "/run/systemd/machine/io.systemd.Machine"
+// Where systemd-machined speaks Varlink: the system's since 257, a user's since
+// 259.
+const (
+	systemSocket = "/run/systemd/machine/io.systemd.Machine"
+	userSocket   = "systemd/machine/io.systemd.Machine" // in $XDG_RUNTIME_DIR
+)
 
 // pidfs is the file system of process descriptors, since Linux 6.9.
 const pidfs = 0x50494446
@@ -41,7 +44,7 @@ type registration struct {
 	Interfaces []int32 `json:"ifIndices,omitempty"`
 }
 
-func registerVarlink(m Machine) error {
+func (h *Host) registerVarlink(m Machine) error {
 	r := registration{Name: m.Name, ID: m.ID, Service: m.Service, Class: m.Class, Root: m.Root, Interfaces: m.Interfaces}
 	r.Process = &leader{PID: m.Leader}
 	if fs, err := sys.Fstatfs(m.Pidfd); m.Pidfd >= 0 && err == nil && fs.Type == pidfs {
@@ -53,12 +56,12 @@ func registerVarlink(m Machine) error {
 			r.Process.PidFD, r.Process.Boot = st.Ino, strings.ReplaceAll(strings.TrimSpace(string(boot)), "-", "")
 		}
 	}
-	err := varlink("Register", r)
+	err := h.varlink("Register", r)
 	if is(err, "org.varlink.service.InvalidParameter") {
 		// 257 knows the process by its number only: it is our child, so nobody
 		// else has it.
 		r.Process, r.Leader = nil, m.Leader
-		err = varlink("Register", r)
+		err = h.varlink("Register", r)
 	}
 	return err
 }
@@ -68,11 +71,11 @@ type named struct {
 }
 
 // leaderVarlink gives the first process of a machine.
-func leaderVarlink(name string) (pid int, err error) {
+func (h *Host) leaderVarlink(name string) (pid int, err error) {
 	var a struct {
 		Leader leader `json:"leader"`
 	}
-	if err := varlinkAsk("List", named{name}, &a); err != nil {
+	if err := h.varlinkAsk("List", named{name}, &a); err != nil {
 		return 0, err
 	}
 	if a.Leader.PID <= 0 {
@@ -81,8 +84,8 @@ func leaderVarlink(name string) (pid int, err error) {
 	return a.Leader.PID, nil
 }
 
-func unregisterVarlink(name string) error {
-	err := varlink("Unregister", named{name})
+func (h *Host) unregisterVarlink(name string) error {
+	err := h.varlink("Unregister", named{name})
 	if is(err, varlinkFace+".NoSuchMachine") {
 		return nil
 	}
@@ -94,11 +97,13 @@ const mostAnswer = 1 << 16
 
 var errNonsense = errors.New("systemd-machined answers nonsense")
 
-func varlink(method string, parameters any) error { return varlinkAsk(method, parameters, nil) }
+func (h *Host) varlink(method string, parameters any) error {
+	return h.varlinkAsk(method, parameters, nil)
+}
 
 // varlinkAsk makes one call of systemd-machined's, and reads the answer into
 // what is given for that. An error that it answers is a *bus.Error.
-func varlinkAsk(method string, parameters, out any) error {
+func (h *Host) varlinkAsk(method string, parameters, out any) error {
 	call, err := json.Marshal(struct {
 		Method     string `json:"method"`
 		Parameters any    `json:"parameters"`
@@ -111,7 +116,7 @@ func varlinkAsk(method string, parameters, out any) error {
 		return err
 	}
 	defer sys.Close(n)
-	if err := sys.ConnectUnix(n, socket); err != nil {
+	if err := sys.ConnectUnix(n, h.socket); err != nil {
 		return err
 	}
 	if err := sys.WriteString(n, string(call)+"\x00"); err != nil {

@@ -60,7 +60,7 @@ func Compile(in Input) (*Plan, error) {
 	if s.Exec.Hostname != "" {
 		c.Hostname = s.Exec.Hostname
 	}
-	c.KeepUnit = s.Life.KeepUnit
+	c.KeepUnit, c.Plan.User = s.Life.KeepUnit, s.Unit.User
 	c.Quiet = s.Life.Quiet
 	c.Plan.NotifyReady = s.Life.NotifyReady
 	c.identity()
@@ -880,7 +880,11 @@ func (c *compiler) effects() {
 	}
 	if g := c.Plan.Cgroup; g != (Cgroup{}) {
 		if u := c.Plan.Scope; u != nil {
-			add(u.Origin, "scope unit", u.Name+" in "+u.Slice, "ends with the machine")
+			what := "scope unit"
+			if c.Plan.User {
+				what = "scope unit of the user's"
+			}
+			add(u.Origin, what, u.Name+" in "+u.Slice, "ends with the machine")
 		}
 		if g.Supervisor != "" {
 			add(c.from("keep-unit"), "cgroup of the launcher", path.Join(g.Mount, g.Supervisor), "ends with the unit")
@@ -888,7 +892,11 @@ func (c *compiler) effects() {
 		add(c.base, "cgroup", path.Join(g.Mount, g.Path), "its processes are killed, it is removed")
 	}
 	if r := c.Plan.Register; r != nil {
-		add(r.Origin, "machine of systemd-machined", c.Machine, "unregistered")
+		what := "machine of systemd-machined"
+		if c.Plan.User {
+			what = "machine of the user's own"
+		}
+		add(r.Origin, what, c.Machine, "unregistered")
 	}
 	if v := c.Plan.Veth; v != nil {
 		add(v.Origin, "network interface", v.Host.String()+" to "+v.Machine.String(), "removed")

@@ -41,13 +41,15 @@ type Plan struct {
 	Namespaces []Namespace `json:"namespaces"`
 	// Source is the tree that Directory is a copy of, if it is one, and
 	// Ephemeral says that the copy goes with the machine.
-	Source    string           `json:"source,omitempty"`
-	Ephemeral bool             `json:"ephemeral,omitempty"`
-	Cgroup    Cgroup           `json:"cgroup,omitzero"`
-	Scope     *Scope           `json:"scope,omitempty"`
-	Register  *Registration    `json:"register,omitempty"`
-	Veth      *Veth            `json:"veth,omitempty"`
-	Console   settings.Console `json:"console"`
+	Source    string        `json:"source,omitempty"`
+	Ephemeral bool          `json:"ephemeral,omitempty"`
+	Cgroup    Cgroup        `json:"cgroup,omitzero"`
+	Scope     *Scope        `json:"scope,omitempty"`
+	Register  *Registration `json:"register,omitempty"`
+	// User: the user's own service manager is asked for both.
+	User    bool             `json:"user,omitempty"`
+	Veth    *Veth            `json:"veth,omitempty"`
+	Console settings.Console `json:"console"`
 	// Terminal is the machine's own; without one, it is zero.
 	Terminal TTY      `json:"terminal,omitzero"`
 	Steps    []Step   `json:"steps"`

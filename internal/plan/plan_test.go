@@ -120,6 +120,8 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 		s.Unit = settings.Unit{Slice: "a-b.slice", Properties: []string{"MemoryMax=1G", "DeviceAllow=/dev/kvm r"}}
 	},
 	"scope-plain": func(s *settings.Settings, f *facts.Facts) { f.Host.Systemd, s.Life.Register = true, settings.Yes },
+	// One of root's own manager, which needs no systemd of the system's.
+	"scope-user": func(s *settings.Settings, f *facts.Facts) { s.Unit.User = true },
 	"scope-none": func(s *settings.Settings, f *facts.Facts) {
 		f.Host.Systemd, s.Life.Register = true, settings.Never
 		f.Host.Cgroup = "/machine.slice/launch@web.service"

@@ -14,9 +14,9 @@ import (
 func (c *compiler) unit() {
 	own := Cgroup{Mount: c.Facts.Host.CgroupMount, Path: path.Join("/", c.Facts.Host.Cgroup, "launch-"+c.Machine)}
 	u := c.Settings.Unit
-	told := u.Slice != "" || len(u.Properties) > 0
+	told := u.Slice != "" || len(u.Properties) > 0 || u.User
 	if c.KeepUnit {
-		if told {
+		if u.Slice != "" || len(u.Properties) > 0 {
 			c.note("the machine stays in the launcher's unit: --slice= and --property= are not used")
 		}
 		at := path.Join("/", c.Facts.Host.Cgroup)
@@ -32,14 +32,14 @@ func (c *compiler) unit() {
 		return
 	}
 	c.Plan.Cgroup = own
-	if !c.Facts.Host.Systemd {
+	if !c.Facts.Host.Systemd && !u.User {
 		if told {
 			c.note("systemd does not run here: the machine gets no scope, --slice= and --property= are not used")
 		}
 		return
 	}
 	s := &Scope{Name: "machine-" + escape(c.Machine) + ".scope", Slice: "machine.slice", Required: told, Else: own, Origin: c.base}
-	for _, name := range [...]string{"property", "slice"} {
+	for _, name := range [...]string{"property", "slice", "system"} {
 		if o := c.from(name); o != c.base {
 			s.Origin = o
 		}
@@ -84,8 +84,15 @@ func (c *compiler) unit() {
 		s.Properties = append(s.Properties, p)
 	}
 	c.Plan.Scope = s
-	c.Plan.Cgroup = Cgroup{Mount: own.Mount, Path: path.Join(slicePath(s.Slice), s.Name, "payload"), Divide: true}
+	at := slicePath(s.Slice)
+	if u.User {
+		at = path.Join(rootManager, at)
+	}
+	c.Plan.Cgroup = Cgroup{Mount: own.Mount, Path: path.Join(at, s.Name, "payload"), Divide: true}
 }
+
+// rootManager is where root's own service manager is: machines take root.
+const rootManager = "/user.slice/user-0.slice/user@0.service"
 
 // device is what systemd calls the device that is bound: by its path in /dev or,
 // where the node lies elsewhere, by its number. It is "" for what is no device, and
@@ -143,7 +150,7 @@ func escape(name string) string {
 func (c *compiler) register() {
 	mode := c.Settings.Life.Register
 	env := c.Settings.Environment
-	if mode == settings.Never || env.SharePID || env.ShareUTS || mode != settings.Yes && !c.Facts.Host.Systemd {
+	if mode == settings.Never || env.SharePID || env.ShareUTS || mode != settings.Yes && !c.Facts.Host.Systemd && !c.Settings.Unit.User {
 		return
 	}
 	c.Plan.Register = &Registration{Class: "container", Root: c.Directory, Required: mode == settings.Yes, Origin: c.from("register")}

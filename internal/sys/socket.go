@@ -53,6 +53,15 @@ func PassCred(n int) error {
 	return err
 }
 
+// PeerUser is the user of who listens, or listened, at the other end of a
+// connection.
+func PeerUser(n int) (uint32, error) {
+	var u unix.Ucred
+	size := uint32(unsafe.Sizeof(u))
+	_, err := call("getsockopt", unix.SYS_GETSOCKOPT, fd(n), unix.SOL_SOCKET, unix.SO_PEERCRED, uintptr(unsafe.Pointer(&u)), uintptr(unsafe.Pointer(&size)), 0)
+	return u.Uid, err
+}
+
 // Message is a datagram and its sender. Truncated ones have lost their end.
 type Message struct {
 	Data      []byte

@@ -10,7 +10,7 @@ import (
 
 // HostPackages are what a host with systemd, a bus, systemd-machined and
 // networks of machines needs beside the packages of a bootable tree.
-var HostPackages = []string{"systemd-container", "libnss-mymachines", "polkitd", "udev", "nftables", "strace"}
+var HostPackages = []string{"systemd-container", "dbus-user-session", "libnss-mymachines", "polkitd", "udev", "nftables", "strace"}
 
 // hostMasks are units that would reach what belongs to the machine outside.
 var hostMasks = []mask{
