@@ -165,6 +165,7 @@ bench: build ## times and memory, beside the floor, systemd-nspawn, crun and run
 	@$(BUILD) $(FLAGS) -o $(OUT)/bench ./bench
 	@.ci/as-root $(OUT)/bench $(BENCH) -rounds $(ROUNDS) -alive 100 -oci $(BIN)/launch-oci -launch launch=$(BIN)/launch
 	@.ci/as-root $(OUT)/bench -mounts -rounds 9
+	@go test -run '^$$' -bench Registration -benchtime 1x -exec '$(CURDIR)/.ci/as-root' ./internal/itest/host
 
 bench-base: build ## start-up time of this tree beside that of a commit (BASE=HEAD)
 	@rm -rf $(OUT)/base && mkdir -p $(OUT)/base

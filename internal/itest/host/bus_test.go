@@ -3,9 +3,13 @@ package host
 import (
 	"fmt"
 	"net"
+	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -33,6 +37,9 @@ type badBus struct {
 	// scope: what can't do without a scope fails, too.
 	scope bool
 	slow  bool
+	// ask is told of each call before it is answered, and what it returns is the
+	// answer unless it is "".
+	ask func(method string) string
 }
 
 const nobody = "; the machine is known to nobody"
@@ -106,6 +113,11 @@ func (b badBus) start(t *testing.T, path string) {
 	}
 	t.Cleanup(func() { conn.Close() })
 	answer := func(method string) *dbus.Error {
+		if b.ask != nil {
+			if no := b.ask(method); no != "" {
+				return dbus.NewError("org.freedesktop.DBus.Error.Failed", []any{no})
+			}
+		}
 		if method == b.stalls {
 			time.Sleep(2 * time.Minute)
 		}
@@ -184,7 +196,7 @@ func TestBadBus(t *testing.T) {
 			try := func(args ...string) (string, int) {
 				t.Helper()
 				argv := append([]string{l.Path, "--directory=" + dir, "--machine=bad", "--console=pipe", "--resolv-conf=off", "--timezone=off"}, args...)
-				r := s.Start([]string{"DBUS_SYSTEM_BUS_ADDRESS=unix:path=" + path}, append(argv, "/bin/busybox", "echo", "the payload")...)
+				r := s.Start([]string{"DBUS_SYSTEM_BUS_ADDRESS=unix:path=" + path, "DBUS_SESSION_BUS_ADDRESS=unix:path=" + path}, append(argv, "/bin/busybox", "echo", "the payload")...)
 				code, err := r.Code(80 * time.Second)
 				if err != nil {
 					t.Fatal(err, r.Out)
@@ -210,10 +222,65 @@ func TestBadBus(t *testing.T) {
 			if ok := code == 0 && strings.Contains(out, "the payload"); ok == b.scope || !ok && (code != 1 || strings.Contains(out, "the payload") || !strings.Contains(out, "from:  --slice")) {
 				t.Errorf("slice: status %d: %s", code, out)
 			}
+			// The user's bus is another one, and told is told.
+			out, code = try("--user", "--register=no")
+			if ok := code == 0 && strings.Contains(out, "the payload"); ok == b.scope || !ok && (code != 1 || strings.Contains(out, "the payload") || !strings.Contains(out, "from:  --user")) {
+				t.Errorf("user: status %d: %s", code, out)
+			}
 			if left := strings.TrimSpace(s.Look("sh", "-c", "ls /run/launch 2>/dev/null || true")); left != "" {
 				t.Errorf("left in /run/launch: %s", left)
 			}
 		})
+	}
+}
+
+// TestBeside: what systemd and systemd-machined are asked for goes on beside the
+// mounts, and is few calls. So both wait here until they see what the launcher does
+// meanwhile: a target that is made in the tree, and the tree as somebody's root.
+func TestBeside(t *testing.T) {
+	s := stage.New(t, stage.Unified)
+	s.Look("mkdir", "-p", "/run/systemd/system")
+	dir := tree.Copy(t, tree.Tiny(t))
+	const mark = "a-mark-of-the-tree"
+	if err := os.WriteFile(filepath.Join(dir, mark), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(filepath.Dir(dir), "bus")
+	var calls []string
+	var mu sync.Mutex
+	sees := func(what string) string {
+		for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+			if found, _ := filepath.Glob(what); found != nil {
+				return ""
+			}
+		}
+		return "nobody goes on until this is answered"
+	}
+	var launcher atomic.Int64
+	badBus{ask: func(method string) string {
+		mu.Lock()
+		calls = append(calls, method)
+		mu.Unlock()
+		switch method {
+		case "StartTransientUnit":
+			return sees(filepath.Join(dir, "made/here"))
+		case "RegisterMachineEx":
+			return sees(fmt.Sprintf("/proc/%d/task/*/root/%s", launcher.Load(), mark))
+		}
+		return ""
+	}}.start(t, path)
+	r := s.Start([]string{"DBUS_SYSTEM_BUS_ADDRESS=unix:path=" + path}, stage.Launch(t).Path, "--directory="+dir, "--machine=bad", "--console=pipe", "--resolv-conf=off", "--timezone=off",
+		"--register=yes", "--slice=a", "--bind=/etc:/made/here", "/bin/busybox", "echo", "the payload")
+	launcher.Store(int64(r.Process.Pid))
+	code, err := r.Code(80 * time.Second)
+	if out := r.Out.String(); err != nil || code != 0 || !strings.Contains(out, "the payload") || strings.Contains(out, "launch:") {
+		t.Errorf("status %d, %v: %s", code, err, out)
+	}
+	want := []string{"GetMachine", "StartTransientUnit", "RegisterMachineEx", "UnregisterMachine", "UnrefUnit"}
+	mu.Lock()
+	defer mu.Unlock()
+	if !slices.Equal(calls, want) {
+		t.Errorf("the calls are %q, want %q", calls, want)
 	}
 }
 

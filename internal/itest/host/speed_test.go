@@ -1,7 +1,6 @@
 package host
 
 import (
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -10,46 +9,44 @@ import (
 	"launch/internal/itest/tree"
 )
 
-// TestRegistrationIsCheap: what systemd and systemd-machined are asked for goes
-// on beside the mounts, so a scope and a registration add less than 10 ms to a
-// start. Starts with and without take turns, all with a real-time priority.
-func TestRegistrationIsCheap(t *testing.T) {
-	if !strings.Contains(os.Getenv("LAUNCH_TEST"), "host") {
-		t.Skip("slow: runs with LAUNCH_TEST=host (make host)")
-	}
-	h := Boot(t, tree.Suite, "c1")
-	const rounds, most = 60, 10_000 // microseconds
+// BenchmarkRegistration measures what a scope and a registration add to a start
+// and end: TestBeside shows why that is little, and this how much it is. Starts
+// with and without take turns, all with a real-time priority. See make bench, which
+// runs it once: the rounds are its own.
+func BenchmarkRegistration(b *testing.B) {
+	h := Boot(b, tree.Suite, "c1")
+	const rounds = 60
 	// In a file: systemd-run would take ${…} for its own.
 	h.Write("/root/times", `once() { local a b; a=${EPOCHREALTIME/[.,]/}; launch --quiet --console=pipe --link-journal=no -D /var/lib/machines/c1 -M c-1 "$@" /bin/true </dev/null || exit 1; b=${EPOCHREALTIME/[.,]/}; echo $1 $((b - a)); }
 # What else the computer does has no part in it.
 systemctl start systemd-machined
 for p in 1 $(pidof dbus-daemon systemd-machined) $$; do chrt --fifo --pid 50 $p; done
-for i in $(seq `+strconv.Itoa(rounds)+`); do once --register=no --keep-unit; once --register=yes; done
+for i in $(seq `+strconv.Itoa(rounds)+`); do once --register=no --keep-unit; once --register=no; once --register=yes; done
 `, 0o644)
 	out, err := h.Sh("bash /root/times")
 	if err != nil {
-		t.Fatalf("%v\n%s\n%s", err, out, h.Journal())
+		b.Fatalf("%v\n%s\n%s", err, out, h.Journal())
 	}
-	times := map[string][]int{}
+	times := map[string][]float64{}
+	n := 0
 	for l := range strings.Lines(out) {
-		how, took, _ := strings.Cut(strings.TrimSpace(l), " ")
-		n, err := strconv.Atoi(took)
-		if err != nil || n < 500 { // faster than a program starts
-			t.Fatalf("unexpected line %q", l)
+		_, took, _ := strings.Cut(strings.TrimSpace(l), " ")
+		us, err := strconv.Atoi(took)
+		if err != nil {
+			b.Fatalf("unexpected line %q", l)
 		}
-		times[how] = append(times[how], n)
+		how := [...]string{"without", "scope", "both"}[n%3]
+		times[how], n = append(times[how], float64(us)/1000), n+1
 	}
-	middle := func(how string) int {
-		list := times[how]
-		if len(list) != rounds {
-			t.Fatalf("%d starts with %s, want %d\n%s", len(list), how, rounds, out)
-		}
+	if n != 3*rounds {
+		b.Fatalf("%d starts, want %d\n%s", n, 3*rounds, out)
+	}
+	for _, list := range times {
 		slices.Sort(list)
-		return list[len(list)/2]
 	}
-	with, without := middle("--register=yes"), middle("--register=no")
-	t.Logf("medians of %d: %d µs with a scope and a registration, %d µs without", rounds, with, without)
-	if with-without >= most {
-		t.Errorf("a scope and a registration add %d µs to a start, at most %d are fine", with-without, most)
-	}
+	middle := func(how string) float64 { return times[how][rounds/2] }
+	b.ReportMetric(0, "ns/op")
+	b.ReportMetric(middle("without"), "ms-without")
+	b.ReportMetric(middle("scope")-middle("without"), "ms-scope")
+	b.ReportMetric(middle("both")-middle("without"), "ms-scope-and-registration")
 }
