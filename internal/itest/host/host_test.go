@@ -46,7 +46,17 @@ func show(text string, without ...string) []string {
 
 // TestHost is a host's day with machines of launch and of systemd-nspawn.
 func TestHost(t *testing.T) {
-	h := Boot(t, tree.Suite, "c1", "c2")
+	for _, suite := range suites {
+		t.Run(suite, func(t *testing.T) {
+			if suite != tree.Suite {
+				long(t)
+			}
+			day(t, Boot(t, suite, "c1", "c2"))
+		})
+	}
+}
+
+func day(t *testing.T, h *Host) {
 
 	// The unit is like systemd-nspawn's own, as far as both say something.
 	const same = "-p Type,Slice,KillMode,Delegate,TasksMax,DevicePolicy,WatchdogUSec,SuccessExitStatus,RestartForceExitStatus,PartOf,WantedBy,RequiresMountsFor"
@@ -120,6 +130,13 @@ until_ 'systemctl is-active machine-c3.scope'; systemctl show machine-c3.scope -
 			if !slices.Contains(strings.Split(got, "\n"), want) {
 				t.Errorf("no %q in\n%s", want, got)
 			}
+		}
+		// A device that is bound can be used, wherever its node is, and one that is
+		// not bound by name can't.
+		if got := run(t, h, `mkdir -p /srv/nodes && mknod /srv/control c 10 237 && mknod /srv/autofs c 10 235 && mknod /srv/nodes/other c 10 234 && ln -s autofs /srv/link
+launch --quiet -D /var/lib/machines/c2 -M c7 --register=yes --bind=/srv/control:/mnt/control --bind-ro=/srv/link:/mnt/ro --bind=/srv/nodes:/mnt/nodes --pipe sh -c '
+(: </mnt/control) && (: <>/mnt/control) && (: </mnt/ro) && echo used; (: <>/mnt/ro) 2>/dev/null || echo read only; (: </mnt/nodes/other) 2>/dev/null || echo closed' </dev/null`); got != "used\nread only\nclosed" {
+			t.Errorf("devices: %q\n%s", got, h.Journal())
 		}
 		// What is killed leaves a scope that goes by itself, and the name is free.
 		if got := run(t, h, `launch --quiet -D /var/lib/machines/c2 -M c5 --pipe sleep 60 </dev/null & until_ 'machinectl show c5'; kill -9 $!; wait 2>/dev/null

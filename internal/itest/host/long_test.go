@@ -111,6 +111,12 @@ systemctl is-active launch@c1; machinectl list --no-legend | wc -l; ls /run/laun
 // that it takes more than its default; launch says so.
 func TestFifty(t *testing.T) {
 	long(t)
+	for _, suite := range suites {
+		t.Run(suite, func(t *testing.T) { fifty(t, suite) })
+	}
+}
+
+func fifty(t *testing.T, suite string) {
 	const limit, machines = "/proc/sys/fs/inotify/max_user_instances", 50
 	before, err := os.ReadFile(limit)
 	if err != nil {
@@ -123,7 +129,7 @@ func TestFifty(t *testing.T) {
 		}
 	}
 	t.Cleanup(func() { raise(strings.TrimSpace(string(before))) })
-	h := Boot(t, tree.Suite, "base")
+	h := Boot(t, suite, "base")
 	// One tree for all, each with a layer of its own.
 	h.Write("etc/systemd/system/launch@.service.d/fifty.conf", "[Unit]\nRequiresMountsFor=\n[Service]\nExecStart=\nExecStart=/usr/bin/launch --quiet --keep-unit --boot --link-journal=no --network-veth -U --volatile=overlay --directory=/var/lib/machines/base --machine=%i\n", 0o644)
 	run(t, h, "systemctl daemon-reload")

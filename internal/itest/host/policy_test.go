@@ -1,6 +1,8 @@
 package host
 
 import (
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -12,7 +14,8 @@ import (
 // systemd-machined's.
 type grant struct{ method, args string }
 
-// grants are all methods of systemd-machined, on a machine M with first process L.
+// grants are all methods of systemd-machined, on a machine M with first process L, whose
+// descriptor has the number I.
 // Those of the first list only tell what everybody can see.
 var readable = []grant{
 	{"GetMachine", "s M"}, {"GetMachineByPID", "u L"}, {"ListMachines", ""}, {"GetMachineAddresses", "s M"}, {"GetMachineOSRelease", "s M"},
@@ -30,7 +33,7 @@ var refused = []grant{
 	{"CopyFromMachineWithFlags", "ssst M /etc/shadow /tmp/x 0"}, {"CopyToMachineWithFlags", "ssst M /etc/passwd /tmp/x 0"},
 	{"RegisterMachine", "sayssus evil " + id + " x container L /"}, {"RegisterMachineWithNetwork", "sayssusai evil " + id + " x container L / 0"},
 	{"CreateMachine", "sayssusa(sv) evil " + id + " x container L / 0"}, {"CreateMachineWithNetwork", "sayssusaia(sv) evil " + id + " x container L / 0 0"},
-	{"RegisterMachineEx", "sa(sv) evil 2 LeaderPID u L Class s container"}, {"CreateMachineEx", "sa(sv)a(sv) evil 2 LeaderPID u L Class s container 0"},
+	{"RegisterMachineEx", "sa(sv) evil 3 LeaderPID u L LeaderPIDFDID t I Class s container"}, {"CreateMachineEx", "sa(sv)a(sv) evil 3 LeaderPID u L LeaderPIDFDID t I Class s container 0"},
 	{"RemoveImage", "s M"}, {"RenameImage", "ss M x"}, {"CloneImage", "ssb M x false"}, {"MarkImageReadOnly", "sb M true"},
 	{"SetPoolLimit", "t 1"}, {"SetImageLimit", "st M 1"}, {"CleanPool", "s all"},
 }
@@ -57,6 +60,8 @@ systemd-run --quiet --unit=run-c2 --collect systemd-nspawn --quiet --boot -D /va
 						a = machine
 					case "L":
 						a = "$(leader " + machine + ")"
+					case "I":
+						a = "$(machinectl show " + machine + " -p LeaderPIDFDId --value)"
 					}
 					args += ` "` + a + `"`
 				}
@@ -122,9 +127,20 @@ systemd-run --quiet --unit=run-c2 --collect systemd-nspawn --quiet --boot -D /va
 // elsewhere are names here, or nothing.
 func TestInstances(t *testing.T) {
 	long(t)
-	h := Boot(t, tree.Suite, "c1")
+	for _, suite := range suites {
+		t.Run(suite, func(t *testing.T) { instances(t, Boot(t, suite, "c1")) })
+	}
+}
+
+func instances(t *testing.T, h *Host) {
 	run(t, h, "ln -s c1 /var/lib/machines/c-1.x")
+	// There are trees of these names, so that it is the names that are in the way.
 	for _, name := range []string{"-x", "--help", "-D/", "@c1", "%h", "%%", "..", "c1/../c1", "c1 --bind=/", "c1;reboot", "$HOME", "c1\\x20-x", "é", strings.Repeat("c", 65)} {
+		if !strings.Contains(name, "/") && name != ".." {
+			if err := os.Symlink("c1", filepath.Join(h.Dir, "var/lib/machines", name)); err != nil {
+				t.Fatal(err)
+			}
+		}
 		out, err := h.Sh(words + "systemctl start -- 'launch@" + name + ".service' 2>&1 && echo started; machinectl list --no-legend | wc -l; ls /run/launch 2>/dev/null | wc -l")
 		if !strings.HasSuffix(out, "0\n0") || strings.Contains(out, "started") {
 			t.Errorf("launch@%s: %v %q", name, err, out)
@@ -143,12 +159,13 @@ func TestUnits(t *testing.T) {
 		t.Run(suite, func(t *testing.T) {
 			h := Boot(t, suite, "c1")
 			step := steps(t, h)
+			step("verify", `for s in "" --user; do systemd-analyze $s verify --man=no --recursive-errors=no launch@web.service; done 2>&1 | grep launch | grep -v "'DelegateSubgroup'\|'CoredumpReceive'"; systemd-analyze verify --man=no --recursive-errors=no launch-oci@web.service 2>&1 | grep launch | grep -v "'DelegateSubgroup'" || true`, "")
 			h.Write("var/lib/launch-oci/db/config.json", `{"ociVersion":"1.2.0","root":{"path":"/var/lib/machines/c1","readonly":true},
 "process":{"cwd":"/","user":{"uid":0,"gid":0},"args":["/bin/sh","-c","trap 'exit 0' TERM; cat /proc/self/cgroup; while :; do sleep 0.2; done"],"env":["PATH=/bin:/usr/bin"]},
 "mounts":[{"destination":"/proc","type":"proc","source":"proc"}],
 "linux":{"namespaces":[{"type":"pid"},{"type":"mount"},{"type":"ipc"},{"type":"uts"},{"type":"network"}]}}`, 0o644)
 			step("bundle", `systemctl start launch-oci@db && systemctl is-active launch-oci@db; [ -d /sys/fs/cgroup/machine.slice/launch-oci@db.service/db ] || [ -d /sys/fs/cgroup/machine.slice/db ] && echo cgroup; systemctl stop launch-oci@db; systemctl show -p Result --value launch-oci@db; ls /run/launch; find /sys/fs/cgroup/machine.slice -name 'db*' -o -name 'launch-oci*'`, "active\ncgroup\nsuccess")
-			step("user", `loginctl enable-linger root; export XDG_RUNTIME_DIR=/run/user/0; until_ 'systemctl --user is-system-running | grep -q "running\|degraded"'; systemctl --user start launch@c1 && up c1; systemctl --user is-active launch@c1; machinectl show -p Class --value c1; sed -n 's/^0:://p' /proc/$(leader c1)/cgroup | grep -c '/user@0.service/.*launch@c1.service/payload'; systemctl --user stop launch@c1; gone c1; ls /run/launch`, "active\ncontainer\n1")
+			step("user", `loginctl enable-linger root; export XDG_RUNTIME_DIR=/run/user/0; until_ 'systemctl --user is-system-running | grep -q "running\|degraded"'; systemctl --user start launch@c1; systemctl --user is-active launch@c1; p=/sys/fs/cgroup/user.slice/user-0.slice/user@0.service/app.slice/app-launch.slice/launch@c1.service/payload/init.scope/cgroup.procs; until_ "grep -q . $p"; l=$(head -n1 $p); until_ "nsenter -t $l -a systemctl is-system-running | grep -q 'running\|degraded'" && nsenter -t $l -a hostname; machinectl list --no-legend | wc -l; systemctl --user stop launch@c1; systemctl --user is-failed launch@c1; ls /run/launch`, "active\nc1\n0\ninactive")
 		})
 	}
 }
