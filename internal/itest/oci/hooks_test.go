@@ -100,6 +100,11 @@ func TestHooks(t *testing.T) {
 			if k == "startContainer" && (rest[2] != inside[2] || rest[0] != inside[0]) {
 				t.Errorf("%s%s ran in %q, the container is %q", k, n, rest[:3], inside)
 			}
+			// The working directory is the runtime's; inside there is no such place.
+			dir := map[bool]string{true: "/", false: w.dir}[k == "startContainer"]
+			if rest[3] != dir {
+				t.Errorf("%s%s ran in the directory %s, want %s", k, n, rest[3], dir)
+			}
 			env := strings.Join(rest, " ")
 			if !strings.Contains(env, " A=b") || strings.Contains(env, "HOME=") {
 				t.Errorf("%s%s has the environment %q", k, n, env)
