@@ -15,6 +15,7 @@ func sentence(err error) string {
 	text := err.Error()
 	var lookup *engine.LookupError
 	var said *settings.Error
+	var step *engine.StepError
 	switch {
 	case errors.Is(err, container.ErrNotExist):
 		// Alone: what was tried with it doesn't matter any more.
@@ -23,6 +24,8 @@ func sentence(err error) string {
 		return before(text, lookup.Error(), "unable to start container process: ")
 	case errors.As(err, &said):
 		text += place(said)
+	case errors.As(err, &step):
+		text += place(&settings.Error{Origin: step.Origin})
 	}
 	return text
 }

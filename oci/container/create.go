@@ -83,6 +83,10 @@ func Create(o CreateOptions) (l *Live, err error) {
 		if errors.As(err, &e) {
 			e.Origin = bundle.Locate(e.Origin, string(text))
 		}
+		var step *engine.StepError
+		if errors.As(err, &step) {
+			step.Origin = bundle.Locate(step.Origin, string(text))
+		}
 	}()
 	s, warnings, err := bundle.Read(o.Bundle, string(text))
 	if err != nil {

@@ -80,6 +80,19 @@ func TestWords(t *testing.T) {
 	w.fails(1, "executable file not found in $PATH", "create", "-b", bad, "bad")
 	bad = w.bundle("bad", forever, func(c object) { c["process"].(object)["cwd"] = "x" })
 	w.fails(1, "/process/cwd", "create", "-b", bad, "bad")
+	// What the kernel refuses, too.
+	bad = w.bundle("bad", forever, func(c object) {
+		c["mounts"] = append(c["mounts"].([]any), object{"destination": "/tmp", "type": "nosuchfs", "source": "x"})
+	})
+	w.fails(1, "/mounts/7", "create", "-b", bad, "bad")
+	bad = w.bundle("bad", forever, func(c object) {
+		m := []any{object{"containerID": 0, "hostID": 100000, "size": 1000}}
+		l := c["linux"].(object)
+		l["namespaces"], l["uidMappings"], l["gidMappings"] = append(l["namespaces"].([]any), object{"type": "user"}), m, m
+		c["mounts"] = c["mounts"].([]any)[:2]
+		c["process"].(object)["scheduler"] = object{"policy": "SCHED_FIFO", "priority": 5}
+	})
+	w.fails(1, "/process/scheduler", "create", "-b", bad, "bad")
 	if left := w.left(); len(left) > 0 {
 		t.Errorf("after failed creates: %q", left)
 	}
