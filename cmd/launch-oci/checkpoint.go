@@ -124,6 +124,7 @@ func restore(c *call) int {
 	if err != nil {
 		return c.fail(err)
 	}
+	o.Master = f.takes()
 	l, err := container.Restore(o, r)
 	if err != nil {
 		return c.fail(fmt.Errorf("runc restore failed: %w", err))

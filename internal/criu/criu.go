@@ -146,9 +146,12 @@ func (c *CRIU) Version() (int, error) {
 	return r.version, err
 }
 
-// Do asks for something, and gives the process that was restored. At each
-// stage, which CRIU has names for, told is called; its error ends it all.
-func (c *CRIU) Do(kind Kind, o *Options, told func(stage string, pid int) error) (pid int, err error) {
+// Told is called at each stage, which CRIU has names for, with a descriptor if
+// CRIU sent one, else -1. It is closed afterwards. An error ends it all.
+type Told func(stage string, pid, fd int) error
+
+// Do asks for something, and gives the process that was restored.
+func (c *CRIU) Do(kind Kind, o *Options, told Told) (pid int, err error) {
 	r, err := c.ask(kind, o.encode(), told)
 	return r.pid, err
 }
@@ -159,22 +162,31 @@ const (
 	undoTime = 3000
 )
 
-func (c *CRIU) ask(kind Kind, options message, told func(stage string, pid int) error) (r reply, err error) {
+func (c *CRIU) ask(kind Kind, options message, told Told) (r reply, err error) {
 	var m message
 	m.number(1, uint64(kind))
 	if options != nil {
 		m.text(2, string(options))
 	}
-	b := make([]byte, maxReply)
+	var sent []int
+	defer func() {
+		for _, n := range sent {
+			sys.Close(n)
+		}
+	}()
 	for {
 		if _, err := sys.Write(c.fd, m); err != nil {
 			return r, c.gone(err)
 		}
-		n, err := sys.Read(c.fd, b)
-		if err != nil || n == 0 {
+		if _, err := sys.Poll([]unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}, -1); err != nil {
 			return r, c.gone(err)
 		}
-		if r, err = parse(b[:n]); err != nil {
+		got, err := sys.Receive(c.fd, maxReply, true)
+		sent = append(sent, got.Fds...)
+		if err != nil || len(got.Data) == 0 {
+			return r, c.gone(err)
+		}
+		if r, err = parse(got.Data); err != nil {
 			return r, err
 		}
 		if !r.success && r.kind != notify {
@@ -191,7 +203,11 @@ func (c *CRIU) ask(kind Kind, options message, told func(stage string, pid int) 
 			return r, nil
 		}
 		if told != nil {
-			if err := told(r.script, r.about); err != nil {
+			fd := -1
+			if len(got.Fds) > 0 {
+				fd = got.Fds[0]
+			}
+			if err := told(r.script, r.about, fd); err != nil {
 				// CRIU undoes what it did, once it knows.
 				m = nil
 				m.number(1, uint64(notify))

@@ -40,6 +40,9 @@ func Restore(o CreateOptions, r CRIUOptions) (l *Live, err error) {
 		}
 		return nil, err
 	}
+	if err := checkTerminal(s.Exec.Process, o.ConsoleSocket, o.Master); err != nil {
+		return nil, err
+	}
 	if p.Bare {
 		return nil, errors.New("cannot restore a container without a mount namespace of its own")
 	}
@@ -127,8 +130,22 @@ func Restore(o CreateOptions, r CRIUOptions) (l *Live, err error) {
 	}
 	r.pass(&w)
 	var refused error
-	stage := func(name string, pid int) error {
+	var terminal func(int) error
+	if x := s.Exec.Process; x != nil && x.Terminal {
+		terminal = terminalTo(o.ConsoleSocket, o.Master)
+	}
+	stage := func(name string, pid, fd int) error {
 		switch name {
+		case "orphan-pts-master":
+			// The other side of the container's terminal, of which nobody inside had
+			// the master.
+			if fd < 0 || terminal == nil {
+				return errors.New("the container had a terminal, and the bundle gives it none")
+			}
+			if err := terminal(fd); err != nil {
+				return err
+			}
+			terminal = nil
 		case "setup-namespaces":
 			hooked = true
 			for _, h := range slices.Concat(b.Hooks.Prestart, b.Hooks.CreateRuntime) {
@@ -152,7 +169,11 @@ func Restore(o CreateOptions, r CRIUOptions) (l *Live, err error) {
 		case "pre-resume":
 			// Rights come back last, and CRIU lets all run now whatever we say: so
 			// they stand still until they are killed.
-			if refused = d.modest(p); refused != nil {
+			refused = d.modest(p)
+			if refused == nil && terminal != nil {
+				refused = errors.New("the bundle gives the container a terminal, and it had none")
+			}
+			if refused != nil {
 				refused = errors.Join(refused, d.Group.Freeze())
 			}
 			return refused
@@ -284,7 +305,7 @@ func targetOf(f *tree.File, key string) string {
 // container's root and all that it takes from outside, each looked up without
 // links just before. What CRIU makes of it is looked at afterwards.
 func restoreOn(l sys.Locked, seat string, pin int, wanted map[string]external, found map[string]int, r *CRIUOptions, w criu.With,
-	enter, leave func(sys.Locked) error, stage func(string, int) error) (pid int, err error) {
+	enter, leave func(sys.Locked) error, stage criu.Told) (pid int, err error) {
 	c := &r.CRIU
 	if err := sys.Unshare(l, unix.CLONE_NEWNS|unix.CLONE_FS); err != nil {
 		return 0, fmt.Errorf("unshare the mount namespace: %w", err)

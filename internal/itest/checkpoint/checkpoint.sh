@@ -46,6 +46,7 @@ config() {
 X
 }
 more=' {"destination": "/more", "type": "bind", "source": "/run/more", "options": ["bind"]},'
+pts=' {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666", "mode=0620"]},'
 kill='"CAP_KILL"'
 
 begin() {
@@ -62,6 +63,31 @@ wait_for() {
 		sleep 0.05
 	done
 	echo "nobody counts in $1"
+}
+# asking makes the bundle of a container with a terminal, that answers there.
+asking() {
+	cat >b/rootfs/bin/asking <<'X'
+#!/bin/sh
+while read -r line; do
+	[ -t 0 ] && [ -t 1 ] && [ -t 2 ] && echo "asked: $line, on a terminal"
+done
+X
+	chmod 755 b/rootfs/bin/asking
+	config /run/src "" "$pts" "$kill"
+	sed -i 's|"/bin/counting"|"/bin/asking"|; s|"process": {|"process": {"terminal": true, |' b/config.json
+}
+# terminal SOCKET TEXT: waits for a terminal in the background.
+terminal() {
+	recvtty "$1" "$2" >"out-$2" 2>&1 &
+	while ! [ -S "$1" ]; do sleep 0.05; done
+}
+# says FILE TEXT: until the text is there.
+says() {
+	for i in $(seq 100); do
+		grep -q "$2" "$1" && return
+		sleep 0.05
+	done
+	echo "nobody says $2"
 }
 checkpoint() { $oci checkpoint --image-path img "$@" box 2>&1 | sed 's/.*msg="//; s/"$//'; }
 restore() { $oci restore -d --image-path img --pid-file pid -b b "$@" box </dev/null 2>err >/dev/null; status=$?; sed 's/.*msg="//; s/"$//' err; return $status; }
@@ -202,6 +228,45 @@ pipe)
 	a=$(tail -n1 one) b=$(sed -n 2p two)
 	[ "$b" -gt "$a" ] && [ "$b" -lt $((a + 100)) ] && echo "it goes on in another pipe"
 	end
+	;;
+terminal)
+	asking
+	terminal tty1 one
+	$oci run -d --console-socket tty1 --pid-file pid -b b box 2>err || cat err
+	says out-one "asked: one"
+	checkpoint
+	wait
+	cat out-one
+	terminal tty2 two
+	restore --console-socket tty2
+	says out-two "asked: two"
+	cat out-two
+	state
+	end
+	wait
+	;;
+terminals)
+	asking
+	terminal tty1 one
+	$oci run -d --console-socket tty1 --pid-file pid -b b box 2>err || cat err
+	says out-one "asked: one"
+	checkpoint
+	wait
+	sed -i 's/"terminal": true, //' b/config.json
+	restore
+	left
+	asking
+	restore
+	left
+	rm -r img
+	begin
+	checkpoint
+	asking
+	terminal tty3 three
+	restore --console-socket tty3
+	left
+	kill $! # nobody sent it a terminal
+	wait $! 2>/dev/null || :
 	;;
 odd)
 	config /run/src "" "" "$kill" "/odd]:x"

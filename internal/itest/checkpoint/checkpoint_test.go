@@ -6,8 +6,13 @@ package checkpoint
 
 import (
 	_ "embed"
+	"fmt"
+	"io"
+	"net"
 	"os"
+	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -35,6 +40,11 @@ var cases = []struct{ name, want string }{
 	{"paused", "it counts on\n0\n"},
 	{"predump", "it counts on\n1\nit goes on\n0\n"},
 	{"pipe", "it goes on in another pipe\n0\n"},
+	{"terminal", "a terminal came\none\nasked: one, on a terminal\nit was closed\n" +
+		"a terminal came\ntwo\nasked: two, on a terminal\nrunning\n0\n"},
+	{"terminals", "runc restore failed: the container had a terminal, and the bundle gives it none\n0\n" +
+		"runc restore failed: cannot allocate tty if runc will detach without setting console socket\n0\n" +
+		"runc restore failed: the bundle gives the container a terminal, and it had none\n0\n"},
 	{"odd", "cannot checkpoint a container with something mounted on \\\"/odd]:x\\\": CRIU can't tell it from another place\ncriu was not started\nrunning\n0\n"},
 	{"foreground", "status 137\n0\n"},
 	{"none", "there is no program criu in PATH: install CRIU 4.0 or newer, or name it with --criu=\n/bin/false does not work: CRIU: it ended without an answer\nrunning\n0\n"},
@@ -57,6 +67,43 @@ runc restore failed: the mounts that came back are not those that were saved: th
 `},
 }
 
+// recvtty is the name by which this program, in the cell, waits for a terminal on
+// the socket $1, tells so, types what $2 says into it, and shows what comes out,
+// until it is closed.
+const recvtty = "recvtty"
+
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) != recvtty {
+		os.Exit(m.Run())
+	}
+	l, err := net.Listen("unix", os.Args[1])
+	if err != nil {
+		panic(err)
+	}
+	c, err := l.Accept()
+	if err != nil {
+		panic(err)
+	}
+	b, control := make([]byte, 64), make([]byte, 64)
+	_, n, _, _, err := c.(*net.UnixConn).ReadMsgUnix(b, control)
+	if err != nil {
+		panic(err)
+	}
+	list, err := syscall.ParseSocketControlMessage(control[:n])
+	if err != nil {
+		panic(err)
+	}
+	fds, err := syscall.ParseUnixRights(&list[0])
+	if err != nil {
+		panic(err)
+	}
+	master := os.NewFile(uintptr(fds[0]), "master")
+	fmt.Println("a terminal came")
+	master.WriteString(os.Args[2] + "\n")
+	io.Copy(os.Stdout, master)
+	fmt.Println("it was closed")
+}
+
 func TestCheckpoint(t *testing.T) {
 	list := cases
 	var root string
@@ -67,9 +114,13 @@ func TestCheckpoint(t *testing.T) {
 		root, list = tree.CRIUThere(t), list[:4]
 	}
 	r := oci.Under(t)
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, c := range list {
 		t.Run(c.name, func(t *testing.T) {
-			in, err := cell.Open(cell.Options{Root: root, View: cell.Unified, Bind: map[string]string{"/usr/local/bin/launch-oci": r.Path}})
+			in, err := cell.Open(cell.Options{Root: root, View: cell.Unified, Bind: map[string]string{"/usr/local/bin/launch-oci": r.Path, "/usr/local/bin/" + recvtty: self}})
 			if err != nil {
 				t.Skip(err)
 			}
@@ -78,7 +129,7 @@ func TestCheckpoint(t *testing.T) {
 			if err != nil || status != 0 {
 				t.Fatalf("status %d, %v\n%s", status, err, got)
 			}
-			got = numbers(got)
+			got = numbers(strings.ReplaceAll(got, "\r", ""))
 			if strings.Contains(got, "Tracking memory is not available") {
 				t.Skip("this kernel can't tell which memory was written to")
 			}
