@@ -178,10 +178,7 @@ func (c *CRIU) ask(kind Kind, options message, told Told) (r reply, err error) {
 		if _, err := sys.Write(c.fd, m); err != nil {
 			return r, c.gone(err)
 		}
-		if _, err := sys.Poll([]unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}, -1); err != nil {
-			return r, c.gone(err)
-		}
-		got, err := sys.Receive(c.fd, maxReply, true)
+		got, err := c.receive()
 		sent = append(sent, got.Fds...)
 		if err != nil || len(got.Data) == 0 {
 			return r, c.gone(err)
@@ -222,6 +219,20 @@ func (c *CRIU) ask(kind Kind, options message, told Told) (r reply, err error) {
 		m = nil
 		m.number(1, uint64(notify))
 		m.number(3, 1)
+	}
+}
+
+// receive waits for a message.
+func (c *CRIU) receive() (sys.Message, error) {
+	for {
+		// A signal may end the waiting.
+		fds := []unix.PollFd{{Fd: int32(c.fd), Events: unix.POLLIN}}
+		if _, err := sys.Poll(fds, -1); err != nil {
+			return sys.Message{}, err
+		}
+		if fds[0].Revents != 0 {
+			return sys.Receive(c.fd, maxReply, true)
+		}
 	}
 }
 

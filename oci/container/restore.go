@@ -508,6 +508,10 @@ func modest(pid int, p *plan.Plan) error {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
 		value = strings.TrimSpace(value)
 		switch key {
+		case "State":
+			if strings.HasPrefix(value, "Z") || strings.HasPrefix(value, "X") {
+				return nil // it has ended, as CRIU's child with CRIU's rights
+			}
 		case "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb":
 			have, err := strconv.ParseUint(value, 16, 64)
 			if err != nil || have&^most != 0 {

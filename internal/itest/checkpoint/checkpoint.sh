@@ -198,6 +198,33 @@ running)
 	state
 	end
 	;;
+ended)
+	# A process that ended, and that nobody asks for.
+	cat >b/rootfs/bin/ending <<'X'
+#!/bin/sh
+/bin/busybox true &
+exec /bin/busybox tail -f /bin/ending
+X
+	chmod 755 b/rootfs/bin/ending
+	config /run/src "" "" "$kill"
+	sed -i 's|"/bin/counting"|"/bin/ending"|' b/config.json
+	ended() {
+		for i in $(seq 100); do
+			for p in $(grep -ls "^PPid:.$(cat pid)\$" /proc/[0-9]*/status); do
+				grep -qs "^State:.Z" "$p" && echo "one has ended" && return
+			done
+			sleep 0.05
+		done
+		echo "none has ended"
+	}
+	$oci run -d --pid-file pid -b b box </dev/null >/dev/null 2>&1 || exit 9
+	ended
+	checkpoint
+	restore
+	ended
+	state
+	end
+	;;
 paused)
 	begin
 	$oci pause box
@@ -222,8 +249,9 @@ pipe)
 	$oci run -d --pid-file pid -b b box </dev/null 2>/dev/null | cat >one &
 	wait_for src
 	checkpoint
-	$oci restore -d --image-path img --pid-file pid -b b box </dev/null 2>/dev/null | cat >two &
+	$oci restore -d --image-path img --pid-file pid -b b box </dev/null 2>err | cat >two &
 	wait_for src
+	cat err
 	sleep 0.3
 	a=$(tail -n1 one) b=$(sed -n 2p two)
 	[ "$b" -gt "$a" ] && [ "$b" -lt $((a + 100)) ] && echo "it goes on in another pipe"

@@ -37,6 +37,7 @@ var cases = []struct{ name, want string }{
 	{"stricter", "runc restore failed: cannot restore: the bundle gives \\\"/data\\\" flags that the saved container had not there (ro)\ncriu was not started\n0\n"},
 	{"rights", "runc restore failed: process PID came back with capabilities that the bundle doesn't give (CapPrm 0000000000000020)\nnobody counts\n0\n"},
 	{"running", "it counts on\nrunning\n0\n"},
+	{"ended", "one has ended\none has ended\nrunning\n0\n"},
 	{"paused", "it counts on\n0\n"},
 	{"predump", "it counts on\n1\nit goes on\n0\n"},
 	{"pipe", "it goes on in another pipe\n0\n"},
