@@ -36,7 +36,12 @@ func program(t *testing.T, name string) string {
 func TestExamplePodman(t *testing.T) {
 	podman := program(t, "podman")
 	// A runtime at the place that the drop-in names, in a copy of it.
-	dir := t.TempDir()
+	// Podman wants no more than 50 characters.
+	dir, err := os.MkdirTemp("/tmp", "launch-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
 	text, err := os.ReadFile(example(t, "containers.conf"))
 	if err != nil {
 		t.Fatal(err)
@@ -56,9 +61,11 @@ func TestExamplePodman(t *testing.T) {
 	c := exec.Command(podman, "--root", dir+"/root", "--runroot", dir+"/run", "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs",
 		"info", "--format", "{{.Host.OCIRuntime.Name}} {{.Host.OCIRuntime.Path}}")
 	c.Env = append(os.Environ(), "CONTAINERS_CONF="+conf)
+	var said strings.Builder
+	c.Stderr = &said
 	out, err := c.Output()
 	if err != nil {
-		t.Fatalf("podman info: %v: %s", err, out)
+		t.Fatalf("podman info: %v: %s", err, &said)
 	}
 	if got, want := strings.TrimSpace(string(out)), "launch-oci "+at; got != want {
 		t.Errorf("podman uses %q, want %q", got, want)
