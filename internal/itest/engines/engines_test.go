@@ -91,6 +91,7 @@ func open(t *testing.T, engine string, rt oci.Runtime, root string, view cell.Vi
 	bind := map[string]string{
 		"/run/given/tiny":       tree.Tiny(t),
 		"/run/given/engines":    here,
+		"/run/given/examples":   filepath.Join(here, "../../../examples"),
 		"/run/tried/" + rt.Name: rt.Path,
 	}
 	if cri != "" {
