@@ -144,8 +144,8 @@ var mutants = []mutant{
 	}},
 	{"passwd anywhere", "user and program are looked up from the host's root", []edit{
 		{payloadGo, "*sys.InRoot", "0"},
-		{payloadGo, "sys.ReadIn(b.tree.Root(), \"/etc/passwd\"", "sys.ReadIn(b.tree.Root(), \"etc/passwd\""},
-		{payloadGo, "sys.ReadIn(b.tree.Root(), \"/etc/group\"", "sys.ReadIn(b.tree.Root(), \"etc/group\""},
+		{payloadGo, "sys.ReadIn(b.treeRoot(), \"/etc/passwd\"", "sys.ReadIn(b.treeRoot(), \"etc/passwd\""},
+		{payloadGo, "sys.ReadIn(b.treeRoot(), \"/etc/group\"", "sys.ReadIn(b.treeRoot(), \"etc/group\""},
 		{payloadGo, "sys.Openat2(k.root, at, ", "sys.Openat2(k.root, \".\"+at, "},
 		{buildGo, "	if err := t.Finish(); err != nil {\n		return err\n	}\n", "	if err := b.payload(); err != nil {\n		return err\n	}\n	if err := t.Finish(); err != nil {\n		return err\n	}\n"},
 		{buildGo, "	// the first process.\n	if err := b.payload(); err != nil {\n		return err\n	}\n", ""},
