@@ -234,17 +234,13 @@ var Sandbox = Profile{
 	},
 }
 
-// ProfileOf gives the profile that --profile= names, for a bundle or for
-// another machine; "" is the usual one.
-func ProfileOf(name string, bundle bool) Profile {
+// ProfileOf gives the profile that --profile= names, where another one is the
+// usual one, which "" stands for.
+func ProfileOf(name string, p Profile) Profile {
 	switch {
-	case name == Sandbox.Name && bundle:
+	case name == Sandbox.Name && p.Name == OCI.Name:
 		return Sandbox
-	case bundle:
-		return OCI
-	}
-	p := NSpawn
-	if name == Sandbox.Name {
+	case name == Sandbox.Name:
 		p.Name, p.Stubs, p.KeepTmp, p.Known = Sandbox.Name, Sandbox.Stubs, Sandbox.KeepTmp, Sandbox.Known
 	}
 	return p

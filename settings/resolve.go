@@ -286,8 +286,8 @@ func (r *resolver) teller(g Group, inFile bool) (origin.Origin, bool) {
 }
 
 // layer is where an assignment comes from, as far as that decides who wins. A
-// later layer is set after an earlier one. The environment says what holds if
-// nobody else says anything.
+// later layer is set after an earlier one. The environment, or what is usual for
+// an image, says what holds if nobody else says anything.
 type layer uint8
 
 const (
@@ -298,7 +298,7 @@ const (
 
 func (e *Entry) layer() layer {
 	switch e.Origin.Source {
-	case origin.Environment:
+	case origin.Environment, origin.Image:
 		return environment
 	case origin.File:
 		return file

@@ -67,6 +67,7 @@ func pullAll(told cli.Told, words []string) int {
 		if err != nil {
 			return fail(err)
 		}
+		how.Scratch, how.Limits = s.Path+"/tmp", p.limits
 		err = p.get(ctx, r, platform, how)
 		if ctx.Err() != nil {
 			err = errors.New("interrupted; the layers that are whole are kept, and the next pull goes on from there")
@@ -91,7 +92,7 @@ type pull struct {
 
 func (p *pull) get(ctx context.Context, r store.Reference, platform v1.Platform, how image.Options) error {
 	var err error
-	if p.source, err = image.Find(r, how); err != nil {
+	if p.source, err = image.Find(ctx, r, how); err != nil {
 		return err
 	}
 	defer p.source.Close()

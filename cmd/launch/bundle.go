@@ -117,7 +117,7 @@ func startBundle(req cli.Request, from settings.Assignment, env []string) int {
 			}
 		}
 	}
-	p, err := plan.Compile(plan.Input{Settings: s, Facts: facts.Facts{Host: host}, Profile: settings.ProfileOf(s.Profile, true), From: said})
+	p, err := plan.Compile(plan.Input{Settings: s, Facts: facts.Facts{Host: host}, Profile: settings.ProfileOf(s.Profile, settings.OCI), From: said})
 	if err != nil {
 		return fail(err)
 	}

@@ -77,23 +77,32 @@ func launch(args, env []string) int {
 		cli.Report(os.Stderr, err)
 		return 1
 	}
-	switch req.Action {
-	case cli.Help:
-		cli.Usage(os.Stdout)
+	if asked(req, cli.Usage) {
 		return 0
-	case cli.Version:
-		cli.PrintVersion(os.Stdout)
-		return 0
-	case cli.Values:
-		cli.ListValues(os.Stdout, req.Option)
-		return 0
-	case cli.Cleanup:
+	}
+	if req.Action == cli.Cleanup {
 		return cleanup(req)
 	}
 	if from, ok := bundleOf(req); ok {
 		return startBundle(req, from, env)
 	}
 	return start(req, env, cwd)
+}
+
+// asked answers what has nothing to do with a machine; it reports false where
+// there is one.
+func asked(req cli.Request, usage func(io.Writer)) bool {
+	switch req.Action {
+	case cli.Help:
+		usage(os.Stdout)
+	case cli.Version:
+		cli.PrintVersion(os.Stdout)
+	case cli.Values:
+		cli.ListValues(os.Stdout, req.Option)
+	default:
+		return false
+	}
+	return true
 }
 
 // start makes a plan, and prints or runs it.
@@ -190,7 +199,7 @@ func start(req cli.Request, env []string, cwd string) int {
 		return fail(err)
 	}
 	p, err := plan.Compile(plan.Input{
-		Settings: s, Facts: f, Profile: settings.ProfileOf(s.Profile, false), From: trace.Origin, ID: id, BootID: boot, Suffix: around.Suffix,
+		Settings: s, Facts: f, Profile: settings.ProfileOf(s.Profile, settings.NSpawn), From: trace.Origin, ID: id, BootID: boot, Suffix: around.Suffix,
 	})
 	if err != nil {
 		return fail(err)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path"
 	"slices"
@@ -67,18 +68,16 @@ func runImage(args, env []string, cwd string) int {
 	if err != nil {
 		return fail(err)
 	}
-	switch req.Action {
-	case cli.Help:
-		cli.VerbUsage(os.Stdout, verb)
+	if asked(req, func(w io.Writer) { cli.VerbUsage(w, verb) }) {
 		return 0
-	case cli.Version:
-		cli.PrintVersion(os.Stdout)
-		return 0
-	case cli.Values:
-		cli.ListValues(os.Stdout, req.Option)
-		return 0
-	case cli.Cleanup:
+	}
+	if req.Action == cli.Cleanup {
 		return fail(&settings.Error{What: "cannot run an image and clean up at the same time", Hint: "launch --cleanup"})
+	}
+	for _, a := range req.Assignments {
+		if err := refuse(a); err != nil {
+			return fail(err)
+		}
 	}
 	if len(req.Words) == 0 {
 		return fail(&settings.Error{What: "no image was named", Hint: "launch run [OPTION…] IMAGE [COMMAND…]"})
@@ -109,6 +108,26 @@ func runImage(args, env []string, cwd string) int {
 	return status
 }
 
+// alien are options that speak of a tree, which an image is not.
+var alien = [...]string{"directory", "template", "ephemeral", "oci-bundle", "pivot-root", "volatile", "boot", "machine", "link-journal", "uuid", "join"}
+
+// refuse gives an error for an option that an image can't have.
+func refuse(a settings.Assignment) error {
+	if !slices.Contains(alien[:], a.Option.Name) {
+		return nil
+	}
+	hint := "an image is no directory of an operating system; leave the option out"
+	switch a.Option.Name {
+	case "machine":
+		hint = "use --name="
+	case "ephemeral", "volatile":
+		hint = "leave it out: without --name=, or with --rm, nothing is kept; --overlay-all is for what is bound, too"
+	case "join":
+		hint = "only a bundle can join another machine (--oci-bundle=); leave the option out"
+	}
+	return &settings.Error{What: "cannot use this option with an image", Origin: a.Origin, Value: a.Text, Hint: hint}
+}
+
 // stored finds an image in the store.
 func stored(name string) (i store.Image, s *store.Store, err error) {
 	dir, err := store.Where(os.Getenv, os.Geteuid() == 0)
@@ -137,21 +156,7 @@ type imageRun struct {
 	machine *store.Machine
 }
 
-// alien are options that speak of a tree, which an image is not.
-var alien = [...]string{"directory", "template", "ephemeral", "oci-bundle", "pivot-root", "volatile", "boot", "machine", "link-journal", "uuid", "profile", "join", "overlay-all"}
-
 func (r *imageRun) run() (status int, err error) {
-	for _, a := range r.req.Assignments {
-		for _, name := range alien {
-			if a.Option.Name == name {
-				hint := "an image is no directory of an operating system; leave the option out"
-				if name == "machine" {
-					hint = "use --name="
-				}
-				return 1, &settings.Error{What: "cannot use this option with an image", Origin: a.Origin, Value: a.Text, Hint: hint}
-			}
-		}
-	}
 	var c imageConfig
 	if err := json.Unmarshal(r.image.Config, &c); err != nil {
 		return 1, &settings.Error{What: fmt.Sprintf("cannot read the configuration of %s: %v", r.image.Name, err)}
@@ -179,9 +184,21 @@ func (r *imageRun) run() (status int, err error) {
 		Place: settings.Place{Cwd: r.cwd, Env: r.env}, Hostname: host.Hostname, Files: r.req.Files, PID2: true, Suffix: suffix,
 	}
 	from := origin.Origin{Source: origin.Image, Path: r.image.Name}
-	r.req.Assignments = append(r.req.Assignments,
-		settings.Assignment{Option: settings.Find("machine"), Value: name, Origin: from, Text: name},
-		settings.Assignment{Option: settings.Find("directory"), Value: base, Origin: from, Text: base})
+	usual := func(option, text string) {
+		o := settings.Find(option)
+		v, perr := o.Parse(around.Place, text)
+		err = errors.Join(err, perr)
+		r.req.Assignments = append(r.req.Assignments, settings.Assignment{Option: o, Value: v, Origin: from, Text: text})
+	}
+	usual("machine", name)
+	usual("directory", base)
+	usual("private-users", "pick")
+	if r.told.Get("network") != "host" {
+		usual("private-network", "yes")
+	}
+	if err != nil {
+		return 1, err
+	}
 	assignments, unread, err := withFile(r.req, around)
 	if err != nil {
 		return 1, err
@@ -259,7 +276,7 @@ func (r *imageRun) run() (status int, err error) {
 		return 1, err
 	}
 	p, err := plan.Compile(plan.Input{
-		Settings: set, Facts: facts.Facts{Host: host, Devices: devices}, Profile: settings.Strict, From: trace.Origin, ID: id, BootID: boot, Suffix: suffix,
+		Settings: set, Facts: facts.Facts{Host: host, Devices: devices}, Profile: settings.ProfileOf(set.Profile, settings.Strict), From: trace.Origin, ID: id, BootID: boot, Suffix: suffix,
 	})
 	if err != nil {
 		return 1, err
@@ -452,11 +469,12 @@ func (r *imageRun) complete(s *settings.Settings, c *imageConfig, trace settings
 	}
 	slices.Sort(s.Image.Stack.Volumes)
 	slices.Sort(s.Image.Stack.Ports)
-	if silent("private-users") {
-		s.Users.Mode, s.Users.Ownership = userns.Pick, userns.MapIt
+	if s.Users.Mode == userns.Owner {
+		// The files of an image belong to no range.
+		s.Users.Mode = userns.Pick
 	}
-	if silent("private-network") {
-		s.Network.Private = r.told.Get("network") != "host"
+	if s.Users.Ownership == "" {
+		s.Users.Ownership = userns.MapIt
 	}
 	if silent("no-new-privileges") {
 		s.Exec.NoNewPrivileges = true

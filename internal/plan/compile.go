@@ -416,7 +416,11 @@ func (c *compiler) tree() error {
 			c.step(Step{Do: Attr, Target: "/", Attr: ro, Recursive: true, Origin: c.from("read-only")})
 			return nil
 		case img.OverlayAll:
-			c.step(Step{Do: Layer, Target: "/", Attr: sa, AllAttr: ro, Options: slices.Clone(fill[:]), Like: true, Origin: c.from("overlay-all")})
+			attr := uint64(sa)
+			if img.Stack != nil {
+				attr |= nd
+			}
+			c.step(Step{Do: Layer, Target: "/", Attr: attr, AllAttr: ro, Options: slices.Clone(fill[:]), Like: true, Origin: c.from("overlay-all")})
 		}
 	case settings.VolatileState:
 		take()

@@ -194,7 +194,7 @@ func compile(t *testing.T, name string) *Plan {
 	s := settings.Settings{Machine: "m", Image: settings.Image{Directory: "/srv/m"}, Exec: settings.Exec{Words: []string{"true"}}}
 	f := facts.Facts{Root: root, Host: host}
 	cases[name](&s, &f)
-	p, err := Compile(Input{Settings: s, Facts: f, Profile: settings.ProfileOf(s.Profile, false), From: func(o string) origin.Origin {
+	p, err := Compile(Input{Settings: s, Facts: f, Profile: settings.ProfileOf(s.Profile, settings.NSpawn), From: func(o string) origin.Origin {
 		switch o {
 		case "directory", "read-only", "overlay-all", "limit-nofile", "limit-as", "oom-score-adjust", "cpu-affinity", "personality", "suppress-sync",
 			"restrict-address-families", "ambient-capability", "pivot-root", "use-cgroup-namespace", "ephemeral", "template":

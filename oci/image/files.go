@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"launch/internal/sys"
+	"launch/oci/layer"
 	"launch/oci/store"
 )
 
@@ -52,6 +53,15 @@ func (f *file) ReadAt(b []byte, at int64) (int, error) {
 	return done, nil
 }
 
+func (f *file) Write(b []byte) (done int, err error) {
+	for done < len(b) && err == nil {
+		var n int
+		n, err = sys.Write(f.n, b[done:])
+		done += max(n, 0)
+	}
+	return done, err
+}
+
 func (f *file) Close() error { sys.Close(f.n); return nil }
 
 // part is a part of a file.
@@ -82,8 +92,8 @@ func openLayout(r store.Reference) (Source, error) {
 	}, func() error { sys.Close(n); return nil }}, nil
 }
 
-func openArchive(r store.Reference) (Source, error) {
-	a, err := openTar(r.Path)
+func openArchive(ctx context.Context, r store.Reference, o Options) (Source, error) {
+	a, err := openTar(ctx, r.Path, o)
 	if err != nil {
 		return nil, err
 	}
@@ -151,10 +161,13 @@ type archive struct {
 // entriesMax is how many files an archive may have: an image has few.
 const entriesMax = 10_000
 
-func openTar(name string) (*archive, error) {
+func openTar(ctx context.Context, name string, o Options) (*archive, error) {
 	f, err := openFile(unix.AT_FDCWD, name, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", name, err)
+	}
+	if f, err = expanded(ctx, f, o); err != nil {
+		return nil, fmt.Errorf("read %s: %w", name, err)
 	}
 	a := &archive{name, f, map[string]*io.SectionReader{}, map[string]string{}}
 	// The place of an entry is that of the reader when it comes to its content.
@@ -173,7 +186,7 @@ func openTar(name string) (*archive, error) {
 		}
 		if err != nil {
 			f.Close()
-			return nil, fmt.Errorf("read %s: %w (an archive must not be packed)", name, err)
+			return nil, fmt.Errorf("read %s: %w", name, err)
 		}
 		at, _ := s.Seek(0, io.SeekCurrent)
 		entry := path.Clean(strings.TrimPrefix(h.Name, "./"))
@@ -186,6 +199,61 @@ func openTar(name string) (*archive, error) {
 			a.links[entry] = path.Clean(h.Linkname)
 		}
 	}
+}
+
+// expanded gives the file as it is, or, where it is packed, another one without a
+// name, which is not: its parts are read out of order.
+func expanded(ctx context.Context, f *file, o Options) (plain *file, err error) {
+	defer func() {
+		if plain != f {
+			f.Close()
+		}
+	}()
+	var head [6]byte
+	n, err := f.ReadAt(head[:], 0)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	for magic, packer := range map[string]string{"\xfd7zXZ\x00": "xz", "BZh": "bzip2"} {
+		if strings.HasPrefix(string(head[:n]), magic) {
+			return nil, fmt.Errorf("it is packed by %s, and launch knows gzip and zstd only: unpack it first", packer)
+		}
+	}
+	if n < 4 || !layer.Packed(head[:4]) {
+		return f, nil
+	}
+	st, err := sys.Statx(f.n, "", unix.STATX_SIZE)
+	if err != nil {
+		return nil, err
+	}
+	r, done, err := layer.Expand(&interruptible{ctx, io.NewSectionReader(f, 0, 1<<62)})
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	to, err := sys.Openat(unix.AT_FDCWD, o.Scratch, unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("make room for what is packed, in %s: %w", o.Scratch, err)
+	}
+	plain = &file{to}
+	if _, err := io.Copy(plain, o.Limits.Bound(r, int64(st.Size), "it")); err != nil {
+		plain.Close()
+		return nil, err
+	}
+	return plain, nil
+}
+
+// interruptible is a reader that ends with its context.
+type interruptible struct {
+	ctx context.Context
+	io.Reader
+}
+
+func (i *interruptible) Read(b []byte) (int, error) {
+	if err := i.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return i.Reader.Read(b)
 }
 
 // open reads a file of the archive. A link, which some programs write for a
@@ -209,8 +277,8 @@ type docker struct {
 	files map[string]string // by hex digest
 }
 
-func openDocker(r store.Reference) (Source, error) {
-	a, err := openTar(r.Path)
+func openDocker(ctx context.Context, r store.Reference, o Options) (Source, error) {
+	a, err := openTar(ctx, r.Path, o)
 	if err != nil {
 		return nil, err
 	}

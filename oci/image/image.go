@@ -369,16 +369,16 @@ func ParseConfig(data []byte) (*v1.ConfigFile, error) {
 }
 
 // Find gives the source that a reference names.
-func Find(r store.Reference, o Options) (Source, error) {
+func Find(ctx context.Context, r store.Reference, o Options) (Source, error) {
 	switch r.Kind {
 	case "docker":
 		return openRegistry(r, o)
 	case "oci":
 		return openLayout(r)
 	case "oci-archive":
-		return openArchive(r)
+		return openArchive(ctx, r, o)
 	case "docker-archive":
-		return openDocker(r)
+		return openDocker(ctx, r, o)
 	}
 	return nil, fmt.Errorf("there is no kind of image called %q", r.Kind)
 }

@@ -19,15 +19,20 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 	"github.com/google/go-containerregistry/pkg/v1/types"
 
+	"launch/oci/layer"
 	"launch/oci/store"
 )
 
-// Options say how registries are spoken to.
+// Options say how registries are spoken to, and where there is room.
 type Options struct {
 	// PlainHTTP are registries that speak without encryption; Mirrors what is
 	// asked before a registry, in order.
 	PlainHTTP []string            `json:"plain-http"`
 	Mirrors   map[string][]string `json:"mirrors"`
+	// Scratch is a directory for an archive that is packed, which is expanded
+	// first, within the limits of a layer.
+	Scratch string       `json:"-"`
+	Limits  layer.Limits `json:"-"`
 	// Keys gives credentials; nil: what the usual files and programs say.
 	Keys authn.Keychain `json:"-"`
 	// Transport is how hosts are reached; nil: by network, as Dialer has it.

@@ -13,26 +13,51 @@ import (
 // window is the most memory that a zstd stream may ask for.
 const window = 128 << 20
 
-// expand undoes the packing that the first bytes show. What the manifest calls
-// it doesn't matter: the digests of both forms are checked.
-func expand(r io.Reader) (io.Reader, func(), error) {
+// packing is a way to make something smaller.
+type packing uint8
+
+const (
+	unpacked packing = iota
+	gzipped
+	zstandard
+)
+
+// how tells it from the first four bytes.
+func how(head []byte) packing {
+	switch {
+	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+		return gzipped
+	case bytes.Equal(head, []byte{0x28, 0xb5, 0x2f, 0xfd}), len(head) == 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:], []byte{0x2a, 0x4d, 0x18}):
+		return zstandard
+	}
+	return unpacked
+}
+
+// Packed tells whether what begins with these four bytes is packed in a way that
+// Expand undoes.
+func Packed(head []byte) bool { return how(head) != unpacked }
+
+// Expand undoes the packing that the first bytes show. Who is done with the
+// reader calls the function. What a manifest calls it doesn't matter: the digests
+// of both forms are checked.
+func Expand(r io.Reader) (io.Reader, func(), error) {
 	b := bufio.NewReaderSize(r, 256<<10)
 	head, err := b.Peek(4)
 	if err != nil && err != io.EOF {
-		return nil, nil, fmt.Errorf("read the layer: %w", err)
+		return nil, nil, fmt.Errorf("expand: %w", err)
 	}
-	switch {
-	case bytes.HasPrefix(head, []byte{0x1f, 0x8b}):
+	switch how(head) {
+	case gzipped:
 		z, err := gzip.NewReader(b)
 		if err != nil {
-			return nil, nil, fmt.Errorf("read the layer: %w", err)
+			return nil, nil, fmt.Errorf("expand: %w", err)
 		}
 		p := ahead(z)
 		return p, p.close, nil
-	case bytes.Equal(head, []byte{0x28, 0xb5, 0x2f, 0xfd}), len(head) == 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:], []byte{0x2a, 0x4d, 0x18}):
+	case zstandard:
 		z, err := zstd.NewReader(b, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(window), zstd.WithDecoderLowmem(true))
 		if err != nil {
-			return nil, nil, fmt.Errorf("read the layer: %w", err)
+			return nil, nil, fmt.Errorf("expand: %w", err)
 		}
 		p := ahead(z)
 		return p, p.close, nil
@@ -80,7 +105,7 @@ func ahead(r io.Reader) *pipeline {
 				return
 			}
 			if err != nil {
-				p.err = fmt.Errorf("expand the layer: %w", err)
+				p.err = fmt.Errorf("expand: %w", err)
 				return
 			}
 		}

@@ -103,19 +103,14 @@ type Report struct {
 // to be read. All of r is read.
 func Unpack(root int, r io.Reader, packed int64, limits Limits) (Report, error) {
 	limits = limits.filled()
-	expanded, done, err := expand(r)
+	expanded, done, err := Expand(r)
 	if err != nil {
-		return Report{}, err
+		return Report{}, fmt.Errorf("read the layer: %w", err)
 	}
 	defer done()
 	sum := sha256.New()
-	most := min(limits.Size, max(small, packed*limits.Ratio))
-	counted := &bounded{r: io.TeeReader(expanded, sum), left: most}
-	if most < limits.Size {
-		counted.why = fmt.Errorf("the layer expands to more than %d times its size", limits.Ratio)
-	} else {
-		counted.why = fmt.Errorf("the layer has more than %d bytes", limits.Size)
-	}
+	counted := limits.Bound(io.TeeReader(expanded, sum), packed, "the layer")
+	most := counted.left
 	u := &unpacker{root: root, limits: limits, parents: map[string]int{"": root}, names: map[string]*known{}}
 	defer u.close()
 	if _, err := u.note("", directory); err != nil {
@@ -133,14 +128,26 @@ func Unpack(root int, r io.Reader, packed int64, limits Limits) (Report, error) 
 	return u.report, nil
 }
 
-// bounded reads at most left bytes, and then gives the error why.
-type bounded struct {
+// Bound bounds what packed bytes expand to; what is a name for it.
+func (l Limits) Bound(r io.Reader, packed int64, what string) *Bounded {
+	l = l.filled()
+	b := &Bounded{r: r, left: min(l.Size, max(small, packed*l.Ratio))}
+	if b.left < l.Size {
+		b.why = fmt.Errorf("%s expands to more than %d times its size", what, l.Ratio)
+	} else {
+		b.why = fmt.Errorf("%s has more than %d bytes", what, l.Size)
+	}
+	return b
+}
+
+// Bounded reads at most left bytes, and then gives the error why.
+type Bounded struct {
 	r    io.Reader
 	left int64
 	why  error
 }
 
-func (b *bounded) Read(p []byte) (int, error) {
+func (b *Bounded) Read(p []byte) (int, error) {
 	if int64(len(p)) > b.left+1 {
 		p = p[:b.left+1]
 	}

@@ -2,10 +2,13 @@ package images
 
 import (
 	"archive/tar"
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/gzip"
 )
 
 // TestPlaces: all the places that an image can be in.
@@ -30,10 +33,53 @@ func TestPlaces(t *testing.T) {
 	w.refuses(`has no image "v2"`, "pull", ref[:len(ref)-1]+"2")
 	w.refuses("no such file or directory", "pull", "oci:"+file("nothing"))
 	w.refuses("has no image", "pull", "docker-archive:"+file("d.tar")+":box:v2")
-	if err := os.WriteFile(file("packed.tar"), first(gzipped([]byte("no tar"))), 0o644); err != nil {
-		t.Fatal(err)
+	w.does("rmi", "--quiet", ref, strings.TrimSuffix(ref, ":v1"), "oci-archive:"+file("a.tar")+":v1", "oci-archive:"+file("a.tar"),
+		"docker-archive:"+file("d.tar")+":box:v1", "docker-archive:"+file("d.tar")+":docker.io/library/box:v1", "docker-archive:"+file("d.tar"))
+
+	// Packed archives.
+	write := func(name string, b []byte) string {
+		if err := os.WriteFile(file(name), b, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return file(name)
 	}
-	w.refuses("must not be packed", "pull", "oci-archive:"+file("packed.tar"))
+	read := func(name string) []byte {
+		b, err := os.ReadFile(file(name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	for _, ref := range []string{
+		"oci-archive:" + write("a.tar.gz", first(gzipped(read("a.tar")))), "oci-archive:" + write("a.tar.zst", first(zstandard(read("a.tar")))) + ":v1",
+		"docker-archive:" + write("d.tar.gz", first(gzipped(read("d.tar")))) + ":box:v1", "docker-archive:" + write("d.tar.zst", first(zstandard(read("d.tar")))),
+	} {
+		if out := w.machine(ref, "/bin/cat", "/note"); !strings.HasSuffix(out, "noted") {
+			t.Errorf("%s: %q", ref, out)
+		}
+		w.does("rmi", "--quiet", ref)
+	}
+	w.refuses("read "+file("no.tar.gz")+": unexpected EOF", "pull", "docker-archive:"+write("no.tar.gz", first(gzipped([]byte("no tar")))))
+	half := read("d.tar.gz")
+	w.refuses("unexpected EOF", "pull", "docker-archive:"+write("half.tar.gz", half[:len(half)/2]))
+	w.refuses("it has more than 1000 bytes", "pull", "--max-size=1000", "docker-archive:"+file("d.tar.gz"))
+	w.refuses("it expands to more than 200 times its size", "pull", "docker-archive:"+write("bomb.tar.gz", bomb(300<<20)))
+	for _, b := range []string{"\xfd7zXZ\x00 and more", "BZh91AY and more"} {
+		w.refuses("launch knows gzip and zstd only: unpack it first", "pull", "oci-archive:"+write("odd.tar", []byte(b)))
+	}
+	w.bare(0)
+}
+
+// bomb is a small gzip file of so many zero bytes.
+func bomb(size int) []byte {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	zeros := make([]byte, 1<<20)
+	for range size >> 20 {
+		z.Write(zeros)
+	}
+	z.Close()
+	return b.Bytes()
 }
 
 func first[A, B any](a A, _ B) A { return a }

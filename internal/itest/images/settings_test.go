@@ -39,7 +39,9 @@ func TestOptions(t *testing.T) {
 		{"read-only", sh("--read-only")("touch /x 2>&1; cat /var/data/old; touch /var/data/new && stat -c %a:%u /var/data"), "touch: /x: Read-only file system\nold750:1000\n"},
 		{"volumes", sh()("ls -d /missing; touch /var/data/new && cat /var/data/old"), "/missing\nold"},
 		{"host name", sh("--hostname=other", "--name=named", "--rm")("hostname; cat /etc/hostname; grep other /etc/hosts"), "other\nother\n127.0.1.1\tother\n"},
-		{"own users", sh("--private-users=1310720")("cat /proc/self/uid_map"), "         0    1310720      65536\n"},
+		{"own users", sh("--private-users=1310720")("cat /proc/self/uid_map; stat -c %u /bin/busybox"), "         0    1310720      65536\n0\n"},
+		{"some users", sh("--private-users=yes")("grep -c '^ *0 *0 ' /proc/self/uid_map; stat -c %u /bin/busybox"), "0\n0\n"},
+		{"bind with owners", sh("--bind=" + source + ":/srv/x:idmap")("stat -c %u /srv/x"), "0\n"},
 		{"the host's users", sh("--private-users=no")("cat /proc/self/uid_map; stat -c %u /bin/busybox"), "         0          0 4294967295\n0\n"},
 		{"the host's network", sh("--network=host")("ls /sys/class/net | wc -l"), w.Look("sh", "-c", "ls /sys/class/net | wc -l")},
 		{"user and group", sh("--uid=1000", "--chdir=/tmp", "-E", "A=b c")("id -u; id -G; pwd; echo $A"), "1000\n1000 10\n/tmp\nb c\n"},
@@ -50,8 +52,28 @@ func TestOptions(t *testing.T) {
 			t.Errorf("%s: %q, want %q", c.name, c.got, c.want)
 		}
 	}
-	for _, args := range [][]string{{"--directory=/"}, {"--boot"}, {"--volatile=yes"}, {"--ephemeral"}, {"--machine=x"}, {"--profile=sandbox"}} {
+	for _, args := range [][]string{{"--directory=/"}, {"--boot"}, {"--volatile=yes"}, {"--ephemeral"}, {"--machine=x"}, {"--join=x"}} {
 		w.refuses("cannot use this option with an image", append(append([]string{"run"}, args...), ref)...)
+	}
+	// Nothing that is written stays anywhere.
+	if err := os.Chown(filepath.Join(source, "dir"), 1000, 0); err != nil {
+		t.Fatal(err)
+	}
+	out := sh("--overlay-all", "--bind="+source+":/srv/x:idmap", "--name=none")("echo a >/srv/x/new; echo b >/new; cat /srv/x/new /new; grep -c '^launch-layer / overlay rw,nodev,' /proc/mounts; stat -c %u /srv/x/dir")
+	if out != "a\nb\n1\n1000\n" {
+		t.Errorf("with --overlay-all: %q", out)
+	}
+	if out := w.Look("find", filepath.Join(w.store, "machines/none"), source, "-name", "new"); out != "" {
+		t.Errorf("with --overlay-all, there is afterwards\n%s", out)
+	}
+	w.does("rmi", "--quiet", "--machine=none")
+	// Mount points that are missing in something read-only.
+	out = sh("--profile=sandbox", "--read-only", "--bind-ro="+source+":/srv/x", "--tmpfs=/srv/x/deep/er")("touch /srv/x/deep/er/new && ls -d /srv/x/dir /srv/x/deep/er/new; touch /x 2>&1")
+	if out != "/srv/x/deep/er/new\n/srv/x/dir\ntouch: /x: Read-only file system\n" {
+		t.Errorf("with --profile=sandbox: %q", out)
+	}
+	if out := w.Look("ls", source); out != "dir\n" {
+		t.Errorf("what was bound read-only has now\n%s", out)
 	}
 	w.refuses("did you mean --detach?", "run", "--detatch", ref)
 	w.refuses("--pull=sometimes", "run", "--pull=sometimes", ref)
