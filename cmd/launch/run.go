@@ -256,7 +256,7 @@ func (r *imageRun) run() (status int, err error) {
 			cli.Warn(os.Stderr, settings.Warning{What: fmt.Sprintf("machine %q is there already, and goes on with the image that it began with, %s", name, began.Digest)})
 		}
 		layers = r.machine.Image.All()
-		if err := r.files(&set, base, name); err != nil {
+		if err := r.files(&set, name); err != nil {
 			return 1, err
 		}
 	}
@@ -492,7 +492,7 @@ func (r *imageRun) complete(s *settings.Settings, c *imageConfig, trace settings
 
 // files writes what a machine finds as its hosts, host name and resolver, and
 // has them take the place of the image's.
-func (r *imageRun) files(s *settings.Settings, dir, name string) error {
+func (r *imageRun) files(s *settings.Settings, name string) error {
 	hostname := s.Exec.Hostname
 	if hostname == "" {
 		hostname = name
@@ -505,14 +505,9 @@ func (r *imageRun) files(s *settings.Settings, dir, name string) error {
 		list = append(list, [2]string{"resolv.conf", "# This machine has no network.\n"})
 	}
 	for _, f := range list {
-		at := path.Join(dir, f[0])
-		n, err := sys.Openat(unix.AT_FDCWD, at, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW, 0o644)
-		if err == nil {
-			err = sys.WriteString(n, f[1])
-			sys.Close(n)
-		}
+		at, err := r.machine.Put(f[0], f[1])
 		if err != nil {
-			return &settings.Error{What: fmt.Sprintf("cannot write %s: %v", at, err)}
+			return &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", name, err)}
 		}
 		s.Image.Stack.Files = append(s.Image.Stack.Files, settings.File{Source: at, Target: "/etc/" + f[0]})
 	}

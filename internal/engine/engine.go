@@ -360,6 +360,8 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 		asked = true
 		return sys.PidfdSignal(b.proc.Pidfd, sig)
 	}
+	// over is when a machine that was asked to end is killed; zero: never.
+	var over time.Time
 	var fds []unix.PollFd
 	ear, unheard := b.notify, 0
 	host := -1
@@ -384,9 +386,18 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 		if next := s.alive(time.Now()); next >= 0 && (timeout < 0 || next < timeout) {
 			timeout = next
 		}
+		if !over.IsZero() {
+			if left := int(time.Until(over)/time.Millisecond) + 1; timeout < 0 || left < timeout {
+				timeout = max(left, 0)
+			}
+		}
 		if _, err := sys.Poll(fds, timeout); err != nil {
 			b.kill()
 			return 1, fmt.Errorf("wait for the machine: %w", err)
+		}
+		if !over.IsZero() && time.Now().After(over) {
+			over = time.Time{}
+			stop()
 		}
 		if fds[1].Revents != 0 {
 			for _, sig := range s.signals.Pending() {
@@ -450,6 +461,9 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 				// Nobody can see or stop the machine any more.
 				hung = true
 				stop()
+				if s.plan.Stop.Pass {
+					over = time.Now().Add(leave) // a command may know nothing of the signal
+				}
 			}
 			if state == console.Lost {
 				// Without a terminal, it doesn't wait for somebody to read from it.
@@ -481,6 +495,9 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 	}
 	return status, err
 }
+
+// leave is how long a command whose terminal is gone may take to end.
+const leave = 10 * time.Second
 
 // sigrtmin is the first real-time signal as libc counts.
 const sigrtmin = 34

@@ -137,6 +137,7 @@ func caller() string {
 	for len(site) < 2 {
 		f, more := frames.Next()
 		name, ours := strings.CutPrefix(f.Function, "launch/")
+		ours = ours || strings.HasPrefix(name, "main.")
 		if ours && !strings.HasPrefix(name, "internal/sys.") {
 			site = append(site, strings.NewReplacer("(*", "", ")", "").Replace(path.Base(name)))
 		}

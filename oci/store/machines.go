@@ -179,9 +179,19 @@ func (s *Store) furnish(dir int, m *Machine) error {
 	return err
 }
 
-// Path is the machine's directory: it holds upper, with what the machine has
-// changed, and work.
-func (m *Machine) Path() string { return path.Join(m.s.Path, "machines", m.name) }
+// Put writes a file of the machine's, and gives its path.
+func (m *Machine) Put(name, text string) (string, error) {
+	at := path.Join(m.s.Path, "machines", m.name, name)
+	n, err := sys.Openat(m.lock.n, name, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC|unix.O_NOFOLLOW, 0o644)
+	if err == nil {
+		err = sys.WriteString(n, text)
+		sys.Close(n)
+	}
+	if err != nil {
+		err = fmt.Errorf("write %s: %w", at, err)
+	}
+	return at, err
+}
 
 // Release lets others have the machine.
 func (m *Machine) Release() { m.lock.Release() }

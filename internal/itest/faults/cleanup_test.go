@@ -24,6 +24,7 @@ func TestFaultCleanup(t *testing.T) {
 		{"booted", "main", "read engine.builder.release<engine.builder.build"},
 		{"tree", "main", "write engine.builder.release<engine.builder.build"},
 		{"template", "copy0", "fchownat"},
+		{"passing", "main", "write engine.builder.release<engine.builder.build"},
 	} {
 		if !whole() && k.name != "mounts" {
 			continue

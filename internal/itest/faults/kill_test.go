@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -28,10 +29,21 @@ func TestFaultKillLauncher(t *testing.T) {
 				t.Fatal(err)
 			}
 			sleeper := root + "/usr/bin/sleeper"
+			if m.image {
+				at, err := filepath.Glob(store + "/layers/*/tree/bin")
+				if err != nil || len(at) != 1 {
+					t.Fatalf("the image has %q, %v", at, err)
+				}
+				sleeper = at[0] + "/sleeper"
+			}
 			if m.makes {
 				sleeper = place + "/from/usr/bin/sleeper"
 			}
-			args := append([]string{"--setenv=" + sleeping + "=1"}, m.args...)
+			verb := 0
+			if m.image {
+				verb = 1
+			}
+			args := slices.Concat(m.args[:verb], []string{"--setenv=" + sleeping + "=1"}, m.args[verb:])
 			if m.program == "" {
 				sleeper = root + "/usr/sbin/init"
 				os.Remove(sleeper)
@@ -45,7 +57,7 @@ func TestFaultKillLauncher(t *testing.T) {
 				t.Fatal(err)
 			}
 			c := exec.Command(w.launch, args...)
-			c.Env = append(os.Environ(), m.env...)
+			c.Env = append(append(os.Environ(), "LAUNCH_STORE="+store), m.env...)
 			c.SysProcAttr = &syscall.SysProcAttr{}
 			if w.cgfd != nil {
 				c.SysProcAttr.UseCgroupFD, c.SysProcAttr.CgroupFD = true, int(w.cgfd.Fd())
@@ -73,7 +85,7 @@ func TestFaultKillLauncher(t *testing.T) {
 			}
 			// While it runs, nobody else gets its name and a clean-up leaves it
 			// alone.
-			if m.name != "tree" { // of which there may be many
+			if !m.many {
 				if r, err := w.start(m); err != nil || r.status != 1 || !strings.Contains(r.err, "is running") {
 					t.Errorf("a second start: %v %v", r, err)
 				}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -32,12 +33,25 @@ type machine struct {
 	shifts bool
 	// makes: the tree is made by the start, and may stay.
 	makes bool
+	// image: it is of an image, and the store is made anew each time.
+	image bool
+	// many: there may be any number of that name, since it is only a beginning.
+	many bool
 }
 
 const (
 	place = desk + "/m"
 	root  = place + "/tree"
+	store = place + "/store"
 )
+
+// run gives a machine from the image, with the options beside those that all
+// have.
+func run(name string, more ...string) machine {
+	m := machine{name: name, program: "/bin/true", image: true}
+	m.args = append(append([]string{"run", "--quiet", "--pipe"}, more...), image)
+	return m
+}
 
 // of gives a machine of that name with the options beside those that all have.
 func of(name string, more ...string) machine {
@@ -74,7 +88,17 @@ var others = func() []machine {
 	overlay.grows = []string{root + "/data"}
 
 	// Without a name, so that it gets one like no other.
+	nameless := run("imagev1", "--hostname=imagev1", "--private-users=1310720")
+	nameless.many = true
+
+	kept := run("kept", "--name=kept", "--bind="+place+"/given:/given", "--as-pid2")
+	kept.dirs = []string{"given"}
+	for _, name := range strings.Fields(". hosts hostname resolv.conf image work work/work upper upper/dev upper/given upper/proc upper/sys upper/etc upper/etc/hosts upper/etc/hostname upper/etc/resolv.conf") {
+		kept.grows = append(kept.grows, filepath.Join(store, "machines/kept", name))
+	}
+
 	ephemeral := of("tree", "--ephemeral")
+	ephemeral.many = true
 	ephemeral.args = slices.DeleteFunc(ephemeral.args, func(a string) bool { return a == "--machine=tree" })
 
 	template := of("template", "--template="+place+"/from")
@@ -102,6 +126,7 @@ var others = func() []machine {
 		of("limits", "--rlimit=NOFILE=100", "--oom-score-adjust=300", "--cpu-affinity=0", "--ambient-capability=CAP_CHOWN",
 			"--restrict-address-families=AF_UNIX"),
 		terminal, of("cable", "--network-veth"),
+		run("passing", "--rm", "--name=passing"), nameless, kept,
 	}
 }()
 
@@ -120,6 +145,11 @@ func (w *world) fresh(m machine) error {
 	for _, d := range append([]string{"."}, m.dirs...) {
 		if err := os.MkdirAll(filepath.Join(place, d), 0o755); err != nil {
 			return err
+		}
+	}
+	if m.image {
+		if out, err := exec.Command("cp", "-a", desk+"/store", store).CombinedOutput(); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
 		}
 	}
 	if m.makes {

@@ -45,7 +45,7 @@ func (w *world) run(env []string, program string, args ...string) (result, error
 	c := exec.Command(program, args...)
 	// Files, not pipes: nothing waits for an orphan that holds them.
 	c.Stdout, c.Stderr = w.out, w.err
-	c.Env = append([]string{"PATH=" + os.Getenv("PATH")}, env...)
+	c.Env = append([]string{"PATH=" + os.Getenv("PATH"), "LAUNCH_STORE=" + store}, env...)
 	c.Dir = desk
 	c.SysProcAttr = &syscall.SysProcAttr{}
 	if w.cgfd != nil {

@@ -31,6 +31,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"launch/internal/itest/images"
 	"launch/internal/itest/tree"
 )
 
@@ -42,6 +43,10 @@ const inner = "LAUNCH_FAULTS_WORLD"
 
 // desk is a directory that the test may use, empty at first, on a tmpfs.
 const desk = "/mnt"
+
+// image is there, and has been pulled into a store that each machine of it gets
+// a copy of.
+const image = "oci:" + desk + "/image:v1"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(sleeping) != "" { // as a payload
@@ -196,11 +201,11 @@ func makeWorld(t *testing.T) *world {
 		to         *string
 		name, tags string
 		text       []byte
-	}{{to: &w.fault, name: "launch-faults", tags: "faults"}, {to: &w.launch, name: "launch"}}
+	}{{to: &w.fault, name: "launch-faults", tags: "faults"}, {to: &w.launch, name: "launch"}, {to: new(string), name: "launch-pull"}}
 	for i := range programs {
 		b := &programs[i]
 		fresh := filepath.Join(build, b.name)
-		c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-tags", b.tags, "-o", fresh, "launch/cmd/launch")
+		c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-tags", b.tags, "-o", fresh, "launch/cmd/"+strings.TrimSuffix(b.name, "-faults"))
 		c.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := c.CombinedOutput(); err != nil {
 			t.Fatalf("build launch: %v\n%s", err, out)
@@ -226,6 +231,12 @@ func makeWorld(t *testing.T) *world {
 	for _, b := range programs {
 		*b.to = filepath.Join(desk, b.name)
 		must("install the launcher", os.WriteFile(*b.to, b.text, 0o755))
+	}
+	must("make an image", images.Programs(desk+"/image", map[string]string{"true": string(text)}))
+	pull := exec.Command(w.launch, "pull", "--quiet", image)
+	pull.Env = append(os.Environ(), "LAUNCH_STORE="+desk+"/store")
+	if out, err := pull.CombinedOutput(); err != nil {
+		t.Fatalf("pull the image: %v\n%s", err, out)
 	}
 	w.probe = filepath.Join(desk, "probe")
 	must("install the probe", os.WriteFile(w.probe, text, 0o755))

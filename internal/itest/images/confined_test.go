@@ -33,18 +33,34 @@ var free = append([]edit{
 	{"oci/layer/confine.go", " | unix.MOUNT_ATTR_NOSYMFOLLOW", ""},
 }, blind...)
 
-// mutate builds launch-pull with the edits, beside a launch.
+// module is the directory of a module's sources.
+func module(t *testing.T, name string) string {
+	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", name).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// mutate builds launch-pull with the edits, beside the launch that there is.
+// Files are named from the top of our sources, or by an absolute path.
 func (w *world) mutate(edits []edit) string {
 	w.Helper()
 	top, err := filepath.Abs("../../..")
 	if err != nil {
 		w.Fatal(err)
 	}
+	at := func(file string) string {
+		if filepath.IsAbs(file) {
+			return file
+		}
+		return filepath.Join(top, file)
+	}
 	dir := w.TempDir()
 	texts := map[string]string{}
 	for _, e := range edits {
 		if texts[e.file] == "" {
-			b, err := os.ReadFile(filepath.Join(top, e.file))
+			b, err := os.ReadFile(at(e.file))
 			if err != nil {
 				w.Fatal(err)
 			}
@@ -61,7 +77,7 @@ func (w *world) mutate(edits []edit) string {
 		if err := os.WriteFile(to, []byte(text), 0o644); err != nil {
 			w.Fatal(err)
 		}
-		replace[filepath.Join(top, file)] = to
+		replace[at(file)] = to
 	}
 	list := filepath.Join(dir, "overlay.json")
 	b, err := json.Marshal(map[string]any{"Replace": replace})
@@ -72,8 +88,11 @@ func (w *world) mutate(edits []edit) string {
 		w.Fatal(err)
 	}
 	bin := filepath.Join(dir, "bin")
-	if out, err := exec.Command("go", "build", "-buildvcs=false", "-overlay="+list, "-o", bin+"/", "launch/cmd/launch", "launch/cmd/launch-pull").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-buildvcs=false", "-overlay="+list, "-o", bin+"/", "launch/cmd/launch-pull").CombinedOutput(); err != nil {
 		w.Fatalf("build the mutant: %v\n%s", err, out)
+	}
+	if out, err := exec.Command("cp", filepath.Join(w.bin, "launch"), bin).CombinedOutput(); err != nil {
+		w.Fatalf("%v\n%s", err, out)
 	}
 	return bin
 }

@@ -103,13 +103,15 @@ func (w *world) bare(images int) {
 	}
 }
 
-// TestRegistryFaults: registries that lie.
-func TestRegistryFaults(t *testing.T) {
-	w := here(t)
-	p := small(t)
-	s := w.serve("127.0.0.1", nil)
-	s.put(t, "box", "v1", p)
-	name := s.host + "/box:v1"
+// lie is something wrong that a registry serves, with words of its refusal.
+type lie struct {
+	name, words string
+	fault       func(http.ResponseWriter, *http.Request) bool
+	ref         string
+}
+
+// lies are those about an image that is otherwise as it should be.
+func lies(t *testing.T, s *served, p *picture) []lie {
 	top := p.layers[1]
 	is := func(r *http.Request, what string) bool { return strings.HasSuffix(r.URL.Path, what) }
 	manifest := func(change func(m map[string]any)) func(http.ResponseWriter, *http.Request) bool {
@@ -145,6 +147,10 @@ func TestRegistryFaults(t *testing.T) {
 	blob := p.blobs[top.Digest]
 	flipped := bytes.Clone(blob)
 	flipped[len(flipped)/2] ^= 1
+	// The same files, packed at another time.
+	repacked := bytes.Clone(blob)
+	repacked[4] ^= 1
+	circles := 0
 	config := func(m map[string]any) map[string]any { return m["config"].(map[string]any) }
 	otherConfig := func(change string, to string) func(http.ResponseWriter, *http.Request) bool {
 		old := p.blobs[config(decoded(t, p.manifest))["digest"].(string)]
@@ -164,11 +170,7 @@ func TestRegistryFaults(t *testing.T) {
 		}
 	}
 	entry := map[string]any{"mediaType": "application/vnd.oci.image.index.v1+json", "digest": digest([]byte("x")), "size": 1, "platform": map[string]any{"os": "linux", "architecture": p.arch}}
-	for _, c := range []struct {
-		name, words string
-		fault       func(http.ResponseWriter, *http.Request) bool
-		ref         string
-	}{
+	list := []lie{
 		{"another manifest", "the manifest has the digest", serve("/manifests/"+p.digest, func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("Content-Type", "application/vnd.oci.image.manifest.v1+json")
 			rw.Write(append(bytes.Clone(p.manifest), ' '))
@@ -187,7 +189,7 @@ func TestRegistryFaults(t *testing.T) {
 		{"nothing", "holds no image", manifest(func(m map[string]any) { delete(m, "config"); delete(m, "layers") }), ""},
 		{"weak digest", "", manifest(func(m map[string]any) { layers(m)[1].(map[string]any)["digest"] = "md5:" + strings.Repeat("0", 32) }), ""},
 		{"digest that is a path", "", manifest(func(m map[string]any) { layers(m)[1].(map[string]any)["digest"] = "sha256:../../../etc/passwd" }), ""},
-		{"negative size", "", manifest(func(m map[string]any) { layers(m)[1].(map[string]any)["size"] = -1 }), ""},
+		{"negative size", "bytes, at most", manifest(func(m map[string]any) { layers(m)[1].(map[string]any)["size"] = -1 }), ""},
 		{"too many layers", "at most 500", manifest(func(m map[string]any) {
 			for range 500 {
 				m["layers"] = append(layers(m), layers(m)[1])
@@ -244,7 +246,8 @@ func TestRegistryFaults(t *testing.T) {
 			rw.Header().Set("Content-Type", "application/vnd.oci.image.index.v1+json")
 			rw.Write(mustJSON(map[string]any{"schemaVersion": 2, "manifests": all}))
 		}), ""},
-		{"layer changed", "", serve("/blobs/"+top.Digest, func(rw http.ResponseWriter, _ *http.Request) { rw.Write(flipped) }), ""},
+		{"layer damaged", "", serve("/blobs/"+top.Digest, func(rw http.ResponseWriter, _ *http.Request) { rw.Write(flipped) }), ""},
+		{"layer changed", "it has the digest", serve("/blobs/"+top.Digest, func(rw http.ResponseWriter, _ *http.Request) { rw.Write(repacked) }), ""},
 		{"layer too long", "it has more than", serve("/blobs/"+top.Digest, func(rw http.ResponseWriter, _ *http.Request) { rw.Write(append(bytes.Clone(blob), 0)) }), ""},
 		{"layer cut off", "it ends after", serve("/blobs/"+top.Digest, func(rw http.ResponseWriter, _ *http.Request) { rw.Write(blob[:len(blob)/2]) }), ""},
 		{"no layer", "has no such image", serve("/blobs/"+top.Digest, func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(404) }), ""},
@@ -252,28 +255,45 @@ func TestRegistryFaults(t *testing.T) {
 		{"no image", "has no such image", nil, s.host + "/box:v2"},
 		{"out of order", "answers with status 500", serve("/manifests/v1", func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(500) }), ""},
 		{"sent in a circle", "more than five times", serve("/manifests/v1", func(rw http.ResponseWriter, r *http.Request) {
+			if circles++; circles%50 == 0 { // for who would go on for ever
+				rw.WriteHeader(404)
+				return
+			}
 			http.Redirect(rw, r, r.URL.Path, http.StatusFound)
 		}), ""},
-	} {
+	}
+	for i := range list {
+		if list[i].ref == "" {
+			list[i].ref = s.host + "/box:v1"
+		}
+	}
+	return list
+}
+
+func (s *served) lie(l lie) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fault = l.fault
+}
+
+// TestRegistryFaults: registries that lie.
+func TestRegistryFaults(t *testing.T) {
+	w := here(t)
+	p := small(t)
+	s := w.serve("127.0.0.1", nil)
+	s.put(t, "box", "v1", p)
+	for _, c := range lies(t, s, p) {
 		t.Run(c.name, func(t *testing.T) {
 			w := *w
 			w.T = t
-			s.mu.Lock()
-			s.fault = c.fault
-			s.mu.Unlock()
-			ref := c.ref
-			if ref == "" {
-				ref = name
-			}
-			w.refuses(c.words, "pull", ref)
+			s.lie(c)
+			w.refuses(c.words, "pull", c.ref)
 			w.bare(0)
 		})
 	}
-	s.mu.Lock()
-	s.fault = nil
-	s.mu.Unlock()
+	s.lie(lie{})
 	// All that was in the way is gone, and nothing of it is left.
-	if out := w.machine(name); !strings.HasSuffix(out, "it runs\n") {
+	if out := w.machine(s.host + "/box:v1"); !strings.HasSuffix(out, "it runs\n") {
 		t.Errorf("the image that is as it should be: %q", out)
 	}
 	w.bare(1)

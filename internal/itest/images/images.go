@@ -11,9 +11,12 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -76,9 +79,17 @@ func (w *world) does(args ...string) string {
 // words.
 func (w *world) refuses(words string, args ...string) {
 	w.Helper()
+	if complaint := w.refusal(words, args...); complaint != "" {
+		w.Error(complaint)
+	}
+}
+
+// refusal says what is wrong with how a command is refused; "" is nothing.
+func (w *world) refusal(words string, args ...string) string {
+	w.Helper()
 	out, code := w.launch(args...)
 	if code != 1 || !strings.Contains(out, words) {
-		w.Errorf("launch %q: status %d, want 1 and %q\n%s", args, code, words, out)
+		return fmt.Sprintf("launch %q: status %d, want 1 and %q\n%s", args, code, words, out)
 	}
 	n := 0
 	for l := range strings.Lines(out) {
@@ -87,8 +98,9 @@ func (w *world) refuses(words string, args ...string) {
 		}
 	}
 	if n != 1 {
-		w.Errorf("launch %q: it says %d sentences\n%s", args, n, out)
+		return fmt.Sprintf("launch %q: it says %d sentences\n%s", args, n, out)
 	}
+	return ""
 }
 
 // machine starts a machine from an image, and gives what it printed.
@@ -249,6 +261,18 @@ func Box(dir string) error {
 		return err
 	}
 	p := draw(map[string]any{"Cmd": []string{"/bin/echo", "hello"}}).layer(gzipped, t).finish()
+	return layout(dir, map[string]*picture{"v1": p})
+}
+
+// Programs makes a directory in the OCI's layout with an image v1 of nothing but
+// programs in /bin, in two layers: the upper one has a file in a directory that
+// only the lower one names.
+func Programs(dir string, programs map[string]string) error {
+	files := []file{{name: "bin", kind: tar.TypeDir}, {name: "etc", kind: tar.TypeDir, mode: 0o751, gid: 3}}
+	for _, name := range slices.Sorted(maps.Keys(programs)) {
+		files = append(files, file{name: "bin/" + name, data: programs[name], mode: 0o755})
+	}
+	p := draw(map[string]any{"Cmd": []string{"/bin/true"}}).layer(gzipped, tarOf(files...)).layer(gzipped, tarOf(file{name: "etc/upper", data: "upper"})).finish()
 	return layout(dir, map[string]*picture{"v1": p})
 }
 
