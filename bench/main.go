@@ -45,8 +45,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+//go:embed floor.h.c
+var floorsShare string
+
 //go:embed floor.c
 var floorSource string
+
+//go:embed floor-oci.c
+var floorOCISource string
 
 const stampSource = `#include <time.h>
 #include <stdio.h>
@@ -308,9 +314,10 @@ func build() error {
 		return err
 	}
 	for name, source := range map[string]string{
-		"floor": floorSource,
-		"true":  "int main(void) { return 0; }\n",
-		"pause": "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n",
+		"floor":     floorsShare + floorSource,
+		"floor-oci": floorsShare + floorOCISource,
+		"true":      "int main(void) { return 0; }\n",
+		"pause":     "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n",
 		// When its first instruction ran, in nanoseconds; nothing of libc's start
 		// comes before, which takes a millisecond on some computers.
 		"stamp": stampSource,

@@ -161,7 +161,11 @@ func (r *ociRuntime) start(args ...string) (pid int, says *os.File, err error) {
 		return 0, nil, err
 	}
 	os.Remove(says.Name())
-	words := append([]string{r.path, "--root", "/run/rt-" + r.name}, args...)
+	words := []string{r.path}
+	if r.name != "floor" {
+		words = append(words, "--root", "/run/rt-"+r.name)
+	}
+	words = append(words, args...)
 	attr := &syscall.ProcAttr{Dir: "/run/bench", Env: cell.Environ(), Files: []uintptr{in.Fd(), says.Fd(), says.Fd()}}
 	pid, err = syscall.ForkExec(words[0], words, attr)
 	return pid, says, err
@@ -192,7 +196,12 @@ func (r *ociRuntime) id() string {
 	return fmt.Sprintf("%s%d", r.name, r.count)
 }
 
-func (r *ociRuntime) run() (float64, error) { return r.call("run", "--bundle", "/run/bench", r.id()) }
+func (r *ociRuntime) run() (float64, error) {
+	if r.name == "floor" {
+		return r.call("/run/bench/rootfs", "/bin/true")
+	}
+	return r.call("run", "--bundle", "/run/bench", r.id())
+}
 
 // steps is create, start and delete; nobody measures how long the payload, or
 // who reaps it, takes meanwhile.
@@ -262,7 +271,7 @@ func inside(w io.Writer, built string, rounds, parallel int) error {
 		versions = append(versions, line)
 	}
 	fmt.Fprintf(w, "%s; medians of %d rounds, milliseconds\n\n", strings.Join(versions, ", "), rounds)
-	fmt.Fprintf(w, "%-30s %10s %8s %8s %9s %8s %9s %8s\n", "", "launch-oci", "crun", "runc", "of crun's", "at most", "of runc's", "at most")
+	fmt.Fprintf(w, "%-30s %10s %8s %8s %9s %8s %9s %8s %8s\n", "", "launch-oci", "crun", "runc", "of crun's", "at most", "of runc's", "at most", "floor")
 	for _, t := range []comparison{
 		{"run", 0.5, 0.2, (*ociRuntime).run, rounds},
 		{"create, start and delete", 0.7, 0, (*ociRuntime).steps, rounds},
@@ -270,12 +279,20 @@ func inside(w io.Writer, built string, rounds, parallel int) error {
 		{fmt.Sprintf("%d × run at once", parallel), 1, 0, func(r *ociRuntime) (float64, error) { return r.atOnce(parallel) }, max(rounds/8, 3)},
 		{"features", 0, 0, (*ociRuntime).features, rounds},
 	} {
-		medians, err := t.measure(field)
+		all := field
+		if t.what == "run" {
+			all = append(all[:len(all):len(all)], &ociRuntime{name: "floor", path: filepath.Join(built, "floor-oci")})
+		}
+		medians, err := t.measure(all)
 		if err != nil {
 			return fmt.Errorf("%s: %w", t.what, err)
 		}
-		fmt.Fprintf(w, "%-30s %10.2f %8.2f %8.2f %9.2f %8s %9.2f %8s\n", t.what, medians[0], medians[1], medians[2],
-			medians[0]/medians[1], most(t.crun), medians[0]/medians[2], most(t.runc))
+		floor := ""
+		if len(medians) > len(field) {
+			floor = fmt.Sprintf("%.2f", medians[len(field)])
+		}
+		fmt.Fprintf(w, "%-30s %10.2f %8.2f %8.2f %9.2f %8s %9.2f %8s %8s\n", t.what, medians[0], medians[1], medians[2],
+			medians[0]/medians[1], most(t.crun), medians[0]/medians[2], most(t.runc), floor)
 	}
 	for _, r := range field {
 		if _, err := r.call("delete", "--force", r.name+"-waits"); err != nil {
