@@ -35,7 +35,7 @@ type puller struct {
 // empty store, on a tmpfs and on the disk. On the disk it counts until all is
 // written, from caches that were dropped. Then it compares the start of a
 // machine from that image with one from a directory.
-func pulls(w io.Writer, tree string, rounds int, launchers []string) (err error) {
+func pulls(w io.Writer, tree, only string, rounds int, launchers []string) (err error) {
 	if os.Getuid() != 0 || len(launchers) == 0 {
 		return errors.New("it takes root, and -launch")
 	}
@@ -90,6 +90,9 @@ func pulls(w io.Writer, tree string, rounds int, launchers []string) (err error)
 	}
 	fmt.Fprintf(w, "An image of %s, %d layers, %d rounds: medians in ms.\n\n%-8s %-28s %9s %9s %7s %7s\n", tree, imageLayers, rounds, "store", "", "median", "best", "ratio", "at most")
 	for _, store := range []string{"tmpfs", "disk"} {
+		if only != "" && only != store {
+			continue
+		}
 		at := map[string]string{"tmpfs": memory, "disk": disk}[store]
 		for _, p := range field {
 			p.times = nil
@@ -111,6 +114,9 @@ func pulls(w io.Writer, tree string, rounds int, launchers []string) (err error)
 			}
 			fmt.Fprintln(w)
 		}
+	}
+	if only != "" && only != "start" {
+		return nil
 	}
 	return starts(w, launch, tree, ref, disk, rounds)
 }
@@ -189,7 +195,8 @@ func registry(dir string) (host string, end func(), err error) {
 }
 
 // starts compares machines from the image with machines from a directory that
-// holds the same: with the same users and network, and as they come.
+// holds the same, each by each. What is to be compared has the same users and
+// network: run with -U --private-network, run with nothing private with the rest.
 func starts(w io.Writer, launch, tree, ref, dir string, rounds int) error {
 	store := filepath.Join(dir, "started")
 	env := []string{"LAUNCH_STORE=" + store}
@@ -207,7 +214,7 @@ func starts(w io.Writer, launch, tree, ref, dir string, rounds int) error {
 	}
 	defer leave()
 	common := []string{"--quiet", "--console=pipe", "--register=no", "--keep-unit"}
-	const ours = 2
+	const ours = 3
 	field := []struct {
 		name  string
 		words []string
@@ -215,6 +222,7 @@ func starts(w io.Writer, launch, tree, ref, dir string, rounds int) error {
 	}{
 		{name: "launch run", words: []string{"run", ref}},
 		{name: "launch run --name=", words: []string{"run", "--name=kept", ref}},
+		{name: "launch run, nothing private", words: []string{"run", "--private-users=no", "--network=host", ref}},
 		{name: "launch -D -U --private-network", words: []string{"-U", "--private-network", "-D", mine}},
 		{name: "  and --volatile=overlay", words: []string{"-U", "--private-network", "-D", mine, "--volatile=overlay"}},
 		{name: "launch -D", words: []string{"-D", mine}},
@@ -239,14 +247,17 @@ func starts(w io.Writer, launch, tree, ref, dir string, rounds int) error {
 			}
 		}
 	}
-	fmt.Fprintf(w, "\n%-40s %9s %9s %11s %11s %7s\n", "start", "median", "best", "run by it", "--name=", "at most")
+	fmt.Fprintf(w, "\n%-40s %9s %9s %9s %9s %9s %9s\n", "start", "median", "best", "run", "--name=", "nothing", "at most")
 	for i := range field {
 		f := &field[i]
 		slices.Sort(f.times)
 		middle := len(f.times) / 2
 		fmt.Fprintf(w, "%-40s %9.2f %9.2f", f.name, f.times[middle], f.times[0])
 		if i >= ours {
-			fmt.Fprintf(w, " %11.2f %11.2f %7.2f", field[0].times[middle]/f.times[middle], field[1].times[middle]/f.times[middle], 1.3)
+			for n := range ours {
+				fmt.Fprintf(w, " %9.2f", field[n].times[middle]/f.times[middle])
+			}
+			fmt.Fprintf(w, " %9.2f", 1.3)
 		}
 		fmt.Fprintln(w)
 	}

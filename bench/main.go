@@ -83,6 +83,7 @@ func main() {
 	asJSON := flag.Bool("json", false, "print JSON")
 	alive := flag.Int("alive", 0, "compare more than the start, with that many machines alive at once")
 	pull := flag.String("pull", "", "compare pulls instead, of an image of the OS tree in this `DIRECTORY`")
+	only := flag.String("only", "", "of -pull: `PART`, which is tmpfs, disk or start")
 	oci := flag.String("oci", "", "compare `PATH`, a launch-oci, with the newest crun and runc")
 	parallel := flag.Int("parallel", 100, "how many containers are started at once")
 	fifo := flag.Bool("fifo", false, "run at a real-time priority")
@@ -106,7 +107,7 @@ func main() {
 	switch {
 	case err != nil:
 	case *pull != "":
-		err = pulls(os.Stdout, *pull, *rounds, launchers)
+		err = pulls(os.Stdout, *pull, *only, *rounds, launchers)
 	case *mounts:
 		err = restoring(os.Stdout, *rounds)
 	case *within:

@@ -127,4 +127,17 @@ func TestImage(t *testing.T) {
 			t.Errorf("left: %v, %v", left, err)
 		}
 	})
+	t.Run("a bar", func(t *testing.T) {
+		s := stage.New(t, stage.Unified)
+		tt := sit(t, 101, 37)
+		r := s.StartAs(tt.as("012", nil), append([]string{"LAUNCH_STORE=" + dir + "/second"}, env[1:]...), launch, "pull", ref)
+		m := &machine{r, tt, dir}
+		m.ends(0)
+		m.restored()
+		// It is drawn once the only layer is there, at the latest, and goes away.
+		m.shows("launch: [##############################] ")
+		m.shows("1 of 1 layers\x1b[K")
+		m.shows("\r\x1b[Klaunch: pulled " + ref + ", sha256:")
+		m.shows("\r\n")
+	})
 }
