@@ -246,8 +246,8 @@ func (r *imageRun) run() (status int, err error) {
 			if !passing && (started || !r.machine.New) {
 				r.machine.Release()
 			} else if rerr := r.machine.Remove(); rerr != nil {
-				err = errors.Join(err, &settings.Error{What: fmt.Sprintf("machine %q has ended, but something of it is left on the host: %v", name, rerr), Hint: "launch --cleanup tries again"})
-				status = max(status, 1)
+				// Its status counts all the same.
+				cli.Report(os.Stderr, &settings.Error{What: fmt.Sprintf("machine %q has ended, but something of it is left on the host: undo: %v", name, rerr), Hint: "launch --cleanup tries again"})
 			}
 		}()
 		if began := r.machine.Image; began.Name != r.image.Name {

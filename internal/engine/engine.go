@@ -139,15 +139,19 @@ func Run(p *plan.Plan, o Options) (status int, err error) {
 	}
 	for {
 		status, err := s.once()
-		if err == nil && status == Reboot && !p.KeepUnit {
+		if err == nil && s.again(status) && !p.KeepUnit {
 			continue
 		}
-		if err != nil && status == Reboot && !p.KeepUnit {
+		if err != nil && s.again(status) && !p.KeepUnit {
 			status = 1 // it wanted to, and can't: what it was is still in the way
 		}
 		return status, err
 	}
 }
+
+// again tells whether the machine wants to be started again. The status of a
+// payload that is passed on means nothing, whatever it is.
+func (s *supervisor) again(status int) bool { return status == Reboot && !s.plan.Stop.Pass }
 
 // supervisor is one run of one machine.
 type supervisor struct {
@@ -218,7 +222,7 @@ func (s *supervisor) once() (status int, err error) {
 	defer func() {
 		// It takes longer to end a thread than to leave it to the launcher's
 		// end, which comes next but after a reboot.
-		if status == Reboot {
+		if s.again(status) {
 			t.end()
 			s.thread = NewThread()
 		}
@@ -251,7 +255,7 @@ func (s *supervisor) once() (status int, err error) {
 	}
 	s.tell(lines...)
 	status, err = s.supervise(b)
-	if status == Reboot {
+	if s.again(status) {
 		s.tell("STOPPING=1", "STATUS=Restarting...")
 	} else {
 		s.tell("STOPPING=1", "STATUS=Terminating...")

@@ -138,7 +138,7 @@ func TestDeviceNodes(t *testing.T) {
 // TestNobody: who isn't root has a store, too.
 func TestNobody(t *testing.T) {
 	w := here(t)
-	p := draw(nil).layer(gzipped, shell(t)).layer(gzipped, tarOf(file{name: ".wh.tmp"}, file{name: "etc/.wh..wh..opq"}, file{name: "owned", uid: 7, mode: 0o4755})).finish()
+	p := draw(nil).layer(gzipped, shell(t)).layer(gzipped, tarOf(file{name: ".wh.tmp"}, file{name: "etc/.wh..wh..opq"}, file{name: "owned", uid: 7, mode: 0o4755}, file{name: "home/web/new"})).finish()
 	ref := "oci:" + w.layout("box", map[string]*picture{"v1": p}) + ":v1"
 	home := filepath.Join(w.dir, "nobody")
 	if err := os.Mkdir(home, 0o700); err != nil {

@@ -115,6 +115,14 @@ func TestPassed(t *testing.T) {
 			t.Errorf("%s: status %d, want %d\n%s", c.script, code, c.code, out)
 		}
 	}
+	// No status means that the command is to be started again.
+	out, code := w.launch("run", "--quiet", "--register=no", ref, "/bin/sh", "-c", "echo once; exit 133")
+	if out != "once\n" || code != 133 {
+		t.Errorf("a command that ends with status 133: %d, %q", code, out)
+	}
+	if out, code := w.launch("run", "--quiet", "--register=no", ref, "/bin/sh", "-c", "echo once; busybox kill -TRAP 1; exit 133"); code != 133 {
+		t.Errorf("a command that says it with 133: %d, %q", code, out)
+	}
 	for _, s := range []struct {
 		sig  syscall.Signal
 		name string
