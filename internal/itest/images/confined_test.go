@@ -42,42 +42,51 @@ func module(t *testing.T, name string) string {
 	return strings.TrimSpace(string(out))
 }
 
-// mutate builds launch-pull with the edits, beside the launch that there is.
-// Files are named from the top of our sources, or by an absolute path.
-func (w *world) mutate(edits []edit) string {
-	w.Helper()
+// source is where a file is that is named from the top of our sources, or by an
+// absolute path.
+func (e edit) source(t *testing.T) string {
+	if filepath.IsAbs(e.file) {
+		return e.file
+	}
 	top, err := filepath.Abs("../../..")
 	if err != nil {
-		w.Fatal(err)
+		t.Fatal(err)
 	}
-	at := func(file string) string {
-		if filepath.IsAbs(file) {
-			return file
-		}
-		return filepath.Join(top, file)
-	}
-	dir := w.TempDir()
+	return filepath.Join(top, e.file)
+}
+
+// edited gives the sources with the edits, by their paths.
+func edited(t *testing.T, edits []edit) map[string]string {
+	t.Helper()
 	texts := map[string]string{}
 	for _, e := range edits {
-		if texts[e.file] == "" {
-			b, err := os.ReadFile(at(e.file))
+		at := e.source(t)
+		if texts[at] == "" {
+			b, err := os.ReadFile(at)
 			if err != nil {
-				w.Fatal(err)
+				t.Fatal(err)
 			}
-			texts[e.file] = string(b)
+			texts[at] = string(b)
 		}
-		if strings.Count(texts[e.file], e.old) != 1 {
-			w.Fatalf("%q is there %d times in %s: the mutant has to follow", e.old, strings.Count(texts[e.file], e.old), e.file)
+		if strings.Count(texts[at], e.old) != 1 {
+			t.Fatalf("%q is there %d times in %s: the mutant has to follow", e.old, strings.Count(texts[at], e.old), e.file)
 		}
-		texts[e.file] = strings.Replace(texts[e.file], e.old, e.new, 1)
+		texts[at] = strings.Replace(texts[at], e.old, e.new, 1)
 	}
+	return texts
+}
+
+// mutate builds launch-pull with the edits, beside the launch that there is.
+func (w *world) mutate(edits []edit) string {
+	w.Helper()
+	dir := w.TempDir()
 	replace := map[string]string{}
-	for file, text := range texts {
+	for file, text := range edited(w.T, edits) {
 		to := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
 		if err := os.WriteFile(to, []byte(text), 0o644); err != nil {
 			w.Fatal(err)
 		}
-		replace[at(file)] = to
+		replace[file] = to
 	}
 	list := filepath.Join(dir, "overlay.json")
 	b, err := json.Marshal(map[string]any{"Replace": replace})
