@@ -1,7 +1,9 @@
 package faults
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -9,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -21,8 +24,11 @@ type machine struct {
 	// program is the payload; "" lets the launcher find an init.
 	program string
 	env     []string
-	// dirs are made beside the tree.
-	dirs []string
+	// dirs are made beside the tree, files there, with their text.
+	dirs  []string
+	files [][2]string
+	// pod: it joins a machine that runs.
+	pod bool
 	// grows are names (of things) that a start may leave, beside base
 	// directories: mount points in the tree, what an overlay puts into its
 	// upper directory.
@@ -116,8 +122,25 @@ var others = func() []machine {
 	terminal.args = slices.DeleteFunc(terminal.args, func(a string) bool { return a == "--pipe" })
 	terminal.drifts = true
 
+	layers := of("layers", "--overlay-all", "--bind="+place+"/lower:/data", "--bind="+place+"/one:/file")
+	layers.dirs, layers.files = []string{"lower"}, [][2]string{{"one", "1"}}
+
+	stubs := of("stubs", "--profile=sandbox", "--read-only", "--bind-ro="+place+"/lower:/data", "--tmpfs=/data/deep/in", "--tmpfs=/missing")
+	stubs.dirs, stubs.program = []string{"lower"}, "/usr/bin/true"
+
+	saved := of("saved", "--private-users=pick", "--mounts="+place+"/mounts")
+	saved.files = [][2]string{{"mounts", `{"launch-mounts": 1, "sources": [{"id": "root", "external": true, "type": "tmpfs"}, {"id": "s1", "type": "tmpfs"}], "groups": [{"id": 1}, {"id": 2}, {"id": 3, "master": 1}],
+ "namespaces": [{"mounts": [{"id": 1, "point": "/", "source": "root", "root": "/", "group": 2},
+  {"id": 2, "parent": 1, "point": "/etc", "source": "s1", "root": "/", "group": 1}, {"id": 3, "parent": 2, "point": "/in", "source": "s1", "root": "/part", "slave": 1},
+  {"id": 4, "parent": 2, "point": "/both", "source": "s1", "root": "/part", "group": 3}, {"id": 5, "parent": 1, "point": "/usr/lib", "source": "root", "root": "/usr/bin", "group": 2}]}]}`}}
+
+	join := machine{name: "join", program: "", pod: true, args: []string{"--oci-bundle=" + place, "--machine=join", "--quiet", "--console=pipe", "--join=pod"},
+		files: [][2]string{{"config.json", `{"ociVersion": "1.2.0", "root": {"path": "tree"}, "process": {"cwd": "/", "args": ["/usr/bin/true"], "user": {"uid": 0, "gid": 0}},
+ "mounts": [{"destination": "/proc", "type": "proc"}, {"destination": "/dev", "type": "tmpfs"}, {"destination": "/dev/mqueue", "type": "mqueue"}],
+ "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "ipc"}, {"type": "network"}, {"type": "uts"}, {"type": "cgroup"}]}}`}}}
+
 	return []machine{
-		boot, service,
+		boot, service, layers, stubs, saved, join,
 		of("picked", "--private-users=pick"),
 		chown,
 		of("volatile", "--volatile=overlay"),
@@ -135,8 +158,15 @@ func every() []machine { return append([]machine{plain}, others...) }
 
 // fresh makes the machine's directories anew.
 func (w *world) fresh(m machine) error {
-	// The directory for the locks of ranges is made each time, too.
-	for _, dir := range []string{place, "/run/systemd"} {
+	// The directory for the locks of ranges is made each time, too, but where
+	// another machine has something there.
+	dirs := []string{place, "/run/systemd"}
+	if m.pod {
+		dirs = dirs[:1]
+	} else if err := w.endPod(); err != nil {
+		return err
+	}
+	for _, dir := range dirs {
 		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}
@@ -152,10 +182,78 @@ func (w *world) fresh(m machine) error {
 			return fmt.Errorf("%w: %s", err, out)
 		}
 	}
+	for _, f := range m.files {
+		if err := os.WriteFile(filepath.Join(place, f[0]), []byte(f[1]), 0o644); err != nil {
+			return err
+		}
+	}
+	if m.pod {
+		if err := w.runPod(); err != nil {
+			return err
+		}
+	}
 	if m.makes {
 		return w.tree(m, place+"/from")
 	}
 	return w.tree(m, root)
+}
+
+// runPod starts the machine that others join, unless it runs.
+func (w *world) runPod() error {
+	if _, err := os.Stat("/run/launch/pod"); err == nil && w.pod > 0 && unix.Kill(w.pod, 0) == nil {
+		return nil
+	}
+	if err := w.tree(machine{}, desk+"/pod"); err != nil {
+		return err
+	}
+	box, err := exec.LookPath("busybox")
+	if err != nil {
+		return err
+	}
+	if err := copyFile(box, desk+"/pod/usr/bin/busybox"); err != nil {
+		return err
+	}
+	c := exec.Command(w.launch, "--directory="+desk+"/pod", "--machine=pod", "--private-network", "--resolv-conf=off", "--timezone=off",
+		"--register=no", "--keep-unit", "--quiet", "--pipe", "/usr/bin/busybox", "sh", "-c", "echo up; exec busybox sleep 100000")
+	// As a child of the test's parent, so that it is none of those that a launcher
+	// leaves behind.
+	c.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_PARENT}
+	r, err := c.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	c.Stderr = os.Stderr
+	if err := c.Start(); err != nil {
+		return err
+	}
+	w.pod = c.Process.Pid
+	if _, err = io.ReadFull(r, make([]byte, len("up\n"))); err != nil {
+		return err
+	}
+	for range 1000 {
+		// Then it can be joined.
+		if st, err := os.Stat("/run/launch/pod/lock"); err == nil && st.Size() > 0 {
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return errors.New("the machine to be joined doesn't come up")
+}
+
+// endPod ends it.
+func (w *world) endPod() error {
+	if w.pod <= 0 {
+		return nil
+	}
+	unix.Kill(w.pod, unix.SIGTERM)
+	for range 1000 {
+		if _, err := os.Stat("/run/launch/pod"); err != nil {
+			w.pod = 0
+			return nil
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	return errors.New("the machine that was joined doesn't end")
 }
 
 // tree makes a tree in which the probe and the init are all there is.

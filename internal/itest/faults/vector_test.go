@@ -81,6 +81,12 @@ func (w *world) read(out string) (vector, error) {
 			v["status."+k] = strings.TrimSpace(s)
 		}
 	}
+	if w.pod > 0 {
+		// Others have had numbers in the pid namespace that it joined.
+		for _, k := range []string{"self.pid", "self.pgrp", "self.session", "status.NSpid"} {
+			delete(v, k)
+		}
+	}
 	// Interfaces of the host's come and go.
 	if v["ns.net"] != "own" {
 		for k := range v {

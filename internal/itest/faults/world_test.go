@@ -55,7 +55,11 @@ func TestMain(m *testing.M) {
 		os.Exit(0)
 	}
 	if os.Geteuid() != 0 || os.Getenv(inner) != "" {
-		os.Exit(m.Run())
+		code := m.Run()
+		if theWorld != nil && theWorld.pod > 0 {
+			unix.Kill(theWorld.pod, unix.SIGKILL)
+		}
+		os.Exit(code)
 	}
 	code, err := again()
 	if err != nil {
@@ -162,6 +166,7 @@ type world struct {
 	tried   map[any]bool      // faults of all machines, see unlike
 	owned   []string          // the tree of the machine that gives it away, see owners
 	outer   map[string]string // the host's namespaces and boot id
+	pod     int               // the launcher of the machine that is joined
 	out     *os.File          // standard output and error of what runs
 	err     *os.File
 }
