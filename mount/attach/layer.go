@@ -330,8 +330,12 @@ func (t *Tree) stubs(s plan.Step) error {
 			continue
 		}
 		if e.Mode == 0 {
-			if e.Mode, err = t.kindOf(e.Kind); err != nil {
+			switch e.Mode, err = t.kindOf(e.Kind); err {
+			case nil:
+			case unix.ENOENT, unix.ENOTDIR, unix.ELOOP:
 				continue // what binds it says so
+			default:
+				return fmt.Errorf("look at %s: %w", e.Kind.Path, err)
 			}
 		}
 		for i := range at {
