@@ -104,7 +104,7 @@ func Add(l sys.Locked, before *Before, pid int, f *tree.File, users userns.Map) 
 	// A thread that shares its root with another process can't change its
 	// namespace.
 	if err := sys.Unshare(l, unix.CLONE_FS); err != nil {
-		return -1, err
+		return -1, fmt.Errorf("part from the first process's root directory: %w", err)
 	}
 	if a.ours, err = a.keep(a.here()); err != nil {
 		return -1, fmt.Errorf("open our own mount namespace: %w", err)
@@ -120,7 +120,10 @@ func Add(l sys.Locked, before *Before, pid int, f *tree.File, users userns.Map) 
 	if err := a.enter(a.ours); err != nil {
 		return -1, err
 	}
-	return sys.Dup(a.root)
+	if root, err = sys.Dup(a.root); err != nil {
+		return -1, fmt.Errorf("keep the machine's root: %w", err)
+	}
+	return root, nil
 }
 
 // look reads the tree's mounts.
@@ -130,7 +133,7 @@ func (a *adder) look() error {
 		return err
 	}
 	if a.root, err = a.keep(sys.Openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0)); err != nil {
-		return err
+		return fmt.Errorf("open the machine's root: %w", err)
 	}
 	rows, err := stat(a.l)
 	if err == unix.ENOSYS || errors.Is(err, tree.ErrOld) {
@@ -372,7 +375,7 @@ func (a *adder) widest() error {
 	}
 	root, err := a.keep(sys.Openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0))
 	if err != nil {
-		return err
+		return fmt.Errorf("open the root: %w", err)
 	}
 	copy := func(id int) (c int, err error) {
 		r := a.there[id]
@@ -421,11 +424,11 @@ func (a *adder) fresh() (err error) {
 		return fmt.Errorf("unshare the mount namespace: %w", err)
 	}
 	if a.workshop, err = a.keep(a.here()); err != nil {
-		return err
+		return fmt.Errorf("open the workshop's mount namespace: %w", err)
 	}
 	root, err := a.keep(sys.Openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0))
 	if err != nil {
-		return err
+		return fmt.Errorf("open the root: %w", err)
 	}
 	if err := sys.MountSetattr(root, unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_PRIVATE}); err != nil {
 		return fmt.Errorf("cut off mount propagation: %w", err)
@@ -438,10 +441,10 @@ func (a *adder) fresh() (err error) {
 		return fmt.Errorf("attach the yard: %w", err)
 	}
 	if err := sys.Fchdir(a.l, yard); err != nil {
-		return err
+		return fmt.Errorf("go to the yard: %w", err)
 	}
 	if err := sys.Chroot(a.l); err != nil {
-		return err
+		return fmt.Errorf("take the yard as the root: %w", err)
 	}
 	if err := a.each(func(m *tree.Mount) bool { return a.from(m) == nil }); err != nil {
 		return err
@@ -517,7 +520,7 @@ func (a *adder) groups() error {
 	for _, copies := range []iter.Seq[int]{maps.Values(a.wide), maps.Values(a.copies)} {
 		for n := range copies {
 			if _, err := a.restorer.put(n); err != nil {
-				return err
+				return fmt.Errorf("keep what sharing groups are made of: %w", err)
 			}
 		}
 	}
