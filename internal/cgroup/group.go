@@ -143,13 +143,18 @@ func (g *Group) Create(r *specs.LinuxResources, record func(path string) error) 
 	if err := g.make(r, record); err != nil {
 		return err
 	}
-	if n, where := g.count(); n > 0 {
-		return &NotEmpty{where.String(), n}
+	n, where, err := g.count()
+	if err == nil && n > 0 {
+		err = &NotEmpty{where.String(), n}
 	}
-	if frozen, _ := g.Frozen(); frozen {
-		return fmt.Errorf("%w: %s", ErrFrozen, g.Path())
+	if err != nil {
+		return err
 	}
-	return nil
+	frozen, err := g.Frozen()
+	if err == nil && frozen {
+		err = fmt.Errorf("%w: %s", ErrFrozen, g.Path())
+	}
+	return err
 }
 
 // make makes the directories, whatever is in them.
@@ -197,19 +202,26 @@ func (g *Group) Adopt(r *specs.LinuxResources, pid int, record func(path string)
 }
 
 // count gives the number of processes in the first directory that has some.
-func (g Group) count() (int, Dir) {
+func (g Group) count() (int, Dir, error) {
 	for _, d := range g.Dirs {
 		n, err := d.open()
-		if err != nil {
+		if err == unix.ENOENT {
 			continue
 		}
-		pids, _ := readPids(n, "cgroup.procs")
+		if err != nil {
+			return 0, d, fmt.Errorf("open cgroup %s: %w", d, err)
+		}
+		pids, err := readPids(n, "cgroup.procs")
 		sys.Close(n)
+		// One for threads doesn't tell.
+		if err != unix.EOPNOTSUPP && gone(err) != nil {
+			return 0, d, fmt.Errorf("read cgroup.procs of cgroup %s: %w", d, err)
+		}
 		if len(pids) > 0 {
-			return len(pids), d
+			return len(pids), d, nil
 		}
 	}
-	return 0, Dir{}
+	return 0, Dir{}, nil
 }
 
 // create makes one directory with those above it.

@@ -1,6 +1,7 @@
 package snapshot
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"iter"
@@ -338,7 +339,10 @@ func (a *adder) reach() error {
 		}
 		unique, err := sys.Statx(n, "", statxMntIDUnique)
 		old, err2 := sys.Statx(n, "", unix.STATX_MNT_ID)
-		if err != nil || err2 != nil || unique.Mnt_id != r.ID && old.Mnt_id != r.ID {
+		if err := cmp.Or(err, err2); err != nil {
+			return fmt.Errorf("look at %s: %w", strconv.Quote(r.Point), err)
+		}
+		if unique.Mnt_id != r.ID && old.Mnt_id != r.ID {
 			continue // hidden: nothing can be added there
 		}
 		a.clones[id] = n

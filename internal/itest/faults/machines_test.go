@@ -136,7 +136,7 @@ var others = func() []machine {
 
 	join := machine{name: "join", program: "", pod: true, args: []string{"--oci-bundle=" + place, "--machine=join", "--quiet", "--console=pipe", "--join=pod"},
 		files: [][2]string{{"config.json", `{"ociVersion": "1.2.0", "root": {"path": "tree"}, "process": {"cwd": "/", "args": ["/usr/bin/true"], "user": {"uid": 0, "gid": 0}},
- "mounts": [{"destination": "/proc", "type": "proc"}, {"destination": "/dev", "type": "tmpfs"}, {"destination": "/dev/mqueue", "type": "mqueue"}],
+ "mounts": [{"destination": "/proc", "type": "proc"}, {"destination": "/dev", "type": "tmpfs", "options": ["mode=755"]}, {"destination": "/dev/mqueue", "type": "mqueue"}],
  "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "ipc"}, {"type": "network"}, {"type": "uts"}, {"type": "cgroup"}]}}`}}}
 
 	return []machine{
@@ -203,7 +203,7 @@ func (w *world) runPod() error {
 	if _, err := os.Stat("/run/launch/pod"); err == nil && w.pod > 0 && unix.Kill(w.pod, 0) == nil {
 		return nil
 	}
-	if err := w.tree(machine{}, desk+"/pod"); err != nil {
+	if err := errors.Join(os.RemoveAll(desk+"/pod"), w.tree(machine{}, desk+"/pod")); err != nil {
 		return err
 	}
 	box, err := exec.LookPath("busybox")
