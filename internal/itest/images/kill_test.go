@@ -140,6 +140,68 @@ func TestKilled(t *testing.T) {
 	}
 }
 
+// TestRemovalKilled: whoever takes an image away is killed at points all over his
+// way. Another image with the same layers is never touched, that one is there
+// whole or not at all, and the next sweep ends what was begun.
+func TestRemovalKilled(t *testing.T) {
+	w := here(t)
+	points := 12
+	if whole() {
+		points = 200
+	}
+	base, shared := shell(t), pieces(0, 100)
+	kept := draw(map[string]any{"Cmd": []string{"/bin/echo", "kept"}}).layer(gzipped, base).layer(gzipped, shared).finish()
+	gone := draw(map[string]any{"Cmd": []string{"/bin/echo", "gone"}}).layer(gzipped, base).layer(gzipped, shared)
+	for n := range 4 {
+		gone.layer(gzipped, pieces(n+1, 100))
+	}
+	gone.finish()
+	dir := w.layout("box", map[string]*picture{"kept": kept, "gone": gone})
+	ref := func(tag string) string { return "oci:" + dir + ":" + tag }
+	w.does("pull", "--quiet", ref("kept"))
+	layers := filepath.Join(w.store, "layers")
+	mine := tally(t, layers)
+	var all time.Duration
+	for range 3 {
+		w.does("pull", "--quiet", ref("gone"))
+		begun := time.Now()
+		w.does("rmi", "--quiet", ref("gone"))
+		all = time.Since(begun)
+	}
+	there, half := 0, 0
+	for i := range points {
+		w.does("pull", "--quiet", ref("gone"))
+		c := exec.Command(filepath.Join(w.bin, "launch"), "rmi", "--quiet", ref("gone"))
+		c.Env = append(os.Environ(), w.env...)
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(all * time.Duration(i) / time.Duration(points))
+		c.Process.Kill()
+		c.Wait()
+		if out := w.does("images", "--json"); strings.Contains(out, ref("gone")) {
+			there++
+			if out := w.machine("--pull=never", ref("gone")); out != "gone\n" {
+				t.Errorf("killed at %d of %d: the image is there, and its machine says %q", i, points, out)
+			}
+			w.does("rmi", "--quiet", ref("gone"))
+		} else {
+			if tally(t, layers) != mine {
+				half++
+			}
+			w.does("rmi", "--quiet", "--unused")
+		}
+		if now := tally(t, layers); now != mine {
+			t.Fatalf("killed at %d of %d: the layers are\n%s\nand were\n%s", i, points, now, mine)
+		}
+		w.bare(1)
+	}
+	if out := w.machine("--pull=never", ref("kept")); out != "kept\n" {
+		t.Errorf("in the end the other image's machine says %q", out)
+	}
+	t.Logf("%d points in %v: %d times the image was still there, %d times some of its layers", points, all, there, half)
+}
+
 // TestAtOnce: many pulls of images that share layers, at once: each layer is
 // unpacked once, and there once.
 func TestAtOnce(t *testing.T) {
