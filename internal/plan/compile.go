@@ -596,7 +596,7 @@ func (c *compiler) image() {
 		c.step(Step{Do: Mkdir, Target: dir, Mode: 0o755, Origin: c.from("chdir")})
 	}
 	for _, f := range st.Files {
-		c.step(Step{Do: Bind, Source: mount.Path{Path: f.Source}, Target: f.Target, Attr: ns | nd | nx, IDMap: c.rootMap(), Mode: 0o755, Soft: true, Origin: from})
+		c.step(Step{Do: Bind, Source: mount.Path{Path: f.Source}, Target: f.Target, Attr: ns | nd | nx, IDMap: c.rootMap(), Mode: 0o755, Origin: from})
 	}
 	c.Plan.Ports = st.Ports
 }

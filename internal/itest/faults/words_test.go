@@ -21,7 +21,7 @@ var sentences = []*regexp.Regexp{
 	regexp.MustCompile(`^mount (proc|sysfs|tmpfs|devpts|mqueue|cgroup2|overlay) on /\S*: `),
 	regexp.MustCompile(`^bind \S* ?on /\S+: `),
 	regexp.MustCompile(`^(mask|make directory|make symlink|change the flags of|mount parts of sysfs on) /\S*: `),
-	regexp.MustCompile(`^take the tree /\S+: `),
+	regexp.MustCompile(`^(take the tree|put together the layers in) /\S+: `),
 	regexp.MustCompile(`^(lay a throw-away layer over (the tree|/\S*)|(map|change) the owners of the tree's files|make a user namespace for the id map): `),
 	// A saved mount says which, or what it takes.
 	regexp.MustCompile(`^bring back the mounts of /\S*: ([a-z].*|"/[^"]*"): `),
@@ -30,6 +30,7 @@ var sentences = []*regexp.Regexp{
 	regexp.MustCompile(`^(copy|rename|link) /[^:]*: `),
 	// Files and directories of the host's name their path.
 	regexp.MustCompile(`^(make|open|read|write|lock|look at|look for|list|remove|give|empty|kill what runs in) [^:]*/\S*( [^:]*)?: `),
+	regexp.MustCompile(`^read the image \S+ of the store: `),
 	// What has no path names the object.
 	regexp.MustCompile(`^(make|give|open|write|look at|look at what lies over|hear from|let|let go of|enter|leave|join|pivot into|reap|wait for|clone|copy|unshare|set|bring up|change to) (the|a) [a-z].*: `),
 	regexp.MustCompile(`^cut off mount propagation to the host: `),
@@ -40,7 +41,7 @@ var sentences = []*regexp.Regexp{
 	regexp.MustCompile(`^undo( what an earlier machine left)?: \S+ .+: `),
 }
 
-var lead = regexp.MustCompile(`^(cannot start machine "[^"]+": |cannot clean up: |machine "[^"]+": |machine "[^"]+" has ended, but something of it is left on the host: )?(step [0-9]+, )?`)
+var lead = regexp.MustCompile(`^(cannot start machine "[^"]+": |cannot run oci:\S+: |cannot clean up: |machine "[^"]+": |machine "[^"]+" has ended, but something of it is left on the host: )?(step [0-9]+, )?`)
 
 // tells checks that a message names what was being done and why it failed.
 func tells(message string, e unix.Errno) error {

@@ -1,6 +1,7 @@
 package images
 
 import (
+	"archive/tar"
 	"bytes"
 	"os"
 	"os/exec"
@@ -140,6 +141,35 @@ func TestPassed(t *testing.T) {
 			t.Errorf("SIG%s: status %d, %v", s.name, code, err)
 		}
 	}
+}
+
+// TestNames: the machine has its own hosts, host name and resolver, wherever the
+// image keeps them.
+func TestNames(t *testing.T) {
+	w := here(t)
+	link := func(name, to string) file { return file{name: name, kind: tar.TypeSymlink, link: to} }
+	for name, layer := range map[string][]file{
+		"files":               {{name: "etc/hosts", data: "6.6.6.6 localhost"}, {name: "etc/hostname", data: "evil"}, {name: "etc/resolv.conf", data: "nameserver 6.6.6.6"}},
+		"links":               {link("etc/hosts", "static/hosts"), {name: "etc/static/hosts", data: "x"}, link("etc/resolv.conf", "../run/systemd/resolve/stub-resolv.conf"), link("etc/hostname", "/hostname")},
+		"a linked etc":        {{name: ".wh.etc"}, link("etc", "store/etc"), {name: "store/etc", kind: tar.TypeDir}},
+		"no etc":              {{name: ".wh.etc"}},
+		"links that lead out": {link("etc/hosts", "../../../../../../../../tmp/hosts"), link("etc/hostname", "/proc/sys/kernel/hostname")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := *w
+			w.T = t
+			ref := "oci:" + w.layout("names "+name, map[string]*picture{"v1": draw(nil).layer(gzipped, shell(t)).layer(gzipped, tarOf(layer...)).finish()}) + ":v1"
+			w.does("pull", "--quiet", ref)
+			if out := w.machine("--hostname=mine", ref, "/bin/cat", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"); out !=
+				"127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n127.0.1.1\tmine\nmine\n# This machine has no network.\n" {
+				t.Errorf("the machine has\n%s", out)
+			}
+		})
+	}
+	// Where there is no room for them, that is said.
+	ref := "oci:" + w.layout("dir", map[string]*picture{"v1": draw(nil).layer(gzipped, shell(t)).layer(gzipped, tarOf(file{name: "etc/hosts/x"})).finish()}) + ":v1"
+	w.does("pull", "--quiet", ref)
+	w.refuses("/etc/hosts", "run", "--quiet", ref, "/bin/true")
 }
 
 // TestLabels: what an image says of itself beyond the fields that count changes
