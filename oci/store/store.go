@@ -240,12 +240,12 @@ func (s *Store) settle(dir string) error {
 func (s *Store) names(dir string) ([]string, error) {
 	n, err := sys.Openat(s.dir, dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open %s of the store: %w", dir, err)
+		return nil, fmt.Errorf("open %s: %w", path.Join(s.Path, dir), err)
 	}
 	defer sys.Close(n)
 	list, err := sys.Names(n)
 	if err != nil {
-		return nil, fmt.Errorf("list %s of the store: %w", dir, err)
+		return nil, fmt.Errorf("list %s: %w", path.Join(s.Path, dir), err)
 	}
 	slices.Sort(list)
 	return list, nil

@@ -66,7 +66,7 @@ func (w *world) read(out string) (vector, error) {
 		}
 		// An upper directory that was used before has none.
 		line = strings.Join(f, " ")
-		f = strings.Fields(strings.TrimSuffix(line, ",uuid=on"))
+		f = strings.Fields(strings.ReplaceAll(line, ",uuid=on", ""))
 		// By where it is; what is mounted over it comes after it.
 		key := "mount." + f[4]
 		for v[key] != "" {
