@@ -33,26 +33,13 @@ var free = append([]edit{
 	{"oci/layer/confine.go", " | unix.MOUNT_ATTR_NOSYMFOLLOW", ""},
 }, blind...)
 
-// module is the directory of a module's sources.
-func module(t *testing.T, name string) string {
-	out, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", name).Output()
+// top is the directory of our sources.
+func top(t *testing.T) string {
+	dir, err := filepath.Abs("../../..")
 	if err != nil {
 		t.Fatal(err)
 	}
-	return strings.TrimSpace(string(out))
-}
-
-// source is where a file is that is named from the top of our sources, or by an
-// absolute path.
-func (e edit) source(t *testing.T) string {
-	if filepath.IsAbs(e.file) {
-		return e.file
-	}
-	top, err := filepath.Abs("../../..")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return filepath.Join(top, e.file)
+	return dir
 }
 
 // edited gives the sources with the edits, by their paths.
@@ -60,7 +47,7 @@ func edited(t *testing.T, edits []edit) map[string]string {
 	t.Helper()
 	texts := map[string]string{}
 	for _, e := range edits {
-		at := e.source(t)
+		at := filepath.Join(top(t), e.file)
 		if texts[at] == "" {
 			b, err := os.ReadFile(at)
 			if err != nil {
@@ -96,14 +83,44 @@ func (w *world) mutate(edits []edit) string {
 	if err != nil {
 		w.Fatal(err)
 	}
+	return w.build(dir, "-overlay="+list)
+}
+
+// build builds launch-pull in a way of its own, in a directory with the launch
+// that there is.
+func (w *world) build(dir, how string) string {
+	w.Helper()
 	bin := filepath.Join(dir, "bin")
-	if out, err := exec.Command("go", "build", "-buildvcs=false", "-overlay="+list, "-o", bin+"/", "launch/cmd/launch-pull").CombinedOutput(); err != nil {
+	c := exec.Command("sh", "-ec", `mkdir "$1"; cp "$2/launch" "$1"; go build -buildvcs=false "$3" -o "$1/" ./cmd/launch-pull`, "sh", bin, w.bin, how)
+	c.Dir = top(w.T)
+	if out, err := c.CombinedOutput(); err != nil {
 		w.Fatalf("build the mutant: %v\n%s", err, out)
 	}
-	if out, err := exec.Command("cp", filepath.Join(w.bin, "launch"), bin).CombinedOutput(); err != nil {
-		w.Fatalf("%v\n%s", err, out)
-	}
 	return bin
+}
+
+// mutateLibrary does the same with an edit of a module that we use: names of files
+// are those in it.
+func (w *world) mutateLibrary(module string, e edit) string {
+	w.Helper()
+	dir := w.TempDir()
+	c := exec.Command("sh", "-ec", `cp -r "$(go list -m -f '{{.Dir}}' "$1")" "$2/library"; chmod -R u+w "$2/library"; cp go.mod go.sum "$2"; echo "replace $1 => \"$2/library\"" >>"$2/go.mod"`, "sh", module, dir)
+	c.Dir = top(w.T)
+	if out, err := c.CombinedOutput(); err != nil {
+		w.Fatalf("copy %s: %v\n%s", module, err, out)
+	}
+	file := filepath.Join(dir, "library", e.file)
+	b, err := os.ReadFile(file)
+	if err == nil {
+		if n := strings.Count(string(b), e.old); n != 1 {
+			w.Fatalf("%q is there %d times in %s: the mutant has to follow", e.old, n, e.file)
+		}
+		err = os.WriteFile(file, []byte(strings.Replace(string(b), e.old, e.new, 1)), 0o644)
+	}
+	if err != nil {
+		w.Fatal(err)
+	}
+	return w.build(dir, "-modfile="+dir+"/go.mod")
 }
 
 // TestConfined: an unpacker that follows every name and link still gets nowhere:
