@@ -132,6 +132,9 @@ func open(dir string) (*Store, error) {
 	for _, name := range parts {
 		if _, err := sys.Statx(n, name, unix.STATX_TYPE); err != nil {
 			s.Close()
+			if err != unix.ENOENT {
+				err = fmt.Errorf("look at %s/%s: %w", dir, name, err)
+			}
 			return nil, err
 		}
 	}

@@ -206,7 +206,7 @@ func (p *place) run(words string) {
 // things is what a start could leave: files under /run, mounts, the tree.
 func (p *place) things() string {
 	p.t.Helper()
-	list := p.Look("find", "/run", "/var/tmp", p.out, p.dir, "-name", "launch-test-*", "-prune", "-o", "-printf", "%p %y %m %U %s %l\n")
+	list := p.Look("find", "/run", "/var/tmp", p.out, p.dir, "(", "-name", "launch-test-*", "-o", "-name", "launch-bench-*", ")", "-prune", "-o", "-printf", "%p %y %m %U %s %l\n")
 	return list + p.Look("findmnt", "-rno", "TARGET,SOURCE,FSTYPE,OPTIONS,PROPAGATION", "-R", "/run")
 }
 
