@@ -83,7 +83,7 @@ func (s *Store) Machine(name string, i Image, passing bool) (*Machine, error) {
 		if !made {
 			if m, err = s.machine(name); err == unix.ENOENT || err == nil && m.Passing {
 				// Left by who was killed.
-				err = s.remove(dir)
+				err = s.discard(dir)
 				lock.Release()
 				if err != nil {
 					return fail(err)
@@ -94,7 +94,7 @@ func (s *Store) Machine(name string, i Image, passing bool) (*Machine, error) {
 				err = ErrKept
 			}
 		} else if err = s.furnish(lock.n, &m); err != nil {
-			_ = s.remove(dir)
+			_ = s.discard(dir)
 		}
 		if err != nil {
 			lock.Release()
@@ -199,11 +199,21 @@ func (m *Machine) Release() { m.lock.Release() }
 // Remove removes what the machine has changed, and its name.
 func (m *Machine) Remove() error {
 	defer m.Release()
-	if m.Passing {
-		// What is left if that is cut off is nobody's.
-		return tree.Remove(m.s.dir, path.Join("machines", m.name))
+	return m.s.discard(path.Join("machines", m.name))
+}
+
+// discard removes the directory of a machine whose lock is ours: the record
+// first, so that what is left if that is cut off is nobody's.
+func (s *Store) discard(dir string) error {
+	for _, record := range [...]string{keptRecord, passingRecord} {
+		if err := sys.Unlinkat(s.dir, path.Join(dir, record), 0); err != nil && err != unix.ENOENT {
+			return fmt.Errorf("remove %s/%s/%s: %w", s.Path, dir, record, err)
+		}
 	}
-	return m.s.remove(path.Join("machines", m.name))
+	if err := tree.Remove(s.dir, dir); err != nil {
+		return fmt.Errorf("remove %s/%s: %w", s.Path, dir, err)
+	}
+	return nil
 }
 
 // Machines lists the names of those that are there.
@@ -224,7 +234,7 @@ func (s *Store) RemoveMachine(name string) error {
 		return err
 	}
 	defer lock.Release()
-	return s.remove(path.Join("machines", name))
+	return s.discard(path.Join("machines", name))
 }
 
 // Bury takes away what machines have left that were only passing, and whose
@@ -267,7 +277,7 @@ func (s *Store) bury(names []string) (gone []string, err error) {
 		}
 		m, err := s.machine(name)
 		if err == unix.ENOENT || err == nil && m.Passing {
-			if err = s.remove(dir); err == nil {
+			if err = s.discard(dir); err == nil {
 				gone = append(gone, name)
 			}
 		}
