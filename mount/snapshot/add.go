@@ -113,7 +113,7 @@ func Add(l sys.Locked, before *Before, pid int, f *tree.File, users userns.Map) 
 	if a.tree, err = a.keep(sys.Openat(a.proc, strconv.Itoa(pid)+"/ns/mnt", unix.O_RDONLY, 0)); err != nil {
 		return -1, fmt.Errorf("open the machine's mount namespace: %w", err)
 	}
-	for _, stage := range []func() error{a.look, a.meet, a.reach, a.judge, a.forbid, a.widest, a.fresh, a.lay, a.join} {
+	for _, stage := range []func() error{a.look, a.meet, a.reach, a.judge, a.widest, a.fresh, a.places, a.lay, a.forbid, a.join} {
 		if err := stage(); err != nil {
 			return -1, err
 		}
@@ -487,7 +487,7 @@ func (a *adder) detached(m *tree.Mount) (int, error) {
 		if !ok {
 			return -1, errors.New("what it is a part of is hidden")
 		}
-		at, err = open(n, tree.Below(m.Root, from.Root))
+		at, err = a.find(a.inTree(a.there[from.ID], n), tree.Below(m.Root, from.Root), m.Kind)
 	} else {
 		if s.top < 0 {
 			fs := *s.Source
@@ -517,6 +517,16 @@ func (a *adder) detached(m *tree.Mount) (int, error) {
 		attr.Attr_clr = timeFlags
 	}
 	return c, sys.MountSetattr(c, 0, &attr)
+}
+
+// inTree is a file system of the tree's as a source, whose part top is: new, if
+// the host has it nowhere.
+func (a *adder) inTree(r *tree.Row, top int) *source {
+	x := &tree.Source{Type: r.Type, External: a.before.outside[r.Dev]}
+	if !x.External {
+		x.Made = tree.MadeFor(r.Type, r.Device)
+	}
+	return &source{Source: x, top: top}
 }
 
 // groups makes a member of each sharing group in the workshop.
@@ -590,6 +600,46 @@ func (a *adder) first(g tree.Group, from int) error {
 	return propagate(n, unix.MS_SHARED)
 }
 
+// places makes the mount points that are missing in file systems in memory,
+// which begin empty, as long as nothing new covers them.
+func (a *adder) places() error {
+	for _, m := range a.f.Namespaces[0].Places() {
+		if !a.missing(m) || m.Point == "/" {
+			continue
+		}
+		if err := a.place(m); err != nil {
+			return fmt.Errorf("mount what was on %s: make its place: %w", strconv.Quote(a.at[m.ID]), err)
+		}
+	}
+	return nil
+}
+
+func (a *adder) place(m *tree.Mount) error {
+	st, err := sys.Statx(a.clones[m.ID], "", unix.STATX_TYPE)
+	if err != nil {
+		return err
+	}
+	kind := tree.Node
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		kind = tree.Dir
+	}
+	// Not by what it lies on, which may be read-only.
+	on := a.by[m.Parent]
+	s, p := a.sources[on.Source], path.Join(on.Root, m.Point)
+	if from := a.from(on); from != nil {
+		n, ok := a.clones[from.ID]
+		if !ok {
+			return errors.New("what it lies on is hidden")
+		}
+		s, p = a.inTree(a.there[from.ID], n), tree.Below(p, from.Root)
+	}
+	n, err := a.find(s, p, kind)
+	if err == nil {
+		sys.Close(n)
+	}
+	return err
+}
+
 // lay attaches the new mounts.
 //
 // Here: the tree's namespace, in which nobody runs yet. What is there is in no
@@ -612,29 +662,6 @@ func (a *adder) put(m *tree.Mount) error {
 		return errors.New("what it lies on is hidden")
 	}
 	at, err := open(on, m.Point)
-	if err == unix.ENOENT {
-		// In a file system in memory, which begins empty, its place is made.
-		st, serr := sys.Statx(a.clones[m.ID], "", unix.STATX_TYPE)
-		if serr != nil {
-			return serr
-		}
-		kind := tree.Node
-		if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			kind = tree.Dir
-		}
-		s, p := a.sources[a.by[m.Parent].Source], path.Join(a.by[m.Parent].Root, m.Point)
-		if r := a.there[m.Parent]; r != nil {
-			x := &tree.Source{Type: r.Type, External: a.before.outside[r.Dev]}
-			if !x.External {
-				x.Made = tree.MadeFor(r.Type, r.Device)
-			}
-			s, p = &source{Source: x, top: on}, m.Point
-		}
-		if at, err = a.find(s, p, kind); err == nil {
-			sys.Close(at)
-			at, err = open(on, m.Point)
-		}
-	}
 	if err != nil {
 		return fmt.Errorf("open its place: %w", err)
 	}

@@ -62,7 +62,7 @@ var mutants = []struct{ what, notices, file, old, new string }{
 	{"parts of what the kernel makes up are anywhere", "TestMachineRefused", addGo, "} else if pseudo {", "} else if pseudo && false {"},
 	{"what is covered is shown elsewhere", "TestMachineRefused", addGo, "on.Dev == r.Dev && tree.Within(", "false && tree.Within("},
 	{"places are made in what is the host's", "TestMachineRefused", addGo, "External: a.before.outside[r.Dev]}", "External: false}"},
-	{"groups are not brought back", "TestMachine", addGo, "a.lay, a.join}", "a.lay}"},
+	{"groups are not brought back", "TestMachine", addGo, "a.forbid, a.join}", "a.forbid}"},
 	{"what is locked can be copied without its lock", "TestMachineLocked", addGo, "	if err := a.enter(a.tree); err != nil {\n		return err\n	}\n	return a.each", "	if err := a.enter(a.ours); err != nil {\n		return err\n	}\n	return a.each"},
 	{"another file system is taken for the same", "TestMachineRefused", addGo, "!s.External && s.Made == \"\" && s.Type != r.Type &&", "false &&"},
 }

@@ -7,6 +7,7 @@ import (
 	"path"
 	"slices"
 	"strconv"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -121,6 +122,142 @@ func random(t *testing.T, seed uint64) (mounts, probes int) {
 	return count, p.probes
 }
 
+// TestRandomMachine does the same with the mounts of a machine: what a payload
+// made by chance is added to the same machine, started anew, which then is like
+// the first one. One in two has users of its own.
+func TestRandomMachine(t *testing.T) {
+	count, seed := number("TREES", 200), number("SEED", 1)
+	if testing.Short() {
+		count = min(count, 20)
+	}
+	mounts, refused := 0, map[string]int{}
+	for i := range count {
+		t.Run(strconv.Itoa(seed+i), func(t *testing.T) {
+			n, err := randomMachine(t, uint64(seed+i))
+			mounts += n
+			for _, known := range []string{"would show what the machine's mount", "is hidden", "bind nothing of the host's"} {
+				if err != nil && strings.Contains(err.Error(), known) {
+					refused[known]++
+					return
+				}
+			}
+			if err != nil {
+				t.Error(err)
+			}
+		})
+		if t.Failed() {
+			break
+		}
+	}
+	none := 0
+	for _, n := range refused {
+		none += n
+	}
+	t.Logf("%d machines with %d mounts, of which %d were refused: %v", count, mounts, none, refused)
+	if none > count/4 {
+		t.Errorf("%d of %d were refused", none, count)
+	}
+}
+
+// started is a machine's tree, with what its settings mount, and a process in its
+// mount namespace.
+func (p *trip) started(host *thread, hears bool) (launcher *thread, before *snapshot.Before, pid int) {
+	launcher = host.in(p.t)
+	var err error
+	if err = launcher.do(func(l sys.Locked) error {
+		if before, err = snapshot.Look(); err != nil {
+			return err
+		}
+		if err := bare(l); err != nil {
+			return err
+		}
+		how := "private"
+		if hears {
+			how = "slave"
+		}
+		return script([]string{"private /ext", "tmpfs /base", "mkdir /base/one/two", "bind /ext/in /b", how + " /b", "umount /ext", "proc /proc", "bind /proc/sys /proc/sys", "flags /proc/sys ro"})
+	}); err != nil {
+		p.t.Fatal(err)
+	}
+	if p.ns < 0 {
+		if err := launcher.do(func(sys.Locked) error { return script([]string{"rshared /"}) }); err != nil {
+			p.t.Fatal(err)
+		}
+		return launcher, before, launcher.in(p.t).tid
+	}
+	if err := launcher.do(func(l sys.Locked) error { pid = copied(p.t, l, p.ns); return nil }); err != nil {
+		p.t.Fatal(err)
+	}
+	return launcher, before, pid
+}
+
+func randomMachine(t *testing.T, seed uint64) (mounts int, err error) {
+	host := newHost(t)
+	r := rand.New(rand.NewPCG(seed, 7))
+	p := &trip{t: t, host: host, ns: -1}
+	if r.IntN(2) == 0 {
+		p.private()
+	}
+	hears := r.IntN(2) == 0
+	lines := []string{"mkdir /mnt/in/x/y"}
+	if hears {
+		lines = append(lines, "shared /mnt")
+	}
+	if err := host.do(func(sys.Locked) error { return script(lines) }); err != nil {
+		t.Fatal(err)
+	}
+	_, b, pid := p.started(host, hears)
+	defer b.Close()
+	inside := host.in(t)
+	g := &grower{r: r, dirs: []string{"/base", "/b", "/base/one", "/b/x"}, fixed: 4, most: 1 + r.IntN(100)}
+	if err := inside.do(func(l sys.Locked) error {
+		ns, err := sys.Openat(unix.AT_FDCWD, fmt.Sprintf("/proc/%d/ns/mnt", pid), unix.O_RDONLY, 0)
+		if err != nil {
+			return err
+		}
+		defer sys.Close(ns)
+		if err := sys.Setns(l, ns, unix.CLONE_NEWNS); err != nil {
+			return err
+		}
+		g.grow(r.IntN(2 * g.most))
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	_, text, err := p.save(pid)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := tree.Decode(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounts = len(f.Namespaces[0].Mounts)
+	launcher, before, next := p.started(host, hears)
+	defer before.Close()
+	table := host.table(t)
+	root := -1
+	err = launcher.do(func(l sys.Locked) error {
+		root, err = snapshot.Add(l, before, next, f, p.users)
+		return err
+	})
+	if now := host.table(t); now != table {
+		t.Errorf("the host's mounts changed:\n%s\n%s", table, now)
+	}
+	if err != nil {
+		return mounts, fmt.Errorf("%w\n%s\n%s", err, text, g.done)
+	}
+	sys.Close(root)
+	_, again, err := p.save(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := differ(text, again); err != nil {
+		t.Fatalf("saved again, it is another tree (users %v, hears %v): %v\n%s", p.ns >= 0, hears, err, g.done)
+	}
+	return mounts, nil
+}
+
 // everywhere: all that comes from outside is of the host's /mnt, or a part of it.
 func everywhere(t *testing.T, made []*thread) map[string]tree.External {
 	by := map[string]tree.External{}
@@ -144,9 +281,11 @@ func everywhere(t *testing.T, made []*thread) map[string]tree.External {
 type grower struct {
 	r    *rand.Rand
 	dirs []string
-	most int
-	next int
-	done []string
+	// fixed are how many of dirs stay where they are, with the flags they have.
+	fixed int
+	most  int
+	next  int
+	done  []string
 }
 
 func (g *grower) grow(steps int) {
@@ -156,6 +295,14 @@ func (g *grower) grow(steps int) {
 }
 
 func (g *grower) pick() string { return g.dirs[g.r.IntN(len(g.dirs))] }
+
+// loose is one that may go.
+func (g *grower) loose() string {
+	if len(g.dirs) == g.fixed {
+		return "/none"
+	}
+	return g.dirs[g.fixed+g.r.IntN(len(g.dirs)-g.fixed)]
+}
 
 // fresh is a new directory, mostly in one that is there.
 func (g *grower) fresh() string {
@@ -192,13 +339,13 @@ func (g *grower) step() {
 	case n < 17:
 		line = []string{[]string{"private", "unbindable", "rshared", "rslave"}[g.r.IntN(4)], g.pick()}
 	case n < 18:
-		line = []string{"flags", g.pick(), []string{"ro", "nosuid", "noexec,nodev", "noatime", "strictatime"}[g.r.IntN(4)]}
+		line = []string{"flags", g.loose(), []string{"ro", "nosuid", "noexec,nodev", "noatime", "strictatime"}[g.r.IntN(4)]}
 	case n < 19:
 		g.next++
-		line = []string{"move", g.pick(), fmt.Sprintf("/m%d", g.next)}
+		line = []string{"move", g.loose(), fmt.Sprintf("/m%d", g.next)}
 		dir = line[2]
 	default:
-		if line = []string{"umount", g.pick()}; line[1] == "/" || line[1] == "/ext" {
+		if line = []string{"umount", g.loose()}; line[1] == "/" || line[1] == "/ext" {
 			return
 		}
 	}

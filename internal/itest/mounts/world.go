@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -370,6 +371,30 @@ func lay(what, dir string) error {
 // until the test ends.
 func inside(t testing.TB, l sys.Locked, users int, space snapshot.Space) int {
 	t.Helper()
+	return waiting(t, l, func(p *child.Program) {
+		if users >= 0 {
+			p.Add("join the user namespace", unix.SYS_SETNS, uintptr(users), unix.CLONE_NEWUSER)
+		}
+		p.Add("join the mount namespace", unix.SYS_SETNS, uintptr(space.NS), unix.CLONE_NEWNS)
+		p.Add("go to its root", unix.SYS_FCHDIR, uintptr(space.Root))
+		p.Add("take it as the root", unix.SYS_CHROOT, p.String("."))
+	})
+}
+
+// copied is one in a copy of the thread's mount namespace that belongs to users
+// of its own, where mounts propagate, as in a machine.
+func copied(t testing.TB, l sys.Locked, users int) int {
+	t.Helper()
+	return waiting(t, l, func(p *child.Program) {
+		attr := &unix.MountAttr{Propagation: unix.MS_SHARED}
+		p.Add("join the user namespace", unix.SYS_SETNS, uintptr(users), unix.CLONE_NEWUSER)
+		p.Add("copy the mount namespace", unix.SYS_UNSHARE, unix.CLONE_NEWNS)
+		p.Add("let mounts propagate", unix.SYS_MOUNT_SETATTR, ^uintptr(99), p.String("/"), unix.AT_RECURSIVE, child.Keep(p, attr), unsafe.Sizeof(*attr))
+	})
+}
+
+func waiting(t testing.TB, l sys.Locked, first func(*child.Program)) int {
+	t.Helper()
 	r, w, err := sys.Pipe()
 	if err != nil {
 		t.Fatal(err)
@@ -381,12 +406,7 @@ func inside(t testing.TB, l sys.Locked, users int, space snapshot.Space) int {
 	var one byte
 	p := child.New(8)
 	p.Add("close the other end of the pipe", unix.SYS_CLOSE, uintptr(w))
-	if users >= 0 {
-		p.Add("join the user namespace", unix.SYS_SETNS, uintptr(users), unix.CLONE_NEWUSER)
-	}
-	p.Add("join the mount namespace", unix.SYS_SETNS, uintptr(space.NS), unix.CLONE_NEWNS)
-	p.Add("go to its root", unix.SYS_FCHDIR, uintptr(space.Root))
-	p.Add("take it as the root", unix.SYS_CHROOT, p.String("."))
+	first(p)
 	p.Add("tell", unix.SYS_WRITE, uintptr(tell), p.Bytes([]byte("r")), 1)
 	p.Add("wait", unix.SYS_READ, uintptr(r), child.Keep(p, &one), 1)
 	p.Add("end", unix.SYS_EXIT_GROUP, 0)
