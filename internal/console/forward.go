@@ -427,9 +427,11 @@ func (f *Forwarder) fetch(now time.Time) (done bool, err error) {
 		n, err := sys.Read(f.master, f.toUser.tail(outRoom))
 		switch {
 		case err == unix.EAGAIN, err == nil && n == 0:
+			f.failed = 0
 			return true, nil
 		case err == unix.EIO:
 			// Nobody has the slave open: it could not be held before.
+			f.failed = 0
 			if !f.draining {
 				f.hold(now)
 			}
