@@ -160,8 +160,8 @@ func (w *world) things(m machine) (list []string, err error) {
 	// The work of other tests is in this table, too; theirs have other names.
 	if h := w.cgroups; h != "" {
 		filepath.WalkDir(h, func(p string, d fs.DirEntry, err error) error {
-			if err == nil && p != h && strings.HasPrefix(d.Name(), "faults-") && !strings.HasPrefix(w.cgroup, p) {
-				return fs.SkipDir // another run of these tests
+			if err == nil && p != h && (strings.HasPrefix(d.Name(), "faults-") || strings.HasPrefix(d.Name(), "launch-bench-")) && !strings.HasPrefix(w.cgroup, p) {
+				return fs.SkipDir // another run of these tests, or of the bench
 			}
 			if err == nil && d.IsDir() && (strings.HasPrefix(p, w.cgroup) && w.cgroup != "" || strings.HasPrefix(d.Name(), "launch-"+m.name)) {
 				list = append(list, "cgroup "+p)

@@ -296,6 +296,17 @@ var more = []attack{
 		before, err := os.ReadFile("/proc/self/mountinfo")
 		must(w.t, err)
 		out := w.canary()
+		defer func() {
+			// What a mutant let out must not be there for the tests to come.
+			if got != "" {
+				uncover("/run/launch")
+				left, _ := filepath.Glob("/run/launch/*")
+				for _, dir := range left {
+					uncover(dir)
+					os.Remove(dir)
+				}
+			}
+		}()
 		for _, p := range []string{"", "private", "rslave", "rshared"} {
 			b := w.bundle("prop", []string{"sh", "-c", "busybox mount -t tmpfs tmpfs /vol; busybox mount -t tmpfs tmpfs /tmp; exec sleep 1000"}, func(c object) {
 				caps := []any{"CAP_SYS_ADMIN"}
@@ -358,4 +369,10 @@ var more = []attack{
 		}
 		return got
 	}},
+}
+
+// uncover takes away all that is mounted on a directory.
+func uncover(dir string) {
+	for unix.Unmount(dir, unix.MNT_DETACH) == nil {
+	}
 }
