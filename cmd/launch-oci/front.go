@@ -92,13 +92,13 @@ func (f *front) wait(c *engine.Container) (int, error) {
 		if fds[1].Revents != 0 {
 			for _, sig := range f.signals.Pending() {
 				switch {
-				case sig == unix.SIGPIPE:
-				case sig == unix.SIGWINCH && f.master >= 0:
+				case sig.Number == unix.SIGPIPE:
+				case sig.Number == unix.SIGWINCH && f.master >= 0:
 					if fwd != nil {
 						fwd.Resize()
 					}
 				default:
-					sys.PidfdSignal(c.Pidfd, int(sig))
+					sys.PidfdSignal(c.Pidfd, int(sig.Number))
 				}
 			}
 		}

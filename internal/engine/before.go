@@ -103,7 +103,7 @@ func (s *supervisor) clone(step plan.Step) error {
 			s.opt.Copying(r, false)
 		}
 		for _, sig := range s.signals.Pending() {
-			switch sig {
+			switch sig.Number {
 			case unix.SIGTSTP:
 				sys.Kill(os.Getpid(), int(unix.SIGSTOP))
 			case unix.SIGTERM, unix.SIGINT, unix.SIGHUP:

@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"launch/internal/console"
+	"launch/internal/machine"
 	"launch/internal/notify"
 	"launch/internal/origin"
 	"launch/internal/plan"
@@ -140,6 +141,7 @@ func Run(p *plan.Plan, o Options) (status int, err error) {
 	for {
 		status, err := s.once()
 		if err == nil && s.again(status) && !p.KeepUnit {
+			s.anew()
 			continue
 		}
 		if err != nil && s.again(status) && !p.KeepUnit {
@@ -152,6 +154,19 @@ func Run(p *plan.Plan, o Options) (status int, err error) {
 // again tells whether the machine wants to be started again. The status of a
 // payload that is passed on means nothing, whatever it is.
 func (s *supervisor) again(status int) bool { return status == Reboot && !s.plan.Stop.Pass }
+
+// anew is between two starts of a machine. Systemd-machined, since 258, sends us
+// SIGTERM when it finds that a first process has ended before we have told it: that
+// was about the machine before, and the next one is not to be stopped for it. Since
+// it has answered our goodbye, there is none to come. What others ask for stands.
+func (s *supervisor) anew() {
+	for _, sig := range s.signals.Pending() {
+		if sig.Number == unix.SIGTERM && machine.From(sig.Sender) {
+			continue
+		}
+		sys.Kill(os.Getpid(), int(sig.Number))
+	}
+}
 
 // supervisor is one run of one machine.
 type supervisor struct {
@@ -255,9 +270,12 @@ func (s *supervisor) once() (status int, err error) {
 	}
 	s.tell(lines...)
 	status, err = s.supervise(b)
-	if s.again(status) {
+	switch {
+	case s.again(status) && !p.KeepUnit:
+		s.tell("STATUS=Restarting...") // we do that ourselves, and don't stop
+	case s.again(status):
 		s.tell("STOPPING=1", "STATUS=Restarting...")
-	} else {
+	default:
 		s.tell("STOPPING=1", "STATUS=Terminating...")
 	}
 	return status, err
@@ -405,7 +423,7 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 		}
 		if fds[1].Revents != 0 {
 			for _, sig := range s.signals.Pending() {
-				switch sig {
+				switch sig.Number {
 				case unix.SIGWINCH:
 					if f != nil {
 						f.Resize()
@@ -425,17 +443,19 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 					}
 				case unix.SIGINT, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGALRM, unix.SIGHUP:
 					if s.plan.Stop.Pass {
-						sys.PidfdSignal(b.proc.Pidfd, int(sig))
+						sys.PidfdSignal(b.proc.Pidfd, int(sig.Number))
 						break
 					}
-					if sig != unix.SIGHUP {
+					if sig.Number != unix.SIGHUP {
 						stop()
 						break
 					}
 					asked = true
 					sys.PidfdSignal(b.proc.Pidfd, int(unix.SIGKILL))
 				default:
-					stop()
+					if fds[0].Revents == 0 { // else there is nobody to be asked
+						stop()
+					}
 				}
 			}
 		}

@@ -81,8 +81,8 @@ func (m *Mounts) Run() (status int, err error) {
 		if fds[1].Revents != 0 {
 			for _, s := range signals.Pending() {
 				// The terminal's keys reach the command by themselves.
-				if s == unix.SIGTERM || s == unix.SIGHUP {
-					sys.PidfdSignal(c.Pidfd, int(s))
+				if s.Number == unix.SIGTERM || s.Number == unix.SIGHUP {
+					sys.PidfdSignal(c.Pidfd, int(s.Number))
 				}
 			}
 		}

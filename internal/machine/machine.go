@@ -288,6 +288,12 @@ func lives(pid int) bool {
 	return at < 0 || !strings.HasPrefix(string(text[at:]), ") Z") && !strings.HasPrefix(string(text[at:]), ") X")
 }
 
+// From tells whether a process is systemd-machined, the system's or a user's.
+func From(pid int) bool {
+	text, err := sys.ReadFile(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/cgroup", 1<<16)
+	return err == nil && strings.Contains(string(text), "/systemd-machined.service\n")
+}
+
 // Register tells systemd-machined about the machine.
 func (h *Host) Register(m Machine) error { return told("register", m.Name, h.register(m)) }
 

@@ -31,6 +31,7 @@ type sigaction struct {
 }
 
 const (
+	saSiginfo  = 0x00000004
 	saRestorer = 0x04000000
 	saOnStack  = 0x08000000
 	saRestart  = 0x10000000
@@ -44,6 +45,21 @@ func Ignored(s unix.Signal) bool {
 	return err == nil && now.handler == ignore
 }
 
+// Signal is one that came.
+type Signal struct {
+	Number unix.Signal
+	// Sender is the process that sent it; 0: it was the kernel, or somebody who
+	// has no number here.
+	Sender int
+}
+
+// siginfo is the beginning of the kernel's structure, for signals of processes.
+type siginfo struct {
+	number, errno, code, _, pid, uid int32
+}
+
+const signalSize = unsafe.Sizeof(siginfo{})
+
 // Caught is a set of signals that wake a poll instead of ending the process.
 type Caught struct {
 	// R can be read when a signal came.
@@ -52,8 +68,8 @@ type Caught struct {
 	before  []sigaction
 }
 
-// Catch lets each of the signals write its number into a pipe. There is one
-// such set in a process.
+// Catch lets each of the signals write what it is into a pipe. There is one such
+// set in a process.
 //
 // Package os/signal would do it with two goroutines that hold a thread each:
 // half a millisecond of a start and an end.
@@ -66,7 +82,7 @@ func Catch(signals ...unix.Signal) (*Caught, error) {
 	c := &Caught{R: int(p[0]), w: int(p[1]), before: make([]sigaction, len(signals))}
 	signalPipe = p[1]
 	handler, restorer := handlers()
-	act := &sigaction{handler: handler, flags: saRestorer | saOnStack | saRestart, restorer: restorer, mask: ^uint64(0)}
+	act := &sigaction{handler: handler, flags: saSiginfo | saRestorer | saOnStack | saRestart, restorer: restorer, mask: ^uint64(0)}
 	for i, s := range signals {
 		_, err := call("rt_sigaction", unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(act)), uintptr(unsafe.Pointer(&c.before[i])), 8, 0, 0)
 		if err != nil {
@@ -82,12 +98,16 @@ func Catch(signals ...unix.Signal) (*Caught, error) {
 //
 // It is not counted in fault runs, nor is the handler: when a signal comes is
 // not the machine's doing, and would shift the numbers.
-func (c *Caught) Pending() []unix.Signal {
-	var b [64]byte
-	n, _ := unix.Read(c.R, b[:])
-	var list []unix.Signal
-	for i := range max(n, 0) {
-		list = append(list, unix.Signal(b[i]))
+func (c *Caught) Pending() []Signal {
+	var came [64]siginfo
+	n, _ := unix.Read(c.R, unsafe.Slice((*byte)(unsafe.Pointer(&came)), unsafe.Sizeof(came)))
+	var list []Signal
+	for _, i := range came[:max(n, 0)/int(signalSize)] {
+		s := Signal{Number: unix.Signal(i.number)}
+		if i.code <= 0 { // not the kernel's
+			s.Sender = int(i.pid)
+		}
+		list = append(list, s)
 	}
 	return list
 }

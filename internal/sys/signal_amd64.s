@@ -1,17 +1,15 @@
+#include "go_asm.h"
 #include "textflag.h"
 
 // func caught()
 //
-// Called by the kernel as C would: the signal's number is in DI, the address
-// of returned on top of the stack.
+// Called by the kernel as C would: what is to be known of the signal is where SI
+// points to, the address of returned on top of the stack.
 TEXT ·caught(SB), NOSPLIT|NOFRAME, $0-0
-	PUSHQ DI
-	MOVQ  SP, SI
-	MOVQ  $1, DX
-	MOVL  ·signalPipe(SB), DI
-	MOVQ  $1, AX // write
+	MOVQ $const_signalSize, DX
+	MOVL ·signalPipe(SB), DI
+	MOVQ $1, AX // write
 	SYSCALL
-	POPQ  DI
 	RET
 
 // func returned()

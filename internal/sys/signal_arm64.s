@@ -1,18 +1,15 @@
+#include "go_asm.h"
 #include "textflag.h"
 
 // func caught()
 //
-// Called by the kernel as C would: the signal's number is in R0, the address
-// of returned in R30.
+// Called by the kernel as C would: what is to be known of the signal is where R1
+// points to, the address of returned in R30.
 TEXT ·caught(SB), NOSPLIT|NOFRAME, $0-0
-	SUB  $16, RSP
-	MOVD R0, 0(RSP)
-	MOVD RSP, R1
-	MOVD $1, R2
+	MOVD $const_signalSize, R2
 	MOVW ·signalPipe(SB), R0
 	MOVD $64, R8 // write
 	SVC
-	ADD  $16, RSP
 	RET
 
 // func returned()

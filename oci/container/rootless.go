@@ -185,13 +185,13 @@ func attend(pidfd int, caught *sys.Caught) error {
 			return err
 		}
 		for _, s := range caught.Pending() {
-			switch s {
+			switch s.Number {
 			case unix.SIGINT, unix.SIGQUIT, unix.SIGTSTP, unix.SIGWINCH:
 				if terminal == nil {
 					continue
 				}
 			}
-			_ = sys.PidfdSignal(pidfd, int(s))
+			_ = sys.PidfdSignal(pidfd, int(s.Number))
 		}
 		if fds[0].Revents != 0 {
 			return nil

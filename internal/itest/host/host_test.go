@@ -96,7 +96,7 @@ func day(t *testing.T, h *Host) {
 		without := []string{"Leader", "Timestamp", "TimestampMonotonic"}
 		look := func(program, args string) (machine, unit []string, cgroup string) {
 			t.Helper()
-			run(t, h, "systemd-run --quiet --unit=run-c2 --collect "+program+" --quiet --boot -D /var/lib/machines/c2 -M c-2 --console=read-only --link-journal=no "+args+" && up c-2")
+			run(t, h, "systemd-run --quiet --unit=run-c2 --collect --service-type=notify "+program+" --quiet --boot -D /var/lib/machines/c2 -M c-2 --console=read-only --link-journal=no "+args+" && up c-2")
 			machine = show(run(t, h, "machinectl show c-2"), without...)
 			unit = show(run(t, h, "systemctl show "+scope+" -p Description,Slice,Delegate,DevicePolicy,KillMode,KillSignal,ControlGroup,CollectMode,TasksMax,ActiveState,SubState,Transient,TimeoutStopUSec"))
 			return machine, unit, run(t, h, "sed -n 's/^0:://p' /proc/$(leader c-2)/cgroup")
@@ -109,6 +109,9 @@ func day(t *testing.T, h *Host) {
 		// Who ends the scope asks the machine.
 		if got := run(t, h, "machinectl terminate c-2; gone c-2; ended run-c2; systemctl is-active "+scope+"; journalctl -b -u run-c2 -o cat | grep -c 'Halting system'; ls /run/launch"); got != "inactive\n1" {
 			t.Errorf("terminate: %q\n%s", got, h.Journal())
+		}
+		if h.Suite != tree.Suite {
+			return // TestPeersSeeUnits has what differs from a newer one
 		}
 		m2, u2, g2 := look("systemd-nspawn", "")
 		run(t, h, "machinectl terminate c-2; gone c-2; ended run-c2")
