@@ -28,6 +28,55 @@ func listing(t *testing.T, dir string) (list []string) {
 	return list
 }
 
+// TestInstall: make install puts everything below PREFIX, in DESTDIR, and what names
+// a program there names that one.
+func TestInstall(t *testing.T) {
+	if _, err := exec.LookPath("make"); err != nil {
+		t.Skip("needs make")
+	}
+	const root = "../../.."
+	out, dest := t.TempDir(), t.TempDir()
+	c := exec.Command("make", "-s", "install", "DESTDIR="+dest, "PREFIX=/opt/l", "OUT="+out, "BIN="+filepath.Join(out, "bin"))
+	c.Dir = root
+	if text, err := c.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, text)
+	}
+	want := []string{"bin/exec-in-host-mount-namespace", "lib/tmpfiles.d/launch.conf", "share/bash-completion/completions/launch", "share/zsh/site-functions/_launch",
+		"share/fish/vendor_completions.d/launch.fish"}
+	for _, from := range [][2]string{{"cmd/*", "bin/"}, {"man/*.1", "share/man/man1/"}, {"man/*.5", "share/man/man5/"}, {"man/*.8", "share/man/man8/"}, {"examples/*", "share/doc/launch/examples/"},
+		{"*.md", "share/doc/launch/"}, {"LICENSE", "share/doc/launch/"}, {"units/*.service", "lib/systemd/system/"}, {"units/user/*.service", "lib/systemd/user/"}} {
+		files, err := filepath.Glob(filepath.Join(root, from[0]))
+		if err != nil || len(files) == 0 {
+			t.Fatalf("there is no %s: %v", from[0], err)
+		}
+		for _, f := range files {
+			if filepath.Base(f) != "CONTRIBUTING.md" {
+				want = append(want, from[1]+filepath.Base(f))
+			}
+		}
+	}
+	want = append(want, "share/launch/systemd-nspawn@.service.d/launch.conf")
+	var got []string
+	for _, name := range listing(t, dest) {
+		path := filepath.Join(dest, name)
+		if st, err := os.Lstat(path); err != nil || st.IsDir() {
+			continue
+		}
+		got = append(got, strings.TrimPrefix(name, "/opt/l/"))
+		if text, _ := os.ReadFile(path); strings.Contains(name, "/systemd") && (strings.Contains(string(text), "/usr/local") || !strings.Contains(string(text), "ExecStart=/opt/l/bin/launch ")) {
+			t.Errorf("%s names another launch:\n%s", name, text)
+		}
+	}
+	slices.Sort(got)
+	slices.Sort(want)
+	if !slices.Equal(got, want) {
+		t.Errorf("installed are\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+	}
+	if said, err := exec.Command(filepath.Join(dest, "opt/l/bin/launch"), "--version").Output(); err != nil || !strings.HasPrefix(string(said), "launch ") {
+		t.Errorf("launch --version: %q %v", said, err)
+	}
+}
+
 // TestDeb installs the package in a tree, tries what it brings, and removes it
 // without a trace.
 func TestDeb(t *testing.T) {

@@ -152,8 +152,12 @@ func Boot(t testing.TB, suite string, machines ...string) *Host {
 	if groups[0] == "" {
 		t.Skip("the host under systemd-nspawn needs a cgroup2 beside cgroup v1, as here: /sys/fs/cgroup/unified isn't there")
 	}
+	outer := "systemd-nspawn"
+	if os.Getenv("LAUNCH_HOST") == "launch" {
+		outer = stage.Launch(t).Path
+	}
 	h.nspawn = exec.Command("sh", "-c", enter, "host", groups[0], groups[1],
-		"systemd-nspawn", "--quiet", "--directory="+h.Dir, "--machine="+name, "--register=no", "--keep-unit", "--private-network", "--console=pipe",
+		outer, "--quiet", "--directory="+h.Dir, "--machine="+name, "--register=no", "--keep-unit", "--private-network", "--console=pipe",
 		"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--kill-signal=SIGRTMIN+3", "--rlimit=RLIMIT_NOFILE=1024:524288", "--capability=all",
 		"/usr/lib/itest/prepare")
 	h.nspawn.Env = append(stage.Environ(), "SYSTEMD_SECCOMP=0", "SYSTEMD_NSPAWN_API_VFS_WRITABLE=1", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_NSPAWN_LOCK=0")

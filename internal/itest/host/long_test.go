@@ -76,6 +76,52 @@ func TestVerbs(t *testing.T) {
 	}
 }
 
+// TestNotified: what a machine says of itself reaches the host's systemd, and what
+// it wants to be kept comes back.
+func TestNotified(t *testing.T) {
+	long(t)
+	for _, suite := range suites {
+		t.Run(suite, func(t *testing.T) {
+			h := Boot(t, suite)
+			step := steps(t, h)
+			h.Write("root/payload", `#!/usr/bin/perl
+# The first process itself says it: from others it would not be believed.
+use Socket;
+$| = 1;
+$SIG{TERM} = sub { exit 0 };
+my $f;
+my $given = $ENV{LISTEN_FDNAMES} && open($f, "<&=", 3) ? <$f> : "nothing\n";
+print "given: $ENV{LISTEN_FDNAMES} $given";
+socket(my $s, AF_UNIX, SOCK_DGRAM, 0) or die "socket: $!";
+connect($s, sockaddr_un($ENV{NOTIFY_SOCKET})) or die "$ENV{NOTIFY_SOCKET}: $!";
+my $sendmsg = (split " ", qx(uname -m))[0] eq "x86_64" ? 46 : 211;
+sub tell {
+	my ($text, $fd) = @_;
+	my $iov = pack "P Q", $text, length $text;
+	my $control = defined $fd ? pack "Q l l l x4", 20, 1, 1, $fd : "";
+	syscall($sendmsg, fileno $s, my $m = pack("Q L x4 P Q P Q l x4", 0, 0, $iov, 1, $control, length $control, 0), 0) == -1 and die "sendmsg: $!";
+}
+select undef, undef, undef, 0.1 until -e "/root/go";
+open my $keep, "<", "/root/payload" or die $!;
+&tell("FDSTORE=1\nFDNAME=kept", fileno $keep) unless $ENV{LISTEN_FDNAMES};
+&tell("STATUS=all is well");
+&tell("READY=1");
+select undef, undef, undef, 0.1 while 1;
+`, 0o755)
+			h.Write("etc/systemd/system/told.service", `[Service]
+Type=notify
+FileDescriptorStoreMax=8
+ExecStart=/usr/bin/launch --quiet --keep-unit --register=no --notify-ready=yes --kill-signal=SIGTERM --console=pipe -D / --volatile=yes --bind=/root -M told /root/payload
+`, 0o644)
+			const show = "systemctl show told -p ActiveState -p StatusText --value | sort; "
+			step("not yet", "systemctl daemon-reload; systemctl start --no-block told; until_ 'systemctl show told -p StatusText --value | grep started'; "+show, "Machine started.\nactivating")
+			step("ready", "touch /root/go; until_ 'systemctl is-active told'; "+show, "Machine running: all is well\nactive")
+			step("kept", "systemctl show told -p NFileDescriptorStore --value; systemctl restart told; journalctl --sync; journalctl -b -u told -o cat | grep ^given:", "1\ngiven:  nothing\ngiven: kept #!/usr/bin/perl")
+			step("stopped", "systemctl stop told; systemctl show told -p ActiveState -p Result --value | sort; ls /run/launch", "inactive\nsuccess")
+		})
+	}
+}
+
 // TestAgain: a unit that is restarted, rebooted from inside and killed again and
 // again, with systemd reloading meanwhile, always comes back.
 func TestAgain(t *testing.T) {
