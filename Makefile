@@ -147,7 +147,7 @@ checkpoint: go ## launch-oci checkpoint and restore, with the newest CRIU
 	@mkdir -p $(OUT)
 	@LAUNCH_TEST=checkpoint $(SUITE) -timeout=20m ./internal/itest/checkpoint
 
-host: go ## hosts with systemd, of two Debian releases, and all that is done with machines there
+host: go ## hosts with systemd, of two Debian releases, and all that is done with machines there (LAUNCH_HOST=launch boots the hosts, too)
 	@.ci/deps || true
 	@mkdir -p $(OUT)
 	@LAUNCH_TEST=host $(TEST) -- $(GOTEST) -timeout=60m ./internal/itest/host

@@ -32,7 +32,7 @@ type Host struct {
 	Dir    string
 	Suite  string
 	t      testing.TB
-	nspawn *exec.Cmd
+	outer  *exec.Cmd
 	says   *stage.Output
 	leader int
 }
@@ -121,10 +121,17 @@ func chroot(dir string, args ...string) *exec.Cmd {
 	return c
 }
 
-// Boot boots a host of the suite, whose /var/lib/machines has a Debian for each
+// Boot boots a host by the launcher that $LAUNCH_HOST names, systemd-nspawn unless
+// that is launch.
+func Boot(t testing.TB, suite string, machines ...string) *Host {
+	t.Helper()
+	return BootBy(t, os.Getenv("LAUNCH_HOST"), suite, machines...)
+}
+
+// BootBy boots a host of the suite, whose /var/lib/machines has a Debian for each
 // of the names; its systemd-networkd looks after host0. The test is skipped where
 // that can't be had.
-func Boot(t testing.TB, suite string, machines ...string) *Host {
+func BootBy(t testing.TB, launcher, suite string, machines ...string) *Host {
 	t.Helper()
 	tree.NeedRoot(t, "systemd-nspawn", "nsenter", "make", "dpkg-deb")
 	h := &Host{t: t, Suite: suite, Dir: tree.Copy(t, tree.Host(t, suite)), says: &stage.Output{}}
@@ -150,30 +157,30 @@ func Boot(t testing.TB, suite string, machines ...string) *Host {
 		}
 	}
 	if groups[0] == "" {
-		t.Skip("the host under systemd-nspawn needs a cgroup2 beside cgroup v1, as here: /sys/fs/cgroup/unified isn't there")
+		t.Skip("the host needs a cgroup2 beside cgroup v1, as here: /sys/fs/cgroup/unified isn't there")
 	}
 	outer := "systemd-nspawn"
-	if os.Getenv("LAUNCH_HOST") == "launch" {
+	if launcher == "launch" {
 		outer = stage.Launch(t).Path
 	}
-	h.nspawn = exec.Command("sh", "-c", enter, "host", groups[0], groups[1],
+	h.outer = exec.Command("sh", "-c", enter, "host", groups[0], groups[1],
 		outer, "--quiet", "--directory="+h.Dir, "--machine="+name, "--register=no", "--keep-unit", "--private-network", "--console=pipe",
 		"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--kill-signal=SIGRTMIN+3", "--rlimit=RLIMIT_NOFILE=1024:524288", "--capability=all",
 		"/usr/lib/itest/prepare")
-	h.nspawn.Env = append(stage.Environ(), "SYSTEMD_SECCOMP=0", "SYSTEMD_NSPAWN_API_VFS_WRITABLE=1", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_NSPAWN_LOCK=0")
-	h.nspawn.Stdout, h.nspawn.Stderr = h.says, h.says
-	h.nspawn.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
-	if err := h.nspawn.Start(); err != nil {
+	h.outer.Env = append(stage.Environ(), "SYSTEMD_SECCOMP=0", "SYSTEMD_NSPAWN_API_VFS_WRITABLE=1", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1", "SYSTEMD_NSPAWN_LOCK=0")
+	h.outer.Stdout, h.outer.Stderr = h.says, h.says
+	h.outer.SysProcAttr = &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGTERM}
+	if err := h.outer.Start(); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan struct{})
-	go func() { h.nspawn.Wait(); close(ended) }()
+	go func() { h.outer.Wait(); close(ended) }()
 	t.Cleanup(func() {
-		h.nspawn.Process.Signal(syscall.SIGTERM)
+		h.outer.Process.Signal(syscall.SIGTERM)
 		select {
 		case <-ended:
 		case <-time.After(20 * time.Second):
-			h.nspawn.Process.Kill()
+			h.outer.Process.Kill()
 			<-ended
 		}
 		for _, g := range groups {
@@ -182,30 +189,34 @@ func Boot(t testing.TB, suite string, machines ...string) *Host {
 			}
 		}
 	})
+	cannot := t.Skipf
+	if launcher == "launch" {
+		cannot = t.Fatalf // that is its business
+	}
 	for end := time.Now().Add(most); ; {
 		if h.leader == 0 {
-			h.leader = child(h.nspawn.Process.Pid)
+			h.leader = child(h.outer.Process.Pid)
 		}
 		if h.leader != 0 {
 			out, err := h.enter("systemctl", "is-system-running").CombinedOutput()
 			if s := strings.TrimSpace(string(out)); s == "running" || s == "degraded" {
 				return h
 			} else if time.Now().After(end) {
-				t.Skipf("the host doesn't come up: %s %v\n%s", s, err, h.says)
+				cannot("the host doesn't come up: %s %v\n%s", s, err, h.says)
 			}
 		}
 		select {
 		case <-ended:
-			t.Skipf("systemd-nspawn can't boot a host here:\n%s", h.says)
+			cannot("%s can't boot a host here:\n%s", outer, h.says)
 		case <-time.After(200 * time.Millisecond):
 		}
 		if time.Now().After(end) {
-			t.Skipf("the host doesn't come up:\n%s", h.says)
+			cannot("the host doesn't come up:\n%s", h.says)
 		}
 	}
 }
 
-// child gives the process that systemd-nspawn started and that became systemd.
+// child gives the process that the launcher started and that became systemd.
 func child(parent int) int {
 	names, _ := filepath.Glob("/proc/[0-9]*/stat")
 	for _, name := range names {

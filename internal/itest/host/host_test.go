@@ -53,6 +53,11 @@ func TestHost(t *testing.T) {
 			}
 			day(t, Boot(t, suite, "c1", "c2"))
 		})
+		// And the host is a machine of launch's itself.
+		t.Run(suite+" by launch", func(t *testing.T) {
+			long(t)
+			day(t, BootBy(t, "launch", suite, "c1", "c2"))
+		})
 	}
 }
 
