@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -46,6 +47,12 @@ func TestTimeNamespace(t *testing.T) {
 	w.ok("create", "-b", hb, "th")
 	early := strings.TrimSpace(w.ok("exec", "th", "readlink", "/proc/self/ns/time"))
 	w.ok("start", "th")
+	// A start doesn't wait until the payload is executed, which is when the
+	// process is in its namespace itself.
+	comm := func() string { text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/comm", w.pid("th"))); return string(text) }
+	for end := time.Now().Add(time.Minute); comm() != forever[0]+"\n" && time.Now().Before(end); {
+		time.Sleep(5 * time.Millisecond)
+	}
 	if now := ns(w.pid("th")); early != now {
 		t.Errorf("exec before the start ran in %s, the payload does in %s", early, now)
 	}
