@@ -44,11 +44,20 @@ func TestFaultKillLauncher(t *testing.T) {
 				verb = 1
 			}
 			args := slices.Concat(m.args[:verb], []string{"--setenv=" + sleeping + "=1"}, m.args[verb:])
-			if m.program == "" {
+			awake := w.init // what has the sleeper's place else
+			switch {
+			case m.pod: // the bundle says what runs, with which environment
+				sleeper, awake, args = root+"/usr/bin/true", w.probe, m.args
+				os.Remove(sleeper)
+				text := strings.Replace(m.files[0][1], `"args"`, `"env": ["`+sleeping+`=1"], "args"`, 1)
+				if err := os.WriteFile(filepath.Join(place, m.files[0][0]), []byte(text), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			case m.program == "":
 				sleeper = root + "/usr/sbin/init"
 				os.Remove(sleeper)
-			} else {
-				args = append(args, "/bin/sleeper")
+			default:
+				args = append(args, filepath.Join(filepath.Dir(m.program), "sleeper"))
 			}
 			if err := os.WriteFile(sleeper, self, 0o755); err != nil {
 				t.Fatal(err)
@@ -108,7 +117,12 @@ func TestFaultKillLauncher(t *testing.T) {
 			}
 			if m.program == "" {
 				os.Remove(sleeper)
-				if err := os.Link(w.init, sleeper); err != nil {
+				if err := os.Link(awake, sleeper); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if m.pod {
+				if err := os.WriteFile(filepath.Join(place, m.files[0][0]), []byte(m.files[0][1]), 0o644); err != nil {
 					t.Fatal(err)
 				}
 			}
