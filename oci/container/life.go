@@ -82,7 +82,7 @@ func (d *Dir) start(hooks settings.Hooks, warn func(string)) error {
 	}
 	gate, err := sys.Openat(d.fd, gateName, unix.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0)
 	if err == unix.ENXIO || err == unix.ENOENT {
-		return errors.New("cannot start a container that has stopped")
+		return errStopped
 	}
 	if err != nil {
 		return fmt.Errorf("open the exec fifo: %w", err)
@@ -94,6 +94,9 @@ func (d *Dir) start(hooks settings.Hooks, warn func(string)) error {
 		err = sys.WriteString(gate, "s")
 	}
 	sys.Close(gate)
+	if err == unix.EPIPE { // since a moment ago
+		return errStopped
+	}
 	if err != nil {
 		return fmt.Errorf("let the first process go: %w", err)
 	}
@@ -104,6 +107,8 @@ func (d *Dir) start(hooks settings.Hooks, warn func(string)) error {
 	}
 	return nil
 }
+
+var errStopped = errors.New("cannot start a container that has stopped")
 
 // kill ends the container at once.
 func (d *Dir) kill() error {
