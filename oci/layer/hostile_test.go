@@ -3,7 +3,6 @@ package layer
 import (
 	"bytes"
 	"crypto/sha256"
-	"encoding/json"
 	"fmt"
 	"io"
 	"io/fs"
@@ -15,6 +14,8 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"launch/internal/itest/remake"
 )
 
 // entry is an entry of a hostile layer, written byte by byte: archive/tar
@@ -485,10 +486,8 @@ func TestUnpacked(t *testing.T) {
 	}
 }
 
-type edit struct{ file, old, new string }
-
 // beneath takes the kernel's part of the work away.
-var beneath = edit{"layer.go", "const below = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV", "const below = 0"}
+var beneath = remake.Edit{"oci/layer/layer.go", "const below = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV", "const below = 0"}
 
 // mutants are unpackers without one of their defences, each of which a test must
 // miss.
@@ -554,46 +553,16 @@ func TestHostileMutants(t *testing.T) {
 	all := os.Getenv("LAUNCH_TEST") == "images"
 	for _, m := range mutants {
 		t.Run(m.name, func(t *testing.T) {
-			here, err := os.Getwd()
-			if err != nil {
-				t.Fatal(err)
-			}
-			dir := t.TempDir()
-			edits := []edit{{m.file, m.old, m.new}}
+			edits := []remake.Edit{{"oci/layer/" + m.file, m.old, m.new}}
 			if m.also {
 				edits = append(edits, beneath)
 			}
-			texts := map[string]string{}
-			for _, e := range edits {
-				if texts[e.file] == "" {
-					b, err := os.ReadFile(e.file)
-					if err != nil {
-						t.Fatal(err)
-					}
-					texts[e.file] = string(b)
-				}
-				if strings.Count(texts[e.file], e.old) != 1 {
-					t.Fatalf("the defence is not in %s any more: the mutant has to follow", e.file)
-				}
-				texts[e.file] = strings.Replace(texts[e.file], e.old, e.new, 1)
-			}
-			if !all && m.test != "TestUnpacked" && m.test != "TestHostileLinks" {
-				return
-			}
-			replace := map[string]string{}
-			for file, text := range texts {
-				replace[filepath.Join(here, file)] = filepath.Join(dir, file)
-				if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
-			overlay, err := json.Marshal(map[string]any{"Replace": replace})
+			list, err := remake.Overlay(t.TempDir(), edits...)
 			if err != nil {
 				t.Fatal(err)
 			}
-			list := filepath.Join(dir, "overlay.json")
-			if err := os.WriteFile(list, overlay, 0o644); err != nil {
-				t.Fatal(err)
+			if !all && m.test != "TestUnpacked" && m.test != "TestHostileLinks" {
+				return
 			}
 			c := exec.Command("go", "test", "-count=1", "-vet=off", "-timeout=100s", "-overlay="+list, "-run=^"+m.test+"$", ".")
 			c.Env = append(os.Environ(), "LAYER_MUTANT="+m.name)

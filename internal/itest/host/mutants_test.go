@@ -1,13 +1,13 @@
 package host
 
 import (
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"launch/internal/itest/remake"
 	"launch/internal/itest/tree"
 )
 
@@ -45,16 +45,15 @@ func TestHostileMutants(t *testing.T) {
 	if whole {
 		tree.NeedRoot(t)
 	}
-	root, err := filepath.Abs("../../..")
+	root, err := remake.Root()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, m := range mutants {
 		t.Run(m.what, func(t *testing.T) {
-			path := filepath.Join(root, m.file)
-			text, err := os.ReadFile(path)
-			if err != nil || strings.Count(string(text), m.old) != 1 {
-				t.Fatalf("%s must have this once: %q (%v)", m.file, m.old, err)
+			over, err := remake.Overlay(t.TempDir(), remake.Edit{m.file, m.old, m.new})
+			if err != nil {
+				t.Fatal(err)
 			}
 			dir := filepath.Join(root, m.pkg)
 			if files, _ := filepath.Glob(filepath.Join(dir, "*_test.go")); !has(t, files, "func "+m.notices+"(t *testing.T)") {
@@ -62,14 +61,6 @@ func TestHostileMutants(t *testing.T) {
 			}
 			if !whole {
 				return
-			}
-			scratch := t.TempDir()
-			edited, over := filepath.Join(scratch, "edited.go"), filepath.Join(scratch, "overlay.json")
-			list, _ := json.Marshal(map[string]any{"Replace": map[string]string{path: edited}})
-			for file, b := range map[string][]byte{edited: []byte(strings.Replace(string(text), m.old, m.new, 1)), over: list} {
-				if err := os.WriteFile(file, b, 0o644); err != nil {
-					t.Fatal(err)
-				}
 			}
 			// Whatever the test builds in its turn is made of the same sources.
 			c := exec.Command("go", "test", "-count=1", "-v", "-vet=off", "-run", "^"+m.notices+"$", ".")

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"launch/internal/itest/remake"
 )
 
 // mutant is a launcher without one of its defences. It is made by editing
@@ -24,7 +26,7 @@ type mutant struct {
 }
 
 // old is there once or, where it begins with *, any number of times.
-type edit struct{ file, old, new string }
+type edit = remake.Edit
 
 const (
 	resolveGo = "mount/attach/resolve.go"
@@ -278,50 +280,10 @@ var mutants = []mutant{
 	}},
 }
 
-// overlay writes the edited copies into dir and gives the path of the build
-// overlay.
-func (m mutant) overlay(dir string) (string, error) {
-	root, err := filepath.Abs("../../..")
-	if err != nil {
-		return "", err
-	}
-	texts := map[string]string{}
-	for _, e := range m.edits {
-		path := filepath.Join(root, e.file)
-		text, ok := texts[path]
-		if !ok {
-			b, err := os.ReadFile(path)
-			if err != nil {
-				return "", err
-			}
-			text = string(b)
-		}
-		old, often := strings.CutPrefix(e.old, "*")
-		if n := strings.Count(text, old); n != 1 && (n == 0 || !often) {
-			return "", fmt.Errorf("%s has this %d times, the mutant needs it once: %q", e.file, n, e.old)
-		}
-		texts[path] = strings.ReplaceAll(text, old, e.new)
-	}
-	replace := map[string]string{}
-	for path, text := range texts {
-		to := filepath.Join(dir, fmt.Sprintf("%d.go", len(replace)))
-		if err := os.WriteFile(to, []byte(text), 0o644); err != nil {
-			return "", err
-		}
-		replace[path] = to
-	}
-	b, err := json.Marshal(map[string]any{"Replace": replace})
-	if err != nil {
-		return "", err
-	}
-	path := filepath.Join(dir, "overlay.json")
-	return path, os.WriteFile(path, b, 0o644)
-}
-
 func (m mutant) build(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	over, err := m.overlay(dir)
+	over, err := remake.Overlay(dir, m.edits...)
 	if err != nil {
 		t.Fatalf("mutant %q no longer fits: %v", m.name, err)
 	}
@@ -336,7 +298,7 @@ func (m mutant) build(t *testing.T) string {
 // builds themselves are for the long run.
 func TestHostileMutantsFit(t *testing.T) {
 	for _, m := range mutants {
-		if _, err := m.overlay(t.TempDir()); err != nil {
+		if _, err := remake.Overlay(t.TempDir(), m.edits...); err != nil {
 			t.Errorf("mutant %q no longer fits: %v", m.name, err)
 		}
 	}

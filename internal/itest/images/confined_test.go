@@ -2,16 +2,16 @@ package images
 
 import (
 	"archive/tar"
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"launch/internal/itest/remake"
 )
 
-// edit is a change to a source for one build.
-type edit struct{ file, old, new string }
+type edit = remake.Edit
 
 // blind takes away all that keeps names below the layer's directory but for
 // what confines the process.
@@ -42,44 +42,11 @@ func top(t *testing.T) string {
 	return dir
 }
 
-// edited gives the sources with the edits, by their paths.
-func edited(t *testing.T, edits []edit) map[string]string {
-	t.Helper()
-	texts := map[string]string{}
-	for _, e := range edits {
-		at := filepath.Join(top(t), e.file)
-		if texts[at] == "" {
-			b, err := os.ReadFile(at)
-			if err != nil {
-				t.Fatal(err)
-			}
-			texts[at] = string(b)
-		}
-		if strings.Count(texts[at], e.old) != 1 {
-			t.Fatalf("%q is there %d times in %s: the mutant has to follow", e.old, strings.Count(texts[at], e.old), e.file)
-		}
-		texts[at] = strings.Replace(texts[at], e.old, e.new, 1)
-	}
-	return texts
-}
-
 // mutate builds launch-pull with the edits, beside the launch that there is.
 func (w *world) mutate(edits []edit) string {
 	w.Helper()
 	dir := w.TempDir()
-	replace := map[string]string{}
-	for file, text := range edited(w.T, edits) {
-		to := filepath.Join(dir, strings.ReplaceAll(file, "/", "_"))
-		if err := os.WriteFile(to, []byte(text), 0o644); err != nil {
-			w.Fatal(err)
-		}
-		replace[file] = to
-	}
-	list := filepath.Join(dir, "overlay.json")
-	b, err := json.Marshal(map[string]any{"Replace": replace})
-	if err == nil {
-		err = os.WriteFile(list, b, 0o644)
-	}
+	list, err := remake.Overlay(dir, edits...)
 	if err != nil {
 		w.Fatal(err)
 	}
@@ -109,13 +76,14 @@ func (w *world) mutateLibrary(module string, e edit) string {
 	if out, err := c.CombinedOutput(); err != nil {
 		w.Fatalf("copy %s: %v\n%s", module, err, out)
 	}
-	file := filepath.Join(dir, "library", e.file)
+	file := filepath.Join(dir, "library", e[0])
 	b, err := os.ReadFile(file)
+	if err != nil {
+		w.Fatal(err)
+	}
+	text, err := e.In(string(b))
 	if err == nil {
-		if n := strings.Count(string(b), e.old); n != 1 {
-			w.Fatalf("%q is there %d times in %s: the mutant has to follow", e.old, n, e.file)
-		}
-		err = os.WriteFile(file, []byte(strings.Replace(string(b), e.old, e.new, 1)), 0o644)
+		err = os.WriteFile(file, []byte(text), 0o644)
 	}
 	if err != nil {
 		w.Fatal(err)

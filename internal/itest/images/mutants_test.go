@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"launch/internal/itest/remake"
 )
 
 const (
@@ -59,7 +61,9 @@ var truths = []string{"no JSON", "nothing", "weak digest", "digest that is a pat
 // refused, or not for what it is.
 func TestRegistryMutants(t *testing.T) {
 	for _, edits := range believers {
-		edited(t, edits) // they are still to be found
+		if _, err := remake.Overlay(t.TempDir(), edits...); err != nil {
+			t.Error(err)
+		}
 	}
 	if !whole() {
 		t.Skip("set LAUNCH_TEST=images to run it")

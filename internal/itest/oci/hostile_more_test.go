@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"launch/internal/itest/remake"
 	"launch/internal/itest/tree"
 )
 
@@ -46,7 +47,7 @@ func changed(dir string) (got string) {
 func onlyProc(c object) { c["mounts"] = c["mounts"].([]any)[:1] }
 
 var more = []attack{
-	{name: "A2 A6 devices, links and the console go through a link that is the tree's /dev", peer: "runc 1.1", edits: [][3]string{
+	{name: "A2 A6 devices, links and the console go through a link that is the tree's /dev", peer: "runc 1.1", edits: []remake.Edit{
 		{"internal/sys/file.go", "const InRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const InRoot = 0"},
 		{resolveGo, "return sys.Openat2(t.root, target, ", `return sys.Openat2(t.root, "."+target, `},
 		{resolveGo, `sys.Openat2(t.root, done+"/", `, `sys.Openat2(t.root, "."+done+"/", `},
@@ -66,7 +67,7 @@ var more = []attack{
 		}
 		return got
 	}},
-	{name: "A3 A8 something is made in a read-only source", edits: [][3]string{
+	{name: "A3 A8 something is made in a read-only source", edits: []remake.Edit{
 		{attachGo, "	if s.Attr|s.Clear|s.Rest != 0 {", "	if false {"},
 	}, try: func(w *world) string {
 		out := w.canary()
@@ -78,7 +79,7 @@ var more = []attack{
 		w.do("run", "-b", b, "ro")
 		return changed(out)
 	}},
-	{name: "A4 a mask shows what the tree's null device is a link to", edits: [][3]string{
+	{name: "A4 a mask shows what the tree's null device is a link to", edits: []remake.Edit{
 		{attach2Go, "sys.OpenTree(t.host, \"dev/null\", unix.OPEN_TREE_CLONE|unix.AT_SYMLINK_NOFOLLOW)", "sys.OpenTree(t.root, \"dev/null\", unix.OPEN_TREE_CLONE)"},
 		{attach2Go, "if err == nil && (st.Mode&unix.S_IFMT != unix.S_IFCHR", "if false && (st.Mode&unix.S_IFMT != unix.S_IFCHR"},
 	}, try: func(w *world) string {
@@ -94,7 +95,7 @@ var more = []attack{
 		must(w.t, os.WriteFile(b+"/rootfs/etc/secret", []byte("inside"), 0o644))
 		return w.do("run", "-b", b, "mask").out
 	}},
-	{name: "A5 standard streams are exchanged for a file of the tree's", edits: [][3]string{
+	{name: "A5 standard streams are exchanged for a file of the tree's", edits: []remake.Edit{
 		{attach2Go, "return errors.New(\"something else is there already\")", "_ = errors.New\n			return nil"},
 		{containerGo, "func (b *builder) stdioExact(add func(nr uintptr, args ...uintptr) child.Step) {", "func (b *builder) stdioExact(add func(nr uintptr, args ...uintptr) child.Step) {\n	add(unix.SYS_CLOSE, 1)\n	add(unix.SYS_OPENAT, atFdcwd, b.prog.String(\"/dev/null\"), unix.O_WRONLY)"},
 	}, try: func(w *world) string {
@@ -123,7 +124,7 @@ var more = []attack{
 		}
 		return ""
 	}},
-	{name: "A7 kernel parameters are written to a /proc of the bundle's volume", edits: [][3]string{
+	{name: "A7 kernel parameters are written to a /proc of the bundle's volume", edits: []remake.Edit{
 		{containerGo, "sys.WriteFile(b.tree.Host(), name, s.Value)", "sys.WriteFile(b.tree.Root(), name, s.Value)"},
 	}, try: func(w *world) string {
 		out := w.canary()
@@ -149,7 +150,7 @@ var more = []attack{
 		}
 		return changed(out)
 	}},
-	{name: "A9 the list of users is a FIFO, or outside", edits: [][3]string{
+	{name: "A9 the list of users is a FIFO, or outside", edits: []remake.Edit{
 		{containerGo, "passwd, err := sys.ReadIn(root, \"/etc/passwd\", sys.InRoot, 1<<20)", "passwd, err := sys.ReadFile(root, \"etc/passwd\", 1<<20)"},
 	}, try: func(w *world) string {
 		b := w.bundle("users", []string{"sh", "-c", "echo $HOME"}, nil)
@@ -177,7 +178,7 @@ var more = []attack{
 		}
 		return ""
 	}},
-	{name: "B7 capabilities that nobody asked for", edits: [][3]string{
+	{name: "B7 capabilities that nobody asked for", edits: []remake.Edit{
 		{containerGo, "		caps.Inheritable &= have\n		caps.Ambient &= caps.Permitted & caps.Inheritable", "		caps.Inheritable = caps.Permitted\n		caps.Ambient = caps.Permitted"},
 	}, try: func(w *world) (got string) {
 		b := w.bundle("caps", forever, nil)
@@ -193,7 +194,7 @@ var more = []attack{
 		}
 		return got
 	}},
-	{name: "B8 the caller's groups", edits: [][3]string{
+	{name: "B8 the caller's groups", edits: []remake.Edit{
 		{lowerGo, "add(unix.SYS_SETGROUPS, uintptr(len(groups)), p.Uint32s(groups))", "add(unix.SYS_GETPID)"},
 	}, try: func(w *world) string {
 		b := w.bundle("groups", []string{"cat", "/proc/self/status"}, nil)
@@ -204,7 +205,7 @@ var more = []attack{
 		}
 		return ""
 	}},
-	{name: "B9 the caller's keys", edits: [][3]string{
+	{name: "B9 the caller's keys", edits: []remake.Edit{
 		{lowerGo, "if b.create0 != nil && b.create0.KeepKeyring {", "if b.create0 != nil {"},
 	}, try: func(w *world) (got string) {
 		b := w.bundle("keys", []string{"/bin/probe"}, nil)
@@ -229,7 +230,7 @@ var more = []attack{
 		<-done
 		return got
 	}},
-	{name: "B11 lengths around 2^16 and far above", edits: [][3]string{
+	{name: "B11 lengths around 2^16 and far above", edits: []remake.Edit{
 		{"internal/stub/stub.go", "func Image(o Options) []byte {", "func Image(o Options) []byte {\n	for i, e := range o.Env {\n		o.Env[i] = e[:len(e)&0xffff]\n	}"},
 	}, try: func(w *world) (got string) {
 		for _, n := range []int{1<<16 - 1, 1 << 16, 1<<16 + 1, 100 << 10} {
@@ -264,7 +265,7 @@ var more = []attack{
 		}
 		return got
 	}},
-	{name: "C1 the caller's terminal is the payload's", edits: [][3]string{
+	{name: "C1 the caller's terminal is the payload's", edits: []remake.Edit{
 		{bundleGo, "	op(Setsid, none, 0, 0, 0, \"begin a session\")\n", ""},
 	}, try: func(w *world) string {
 		if _, err := exec.LookPath("script"); err != nil {
@@ -277,7 +278,7 @@ var more = []attack{
 		}
 		return ""
 	}},
-	{name: "C3 devices that are not allowed", edits: [][3]string{
+	{name: "C3 devices that are not allowed", edits: []remake.Edit{
 		{"internal/cgroup/apply.go", "func (g Group) setDevices(rules resource.Devices) error {", "func (g Group) setDevices(rules resource.Devices) error {\n	if g.Dirs != nil {\n		return nil\n	}"},
 	}, try: func(w *world) string {
 		b := w.bundle("nodes", []string{"sh", "-c", "for d in '1 11' '1 1' '10 229' '10 200'; do busybox mknod /tmp/n c $d && head -c 0 </tmp/n && echo $d; rm -f /tmp/n; done; head -c 1 /dev/zero | busybox wc -c"}, func(c object) {
@@ -290,7 +291,7 @@ var more = []attack{
 		}
 		return ""
 	}},
-	{name: "C5 a mount inside reaches the host", edits: [][3]string{
+	{name: "C5 a mount inside reaches the host", edits: []remake.Edit{
 		{attachGo, "	if !shared {\n		if err := sys.MountSetattr(t.host, unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_SLAVE}); err != nil {", "	if false {\n		if err := error(nil); err != nil {"},
 	}, try: func(w *world) (got string) {
 		before, err := os.ReadFile("/proc/self/mountinfo")
@@ -330,7 +331,7 @@ var more = []attack{
 		}
 		return got
 	}},
-	{name: "C6 masks are taken off in users of the container's", edits: [][3]string{
+	{name: "C6 masks are taken off in users of the container's", edits: []remake.Edit{
 		{bundleGo, "	for _, name := range b.Masked {", "	for _, name := range b.Masked[:0] {"},
 		{bundleGo, "	for _, name := range b.ReadOnly {", "	for _, name := range b.ReadOnly[:0] {"},
 	}, try: func(w *world) string {
@@ -345,7 +346,7 @@ var more = []attack{
 		must(w.t, exec.Command("chown", "-R", "100000:100000", b+"/rootfs").Run())
 		return w.do("run", "-b", b, "masks").out
 	}},
-	{name: "C7 kernel parameters of the host's", edits: [][3]string{
+	{name: "C7 kernel parameters of the host's", edits: []remake.Edit{
 		{"oci/bundle/linux.go", "	default:\n		r.refuse(problem{at, value, \"cannot set a kernel parameter that is not in", "	default:\n		return\n		r.refuse(problem{at, value, \"cannot set a kernel parameter that is not in"},
 	}, try: func(w *world) (got string) {
 		const file = "/proc/sys/vm/oom_dump_tasks"

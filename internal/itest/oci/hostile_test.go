@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"launch/internal/itest/remake"
 )
 
 // Each attack here returns what it got, "" if nothing. It is tried with the
@@ -17,7 +19,7 @@ import (
 // sources for one build: that one must fall, or the attack proves nothing.
 type attack struct {
 	name  string      // begins with the rows of the threat table
-	edits [][3]string // file, old, new
+	edits []remake.Edit // file, old, new
 	try   func(w *world) string
 	// peer is an old version of another runtime that falls, "runc 1.1".
 	peer string
@@ -62,7 +64,7 @@ func written(n int) string {
 }
 
 var attacks = []attack{
-	{name: "B1 the program is overwritten through a waiting process", edits: [][3]string{
+	{name: "B1 the program is overwritten through a waiting process", edits: []remake.Edit{
 		{selfGo, "func guard() error {", "func guard() error {\n	if self != \"\" {\n		return nil\n	}"},
 	}, try: func(w *world) string {
 		// What a process inside may do that may trace: keep the program open by
@@ -74,14 +76,14 @@ var attacks = []attack{
 		w.ok("delete", "--force", "self")
 		return written(n)
 	}},
-	{name: "B3 the waiting process is looked into", edits: [][3]string{
+	{name: "B3 the waiting process is looked into", edits: []remake.Edit{
 		{containerGo, "	if err := sys.Prctl(unix.PR_SET_DUMPABLE, 0, 0); err != nil {\n		return nil, fmt.Errorf(\"become undumpable", "	if err := error(nil); err != nil {\n		return nil, fmt.Errorf(\"become undumpable"},
 	}, try: func(w *world) string {
 		w.ok("create", "-b", w.bundle("look", forever, nil), "look")
 		defer w.ok("delete", "--force", "look")
 		return w.do("exec", "look", "sh", "-c", "readlink /proc/1/exe; head -c 10 /proc/1/environ; readlink /proc/1/fd/*; ls /proc/1/root/; readlink /proc/1/cwd").out
 	}},
-	{name: "A12 the working directory is a descriptor of the runtime's", edits: [][3]string{
+	{name: "A12 the working directory is a descriptor of the runtime's", edits: []remake.Edit{
 		{bundleGo, "	op(CloseRest, none, 0, 0, 0, \"close all other descriptors\")\n", ""},
 		{bundleGo, "	mask := uint64(0o022)", "	op(CloseRest, none, 0, 0, 0, \"close all other descriptors\")\n	mask := uint64(0o022)"},
 		{bundleGo, "	op(TryChdir, c.bundle(\"/process/cwd\"), 0, 0, 0, \"change to %s as this user\", path.Clean(c.Plan.Payload.Dir))\n", ""},
@@ -114,7 +116,7 @@ var attacks = []attack{
 		}
 		return got
 	}},
-	{name: "B2 descriptors of the caller are inherited", edits: [][3]string{
+	{name: "B2 descriptors of the caller are inherited", edits: []remake.Edit{
 		{lowerGo, "add(unix.SYS_CLOSE_RANGE, first, ^uintptr(0)>>32, 0)", "add(unix.SYS_GETPID)\n		_ = first"},
 	}, try: func(w *world) string {
 		b := w.bundle("fds", []string{"ls", "-l", "/proc/self/fd"}, nil)
@@ -134,7 +136,7 @@ var attacks = []attack{
 		}
 		return ""
 	}},
-	{name: "A1 a mount goes through a link of the tree", edits: [][3]string{
+	{name: "A1 a mount goes through a link of the tree", edits: []remake.Edit{
 		{"internal/sys/file.go", "const InRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const InRoot = 0"},
 		{resolveGo, "return sys.Openat2(t.root, target, ", `return sys.Openat2(t.root, "."+target, `},
 		{resolveGo, `sys.Openat2(t.root, done+"/", `, `sys.Openat2(t.root, "."+done+"/", `},
@@ -164,7 +166,7 @@ var attacks = []attack{
 		}
 		return got
 	}},
-	{name: "B4 the state names another process", edits: [][3]string{
+	{name: "B4 the state names another process", edits: []remake.Edit{
 		{stateGo, "return ok && ticks == d.Began", "_ = ticks\n	return ok"},
 	}, try: func(w *world) string {
 		w.ok("run", "-d", "-b", w.bundle("pid", forever, nil), "pid")
@@ -196,7 +198,7 @@ var attacks = []attack{
 		}
 		return got
 	}},
-	{name: "B1 B3 one process more gives the next a way to the runtime", edits: [][3]string{
+	{name: "B1 B3 one process more gives the next a way to the runtime", edits: []remake.Edit{
 		{lifeGo, "	if !tracing && traces(&s) {", "	if false {"},
 		{lifeGo, "	if tracing {", "	if false {"},
 	}, try: func(w *world) string {
@@ -224,7 +226,7 @@ var attacks = []attack{
 		}
 		return ""
 	}},
-	{name: "C4 a cgroup outside", edits: [][3]string{
+	{name: "C4 a cgroup outside", edits: []remake.Edit{
 		{layoutGo, "clean := path.Clean(\"/\" + cgroupsPath)", "clean := cgroupsPath"},
 	}, try: func(w *world) (got string) {
 		// The runtime is in a cgroup, and the bundle wants one above it.
@@ -267,6 +269,9 @@ func TestHostile(t *testing.T) {
 			w := theWorld(t)
 			if got := a.try(w); got != "" {
 				t.Errorf("got %s", got)
+			}
+			if _, err := remake.Overlay(t.TempDir(), a.edits...); err != nil {
+				t.Error(err)
 			}
 			if t.Failed() || !whole() {
 				return

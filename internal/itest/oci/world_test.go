@@ -1,7 +1,6 @@
 package oci
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"launch/internal/itest/remake"
 	"launch/internal/itest/tree"
 )
 
@@ -274,7 +274,7 @@ var built2 = map[string]string{}
 // build makes the runtime with a build tag, or with some texts of its sources
 // replaced by others (file, old, new): a defence taken away, so that the test
 // of it is known to see that.
-func (w *world) build(name, tags string, edits ...[3]string) string {
+func (w *world) build(name, tags string, edits ...remake.Edit) string {
 	w.t.Helper()
 	Under(w.t)
 	if os.Getenv("RUNTIME") != "" {
@@ -283,28 +283,10 @@ func (w *world) build(name, tags string, edits ...[3]string) string {
 	if built2[name] != "" {
 		return built2[name]
 	}
-	top, err := filepath.Abs("../../..")
+	overlay, err := remake.Overlay(w.t.TempDir(), edits...)
 	must(w.t, err)
-	replace := map[string]string{}
-	for i, e := range edits {
-		file := filepath.Join(top, e[0])
-		from := replace[file]
-		if from == "" {
-			from = file
-		}
-		b, err := os.ReadFile(from)
-		must(w.t, err)
-		if !bytes.Contains(b, []byte(e[1])) {
-			w.t.Fatalf("mutant %s: %s has no %q any more", name, e[0], e[1])
-		}
-		replace[file] = filepath.Join(w.dir, fmt.Sprintf("edit-%s-%d.go", name, i))
-		must(w.t, os.WriteFile(replace[file], bytes.Replace(b, []byte(e[1]), []byte(e[2]), 1), 0o644))
-	}
-	overlay, err := json.Marshal(object{"Replace": replace})
-	must(w.t, err)
-	must(w.t, os.WriteFile(w.dir+"/overlay.json", overlay, 0o644))
 	to := filepath.Join(built.dir, "launch-oci-"+name)
-	c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-overlay", w.dir+"/overlay.json", "-tags", tags, "-o", to, "launch/cmd/launch-oci")
+	c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-overlay", overlay, "-tags", tags, "-o", to, "launch/cmd/launch-oci")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := c.CombinedOutput(); err != nil {
 		w.t.Fatalf("build %s: %v\n%s", name, err, out)

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"launch/internal/itest/remake"
 	"launch/internal/itest/stage"
 	"launch/internal/itest/tree"
 )
@@ -335,16 +336,12 @@ func TestHostileMutants(t *testing.T) {
 	if whole {
 		tree.NeedRoot(t)
 	}
-	root, err := filepath.Abs("../../..")
-	if err != nil {
-		t.Fatal(err)
-	}
 	for _, m := range mutants {
 		t.Run(m.what, func(t *testing.T) {
-			path := filepath.Join(root, m.file)
-			text, err := os.ReadFile(path)
-			if err != nil || strings.Count(string(text), m.old) != 1 {
-				t.Fatalf("%s must have this once: %q (%v)", m.file, m.old, err)
+			dir := t.TempDir()
+			over, err := remake.Overlay(dir, remake.Edit{m.file, m.old, m.new})
+			if err != nil {
+				t.Fatal(err)
 			}
 			i := slices.IndexFunc(cases, func(c bundleCase) bool { return c.name == m.notices })
 			if i < 0 {
@@ -353,14 +350,7 @@ func TestHostileMutants(t *testing.T) {
 			if !whole {
 				return
 			}
-			dir := t.TempDir()
-			edited, over, bin := filepath.Join(dir, "edited.go"), filepath.Join(dir, "overlay.json"), filepath.Join(dir, "launch")
-			list, _ := json.Marshal(map[string]any{"Replace": map[string]string{path: edited}})
-			for file, b := range map[string][]byte{edited: []byte(strings.Replace(string(text), m.old, m.new, 1)), over: list} {
-				if err := os.WriteFile(file, b, 0o644); err != nil {
-					t.Fatal(err)
-				}
-			}
+			bin := filepath.Join(dir, "launch")
 			build := exec.Command("go", "build", "-overlay", over, "-o", bin, "launch/cmd/launch")
 			build.Env = append(os.Environ(), "CGO_ENABLED=0")
 			if out, err := build.CombinedOutput(); err != nil {
