@@ -161,6 +161,10 @@ func copyFile(from, to string) error {
 	if err != nil {
 		return err
 	}
+	// A process that is forked meanwhile would have the program open for writing,
+	// and for as long nobody could run it.
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
 	return os.WriteFile(to, b, 0o755)
 }
 

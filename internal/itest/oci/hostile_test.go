@@ -18,7 +18,7 @@ import (
 // runtime as it is, and with one whose defence was taken away by editing its
 // sources for one build: that one must fall, or the attack proves nothing.
 type attack struct {
-	name  string      // begins with the rows of the threat table
+	name  string        // begins with the rows of the threat table
 	edits []remake.Edit // file, old, new
 	try   func(w *world) string
 	// peer is an old version of another runtime that falls, "runc 1.1".
