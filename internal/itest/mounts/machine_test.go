@@ -245,3 +245,61 @@ func TestMachineLocked(t *testing.T) {
 		}
 	}
 }
+
+// TestRestore: the verb makes the namespaces of two processes, and runs a command
+// there.
+func TestRestore(t *testing.T) {
+	s := stage.New(t, stage.Unified)
+	l := stage.Under(t)
+	if l.Name != "launch" {
+		t.Skip("only launch has this")
+	}
+	dir := tree.Copy(t, tree.Tiny(t))
+	look := func(script string) string {
+		t.Helper()
+		return s.Look("unshare", "-m", "sh", "-c", "exec 2>&1\nL=$1 dir=$2 file=$3\n"+script, "sh", l.Path, dir, filepath.Join(t.TempDir(), "file"))
+	}
+	// The second one has a copy of the first one's namespace, and one mount more.
+	const saved = `
+unshare -m sh -c 'mount --bind "$1" /mnt; cd /mnt; mount -t tmpfs t srv; mount --bind /proc proc; pivot_root . tmp; busybox umount -l /tmp
+	echo >/srv/ready; exec sleep 1000' sh "$dir" &
+one=$!
+until [ -e /proc/$one/root/srv/ready ]; do sleep 0.05; done
+nsenter -t $one -m -r busybox unshare -m sh -c "mount -t tmpfs more /home; echo >/home/ready; exec sleep 1000" &
+two=$!
+until [ -e /proc/$two/root/home/ready ]; do sleep 0.05; done
+$L mounts save $one,$two "$file" | cut -f2- | sed 's/^\([a-z]*\).*namespace/\1 namespace/'
+kill $one $two
+`
+	tmpdir := func(script, want string) {
+		t.Helper()
+		if out := look("mkdir -p \"$dir/home\"\n" + saved + script); !strings.HasSuffix(out, want) {
+			t.Errorf("it says\n%s\nwant, at the end,\n%s", out, want)
+		}
+	}
+	// What it prints is what must have a meaning; the command has its words, its
+	// descriptors and its status.
+	tmpdir(`before=$(cut -d" " -f5- /proc/self/mountinfo)
+$L mounts restore --external=root="$dir":ro "$file" -- sh -c 'echo "$0 $1"; for n in 3 4; do readlink /proc/self/fd/$n | cut -d: -f1; done; readlink /proc/self/ns/mnt | cut -d: -f1
+	busybox nsenter --mount=/proc/self/fd/3 grep -c " /home " /proc/self/mountinfo; grep -c " /home " /proc/self/mountinfo; touch /x; exit 7' "a b" --
+echo $?
+[ "$before" = "$(cut -d" " -f5- /proc/self/mountinfo)" ] && echo as before; ls /run/launch 2>/dev/null | grep mounts-; true`,
+		"a b --\nmnt\nmnt\n1\n0\ntouch: /x: Read-only file system\n7\nas before\n")
+	// Users of its own: they are its root, and nobody else.
+	tmpdir(`$L mounts restore -U --external=root="$dir" "$file" sh -c 'tr -s " " </proc/self/uid_map | cut -d" " -f2,4; id -u; stat -c %u /srv; mount -t tmpfs own /home && echo mounts'
+echo $?; ls /run/launch 2>/dev/null | grep mounts-; true`, "0 65536\n0\n0\nmounts\n0\n")
+	for _, c := range [][2]string{
+		{`$L mounts restore "$file" true`, "nobody says what root is"},
+		{`$L mounts restore --external=root="$dir" --external=m-1=/ "$file" true`, "there is no external m-1"},
+		{`$L mounts restore --external=root="$dir" "$file" /no/such`, "not found in the tree"},
+		{`ln -s "$dir" /mnt/link; $L mounts restore --external=root=/mnt/link "$file" true`, "is a link"},
+		{`$L mounts restore --external=root="$dir" "$file" sh -c 'kill -9 $$'; [ $? = 137 ] && echo killed`, "killed"},
+		{`$L mounts save 999999999 "$file"`, "cannot save the mounts"},
+		{`$L mounts save nobody "$file"`, "no such machine"},
+	} {
+		out := look("mkdir -p \"$dir/home\"; mount -t tmpfs x /mnt\n" + saved + "mount -t tmpfs x /mnt\n" + c[0] + "\nls /run/launch 2>/dev/null | grep mounts- && echo left; true")
+		if !strings.Contains(out, c[1]) || strings.Contains(out, "left") {
+			t.Errorf("%s: got %s, want %q", c[0], out, c[1])
+		}
+	}
+}

@@ -137,8 +137,8 @@ func TestReach(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if got := strings.Join(seen, " "); !strings.Contains(got, "in3") && !strings.Contains(got, "below") {
-		t.Errorf("seen: %s", got)
+	if got, want := strings.Join(seen, " "), "in3 / b below3 in2 / below2 /"; got != want {
+		t.Errorf("seen: %s, want %s", got, want)
 	}
 }
 
