@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -144,6 +145,7 @@ func TestStore(t *testing.T) {
 	for _, n := range held {
 		sys.Close(n)
 	}
+	r.SetReadDeadline(time.Now().Add(10 * time.Second)) // else there is no end to it
 	if b, err := io.ReadAll(r); string(b) != "x" || err != nil {
 		t.Errorf("%q %v", b, err)
 	}
