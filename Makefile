@@ -25,7 +25,7 @@ BASE ?= HEAD
 OUT ?= .cache
 BIN ?= bin
 
-.PHONY: help go build install deb run test unit deps bench bench-base compare faults hostile peers ocisuite engines bundles checkpoint host images fuzz cross clean
+.PHONY: help go build install deb run test unit deps bench bench-images bench-base compare faults hostile peers ocisuite engines bundles checkpoint host images fuzz cross clean
 
 help: ## what there is
 	@echo "make WORD, where WORD is one of:"
@@ -166,6 +166,11 @@ bench: build ## times and memory, beside the floor, systemd-nspawn, crun and run
 	@.ci/as-root $(OUT)/bench $(BENCH) -rounds $(ROUNDS) -alive 100 -oci $(BIN)/launch-oci -launch launch=$(BIN)/launch
 	@.ci/as-root $(OUT)/bench -mounts -rounds 9
 	@go test -run '^$$' -bench Registration -benchtime 1x -exec '$(CURDIR)/.ci/as-root' ./internal/itest/host
+
+bench-images: build ## pulls beside podman, and skopeo with umoci, and starts beside those from a directory (TREE=/an/OS/tree)
+	@.ci/deps || true
+	@$(BUILD) $(FLAGS) -o $(OUT)/bench ./bench
+	@.ci/as-root $(OUT)/bench -pull '$(TREE)' -rounds 10 -launch launch=$(BIN)/launch
 
 bench-base: build ## start-up time of this tree beside that of a commit (BASE=HEAD)
 	@rm -rf $(OUT)/base && mkdir -p $(OUT)/base
