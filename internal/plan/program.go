@@ -177,7 +177,7 @@ func (c *compiler) program() {
 	if s.Image.Mounts != "" {
 		// Not before: those that are not to propagate would.
 		op(Ready, c.from("mounts"), 0, 0, 0, "tell the launcher that the mount namespace is there")
-		op(Mounted, c.from("mounts"), 0, 0, 0, "wait until the saved mounts are brought back")
+		op(Mounted, c.from("mounts"), 0, 0, 0, "wait for the launcher to bring back the saved mounts")
 	}
 	op(Setsid, none, 0, 0, 0, "begin a session")
 	op(Keyring, none, 0, 0, 0, "join a new session keyring")

@@ -109,7 +109,7 @@ func Processes(leader int) (pids []int, err error) {
 func caller() (devices, groups map[uint64]bool, err error) {
 	text, err := sys.ReadFile(unix.AT_FDCWD, "/proc/thread-self/mountinfo", maxTable)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read our own mounts: %w", err)
+		return nil, nil, fmt.Errorf("read our own mounts, /proc/thread-self/mountinfo: %w", err)
 	}
 	rows, err := tree.ParseMountinfo(string(text))
 	if err != nil {

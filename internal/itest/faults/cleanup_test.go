@@ -227,7 +227,7 @@ func (w *world) forever(m machine, c call, what string, want vector) error {
 	if err != nil {
 		return err
 	}
-	_, verdict := w.judge(c, what, r, want)
+	_, verdict := w.judge(m, c, what, r, want)
 	if _, ok := w.hit(c); c.again > 0 && !ok {
 		verdict = nil // by chance it didn't come
 	}

@@ -27,7 +27,9 @@ type machine struct {
 	// dirs are made beside the tree, files there, with their text.
 	dirs  []string
 	files [][2]string
-	// pod: it joins a machine that runs.
+	// pod: it is a bundle that joins a machine that runs. Its errors have the
+	// words that callers of runc know, and which of its calls may fail is for the
+	// tests of containers to say.
 	pod bool
 	// grows are names (of things) that a start may leave, beside base
 	// directories: mount points in the tree, what an overlay puts into its
