@@ -282,6 +282,119 @@ func TestHostileFile(t *testing.T) {
 	}
 }
 
+// TestHostileMachine changes each field of a machine's file to each of the
+// values, of which a part is tried ($EVERY, 10; 1: all). Whatever is added to the
+// machine stays within its settings.
+func TestHostileMachine(t *testing.T) {
+	every := number("EVERY", 10)
+	var text []byte
+	settings := []string{"flags /b ro"}
+	world := func(t *testing.T, private bool) (*trip, *thread) {
+		p := &trip{t: t, host: newHost(t), ns: -1}
+		if private {
+			p.private()
+		}
+		if err := p.host.do(func(sys.Locked) error { return script([]string{"mkdir /mnt/in/x", "mkdir /mnt/secret", "shared /mnt"}) }); err != nil {
+			t.Fatal(err)
+		}
+		return p, p.host
+	}
+	p, host := world(t, false)
+	_, before, pid := p.started(host, false, settings...)
+	before.Close()
+	in := host.in(t)
+	if err := in.do(func(l sys.Locked) error {
+		ns, err := sys.Openat(unix.AT_FDCWD, fmt.Sprintf("/proc/%d/ns/mnt", pid), unix.O_RDONLY, 0)
+		if err != nil {
+			return err
+		}
+		defer sys.Close(ns)
+		if err := sys.Setns(l, ns, unix.CLONE_NEWNS); err != nil {
+			return err
+		}
+		return script([]string{"bind /b/x /base/one", "tmpfs /base/new", "bind /base/new /base/same", "slave /base/same", "bind /base/one /base/again", "unbindable /base/again"})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if _, text, err = p.save(pid); err != nil {
+		t.Fatal(err)
+	}
+	var v any
+	if err := json.Unmarshal(text, &v); err != nil {
+		t.Fatal(err)
+	}
+	var list []func(any)
+	spots(v, &list)
+	refused, impossible, made := 0, 0, 0
+	for i := range list {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			p, host := world(t, i%2 == 1)
+			h := &hostile{trip: p, text: text}
+			rows, err := tree.ParseMountinfo(host.table(t))
+			if err != nil {
+				t.Fatal(err)
+			}
+			data, groups := uint64(0), map[uint64]bool{}
+			for _, r := range rows {
+				if groups[r.Peers] = true; r.Point == "/mnt" {
+					data = r.Dev
+				}
+			}
+			delete(groups, 0)
+			for j := range values {
+				if (i*len(values)+j)%every != 0 {
+					continue
+				}
+				f, err := tree.Decode(h.changed([2]int{i, j}))
+				if err != nil {
+					refused++
+					continue
+				}
+				launcher, before, pid := p.started(host, false, settings...)
+				table := host.table(t)
+				root := -1
+				err = launcher.do(func(l sys.Locked) error {
+					root, err = snapshot.Add(l, before, pid, f, p.users)
+					return err
+				})
+				before.Close()
+				if now := host.table(t); now != table {
+					t.Errorf("the host's mounts changed:\n%s", now)
+				}
+				if err != nil {
+					impossible++
+					continue
+				}
+				sys.Close(root)
+				made++
+				now, err := os.ReadFile(fmt.Sprintf("/proc/%d/mountinfo", pid))
+				if err != nil {
+					t.Fatal(err)
+				}
+				rows, err := tree.ParseMountinfo(string(now))
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, r := range rows {
+					switch {
+					case groups[r.Peers] || groups[r.Master]:
+						t.Errorf("the mount on %s hears of the host's\n%s", r.Point, h.changed([2]int{i, j}))
+					case r.Dev == data && (!tree.Within(r.Root, "/in") || r.Attr&unix.MOUNT_ATTR_RDONLY == 0):
+						t.Errorf("%s of the host is on %s with the flags %#x\n%s", r.Root, r.Point, r.Attr, h.changed([2]int{i, j}))
+					case r.Dev != data && r.Type != "tmpfs" && r.Type != "ramfs" && r.Point != "/proc" && r.Point != "/proc/sys":
+						t.Errorf("a %s is on %s\n%s", r.Type, r.Point, h.changed([2]int{i, j}))
+					}
+				}
+			}
+		})
+	}
+	t.Logf("%d are no trees, %d refused or impossible, %d made", refused, impossible, made)
+	if made < 10 || impossible < 3 {
+		t.Errorf("only %d were made, and %d refused", made, impossible)
+	}
+}
+
 // TestHostileBounds: the oracle sees each kind of breach, in trees that are made
 // with a policy that is wrong.
 func TestHostileBounds(t *testing.T) {

@@ -64,6 +64,7 @@ var mutants = []struct{ what, notices, file, old, new string }{
 	{"places are made in what is the host's", "TestMachineRefused", addGo, "External: a.before.outside[r.Dev]}", "External: false}"},
 	{"groups are not brought back", "TestMachine", addGo, "a.forbid, a.join}", "a.forbid}"},
 	{"what is locked can be copied without its lock", "TestMachineLocked", addGo, "	if err := a.enter(a.tree); err != nil {\n		return err\n	}\n	return a.each", "	if err := a.enter(a.ours); err != nil {\n		return err\n	}\n	return a.each"},
+	{"parts of what is read-only can be written to", "TestHostileMachine", addGo, "	return c, sys.MountSetattr(c, 0, &attr)", "	attr.Attr_clr |= unix.MOUNT_ATTR_RDONLY &^ attr.Attr_set\n	return c, sys.MountSetattr(c, 0, &attr)"},
 	{"another file system is taken for the same", "TestMachineRefused", addGo, "!s.External && s.Made == \"\" && s.Type != r.Type &&", "false &&"},
 }
 

@@ -161,7 +161,7 @@ func TestRandomMachine(t *testing.T) {
 
 // started is a machine's tree, with what its settings mount, and a process in its
 // mount namespace.
-func (p *trip) started(host *thread, hears bool) (launcher *thread, before *snapshot.Before, pid int) {
+func (p *trip) started(host *thread, hears bool, more ...string) (launcher *thread, before *snapshot.Before, pid int) {
 	launcher = host.in(p.t)
 	var err error
 	if err = launcher.do(func(l sys.Locked) error {
@@ -175,7 +175,7 @@ func (p *trip) started(host *thread, hears bool) (launcher *thread, before *snap
 		if hears {
 			how = "slave"
 		}
-		return script([]string{"private /ext", "tmpfs /base", "mkdir /base/one/two", "bind /ext/in /b", how + " /b", "umount /ext", "proc /proc", "bind /proc/sys /proc/sys", "flags /proc/sys ro"})
+		return script(append([]string{"private /ext", "tmpfs /base", "mkdir /base/one/two", "bind /ext/in /b", how + " /b", "umount /ext", "proc /proc", "bind /proc/sys /proc/sys", "flags /proc/sys ro"}, more...))
 	}); err != nil {
 		p.t.Fatal(err)
 	}
