@@ -55,7 +55,7 @@ type Signal struct {
 
 // siginfo is the beginning of the kernel's structure, for signals of processes.
 type siginfo struct {
-	number, errno, code, _, pid, uid int32
+	number, _, code, _, pid, _ int32
 }
 
 const signalSize = unsafe.Sizeof(siginfo{})

@@ -42,7 +42,7 @@ func TestCatch(t *testing.T) {
 	}
 	wait()
 	// Another thread may yet be about to get one.
-	for n := 1; n > 0; n, err = Poll([]unix.PollFd{{Fd: int32(c.R), Events: unix.POLLIN}}, 200) {
+	for n := 1; n > 0; n, _ = Poll([]unix.PollFd{{Fd: int32(c.R), Events: unix.POLLIN}}, 200) {
 		if list := c.Pending(); slices.ContainsFunc(list, func(s Signal) bool { return s != Signal{unix.SIGUSR1, unix.Getpid()} }) {
 			t.Fatalf("got %v", list)
 		}
