@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -124,11 +126,34 @@ func install(from, to string) error {
 
 // Main is what TestMain calls: it runs the tests and removes what was built.
 func Main(m *testing.M) int {
+	before := passedOn()
 	code := m.Run()
+	// A machine on a host with cgroup2 alone has controllers passed on to it, which
+	// stays so. Where others are on the host's version 1, crun then refuses to work.
+	for at, now := range passedOn() {
+		for name := range strings.FieldsSeq(now) {
+			if !slices.Contains(strings.Fields(before[at]), name) {
+				os.WriteFile(at, []byte("-"+name), 0)
+			}
+		}
+	}
 	for _, dir := range []string{buildDir, pull.dir} {
 		if dir != "" {
 			os.RemoveAll(dir)
 		}
 	}
 	return code
+}
+
+// passedOn gives the controllers that the host's cgroup2 passes on, by the file
+// that says so.
+func passedOn() map[string]string {
+	found := map[string]string{}
+	for _, top := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		at := filepath.Join(top, "cgroup.subtree_control")
+		if text, err := os.ReadFile(at); err == nil {
+			found[at] = string(text)
+		}
+	}
+	return found
 }
