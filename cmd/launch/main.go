@@ -34,6 +34,7 @@ import (
 	"launch/internal/tree"
 	"launch/mount/hostns"
 	mounttree "launch/mount/tree"
+	"launch/oci/store"
 	"launch/settings"
 	"launch/settings/nspawn"
 )
@@ -212,7 +213,7 @@ func start(req cli.Request, env []string, cwd string) int {
 	}
 	if name, copied := strings.CutSuffix(s.Machine, "-"+around.Suffix); copied {
 		// What was killed can't be found by a name that it shares with this one.
-		if err := tidy(name); err != nil {
+		if err := tidy(name, nil); err != nil {
 			return fail(err)
 		}
 	}
@@ -383,9 +384,14 @@ func swept(cleaned []string, err error) error {
 }
 
 // tidy undoes what killed launchers of throw-away machines of that name have
-// left behind.
-func tidy(name string) error {
-	if err := swept(state.CleanupCopies(name)); err != nil {
+// left behind, also in the store of images, if it is given.
+func tidy(name string, s *store.Store) error {
+	cleaned, err := state.CleanupCopies(name)
+	if s != nil {
+		more, serr := s.Bury(func(found string) bool { return settings.IsCopy(found, name) }, false)
+		cleaned, err = append(cleaned, more...), errors.Join(err, serr)
+	}
+	if err := swept(cleaned, err); err != nil {
 		return &settings.Error{What: "cannot clean up: " + err.Error(), Hint: "see what launch --cleanup says"}
 	}
 	return nil

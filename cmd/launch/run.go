@@ -19,7 +19,6 @@ import (
 	"launch/internal/origin"
 	"launch/internal/plan"
 	"launch/internal/probe"
-	"launch/internal/state"
 	"launch/internal/sys"
 	"launch/oci/store"
 	"launch/settings"
@@ -228,7 +227,7 @@ func (r *imageRun) run() (status int, err error) {
 	if !planning {
 		if nameless != "" {
 			// What was killed can't be found by a name that it shares with this one.
-			if err := r.tidy(settings.CopiesOf(nameless)); err != nil {
+			if err := tidy(settings.CopiesOf(nameless), r.store); err != nil {
 				return 1, err
 			}
 		}
@@ -320,17 +319,6 @@ func bury(is func(name string) bool) ([]string, error) {
 	}
 	defer s.Close()
 	return s.Bury(is, true)
-}
-
-// tidy undoes what killed launchers of machines without a name have left, from
-// the same image.
-func (r *imageRun) tidy(name string) error {
-	cleaned, err := state.CleanupCopies(name)
-	more, serr := r.store.Bury(func(found string) bool { return settings.IsCopy(found, name) }, false)
-	if err := swept(append(cleaned, more...), errors.Join(err, serr)); err != nil {
-		return &settings.Error{What: "cannot clean up: " + err.Error(), Hint: "see what launch --cleanup says"}
-	}
-	return nil
 }
 
 // A launcher in the background is a process of its own: it is told the name of

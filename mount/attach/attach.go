@@ -531,7 +531,6 @@ func (t *Tree) mount(s plan.Step) error {
 			}
 		}
 	}
-
 	if err != nil {
 		sys.Close(n)
 		return err

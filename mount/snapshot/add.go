@@ -136,13 +136,7 @@ func (a *adder) look() error {
 	if a.root, err = a.keep(sys.Openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0)); err != nil {
 		return fmt.Errorf("open the machine's root: %w", err)
 	}
-	rows, err := stat(a.l)
-	if err == unix.ENOSYS || errors.Is(err, tree.ErrOld) {
-		var text []byte
-		if text, err = sys.ReadFile(a.self, "mountinfo", maxTable); err == nil {
-			rows, err = tree.ParseMountinfo(string(text))
-		}
-	}
+	rows, err := table(a.l, a.self)
 	if err != nil {
 		return fmt.Errorf("read the machine's mounts: %w", err)
 	}
@@ -490,11 +484,7 @@ func (a *adder) detached(m *tree.Mount) (int, error) {
 		at, err = a.find(a.inTree(a.there[from.ID], n), tree.Below(m.Root, from.Root), m.Kind)
 	} else {
 		if s.top < 0 {
-			fs := *s.Source
-			if fs.ReadOnly = false; len(a.o.Users) > 0 {
-				fs.Options = a.owners(&fs)
-			}
-			if s.top, err = a.keep(newFS(&fs)); err != nil {
+			if err = a.begin(s); err != nil {
 				return -1, err
 			}
 			// The kernel copies only what is attached.

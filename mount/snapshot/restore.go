@@ -528,12 +528,7 @@ func (r *restorer) make() error {
 		if s.External {
 			continue
 		}
-		fs := *s.Source
-		if fs.ReadOnly = false; len(r.o.Users) > 0 {
-			fs.Options = r.owners(&fs)
-		}
-		var err error
-		if s.top, err = r.keep(newFS(&fs)); err != nil {
+		if err := r.begin(s); err != nil {
 			return fmt.Errorf("make the %s %s: %w", s.Type, s.ID, err)
 		}
 	}
@@ -670,6 +665,17 @@ func (r *restorer) list() (list []*source) {
 		list = append(list, r.sources[r.f.Sources[i].ID])
 	}
 	return list
+}
+
+// begin makes the file system of a new source, which can be written to until all
+// is in it.
+func (r *restorer) begin(s *source) (err error) {
+	fs := *s.Source
+	if fs.ReadOnly = false; len(r.o.Users) > 0 {
+		fs.Options = r.owners(&fs)
+	}
+	s.top, err = r.keep(newFS(&fs))
+	return err
 }
 
 // owners gives a file system's options with the host's numbers of the

@@ -143,6 +143,20 @@ func usersOf(proc int) (userns.Map, error) {
 	return userns.ParseMap(string(text))
 }
 
+// table gives the mounts of the thread's namespace, and of proc's, which is a
+// process or thread there, below /proc.
+func table(l sys.Locked, proc int) ([]tree.Row, error) {
+	rows, err := stat(l)
+	if err != unix.ENOSYS && !errors.Is(err, tree.ErrOld) {
+		return rows, err
+	}
+	text, err := sys.ReadFile(proc, "mountinfo", maxTable)
+	if err != nil {
+		return nil, err
+	}
+	return tree.ParseMountinfo(string(text))
+}
+
 // read gives the mounts of one process, or nothing if the namespace is among
 // those that were read.
 func read(proc int, have map[string]bool) (rows []tree.Row, name string, err error) {
@@ -177,13 +191,7 @@ func read(proc int, have map[string]bool) (rows []tree.Row, name string, err err
 			if err := sys.Chroot(l); err != nil {
 				return err
 			}
-			if rows, err = stat(l); err == unix.ENOSYS || errors.Is(err, tree.ErrOld) {
-				var text []byte
-				if text, err = sys.ReadFile(proc, "mountinfo", maxTable); err == nil {
-					rows, err = tree.ParseMountinfo(string(text))
-				}
-			}
-			if err != nil {
+			if rows, err = table(l, proc); err != nil {
 				return err
 			}
 			kinds(root, rows)
