@@ -47,6 +47,7 @@ const version, commit, specVersion = "1.0.0", "none", "1.3.0"
 var out = &log{fd: -1}
 
 func main() {
+	sys.Calm()
 	sys.Stack()
 	os.Exit(launchOCI(os.Args))
 }

@@ -17,14 +17,14 @@
 package tree
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
 
+	"launch/internal/siphash"
 	"launch/mount"
 )
 
@@ -141,9 +141,11 @@ func Key(namespace int, target string) string {
 // hears.
 func MasterKey(namespace int, target string) string { return "g-" + hash(namespace, target) }
 
+// hashKey is no secret: it only makes our ids unlike anybody else's hashes.
+const hashKey = "launch-mounts-id"
+
 func hash(namespace int, target string) string {
-	sum := sha256.Sum256([]byte(strconv.Itoa(namespace) + ":" + target))
-	return hex.EncodeToString(sum[:8])
+	return fmt.Sprintf("%016x", siphash.Sum(hashKey, strconv.Itoa(namespace)+":"+target))
 }
 
 // New are the types of file systems that are made anew; others are external.

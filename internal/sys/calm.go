@@ -1,0 +1,33 @@
+package sys
+
+import (
+	"runtime"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Calm lets the monitor of Go's runtime sleep longer. That thread (sysmon)
+// looks every twenty microseconds, for as long as anything runs, whether a
+// system call takes so long that somebody else could run meanwhile. It mostly
+// wakes on the processor that the start of a machine is on, and so often that
+// it takes a fifteenth of it. The kernel may wake a sleeper later than it asked
+// for, by its timer slack: that is made a millisecond, for this one thread.
+//
+// Nothing depends on this, and errors are ignored. With one processor the
+// monitor is left alone: who waits to run would wait for it.
+func Calm() {
+	if runtime.GOMAXPROCS(0) < 2 {
+		return
+	}
+	// It is the first thread that the runtime makes. So it has the number after
+	// the process's own, or, if others were born in that instant, one of the
+	// next. Only a thread of this process can be asked like this.
+	pid := unix.Getpid()
+	for tid := pid + 1; tid <= pid+8; tid++ {
+		if unix.Tgkill(pid, tid, 0) == nil {
+			_ = WriteFile(unix.AT_FDCWD, "/proc/"+strconv.Itoa(tid)+"/timerslack_ns", "1000000")
+			return
+		}
+	}
+}
