@@ -99,21 +99,6 @@ func (g Group) Path() string {
 	return g.Dirs[0].String()
 }
 
-// Paths gives the full path by controller; that of version 2 is under "".
-func (g Group) Paths() map[string]string {
-	m := map[string]string{}
-	for _, d := range g.Dirs {
-		if d.Version == 2 {
-			m[""] = d.String()
-			continue
-		}
-		for _, c := range d.Controllers {
-			m[c] = d.String()
-		}
-	}
-	return m
-}
-
 // NotEmpty is the error of Create for a cgroup that already has processes.
 type NotEmpty struct {
 	Path  string

@@ -124,10 +124,6 @@ func (o *OOM) Next(timeout int) (oom, end bool, err error) {
 	}
 }
 
-// Kills is how many processes the kernel killed for want of memory, as far as
-// it counts them.
-func (o *OOM) Kills() uint64 { return o.kills }
-
 // Close ends the watching.
 func (o *OOM) Close() {
 	for _, n := range [...]*int{&o.n, &o.file, &o.empty} {

@@ -263,7 +263,7 @@ func (e entry) undo() error {
 	case Empty:
 		return cgroup.Undo([]string{e.what})
 	case Ranges:
-		_, err := pick.CleanAt(e.what)
+		_, err := pick.Clean(e.what)
 		return err
 	case Link:
 		name, number, _ := strings.Cut(e.what[1:], "/")

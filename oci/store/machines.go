@@ -216,9 +216,6 @@ func (s *Store) discard(dir string) error {
 	return nil
 }
 
-// Machines lists the names of those that are there.
-func (s *Store) Machines() ([]string, error) { return s.names("machines") }
-
 // RemoveMachine removes what a machine that doesn't run has changed.
 func (s *Store) RemoveMachine(name string) error {
 	if _, err := s.machine(name); err == unix.ENOENT {

@@ -126,13 +126,10 @@ func (h *Held) Release() {
 	h.fd = -1
 }
 
-// Clean removes the lock files that killed processes left in Dir, and tells
-// how many there were. Files that are in use are left alone.
-func Clean() (int, error) { return CleanAt(Dir) }
-
-// CleanAt is Clean in another directory. Its error is the first of several
-// files; the others are tried all the same.
-func CleanAt(dir string) (int, error) {
+// Clean removes the lock files that killed processes left in a directory (Dir),
+// and tells how many there were. Files that are in use are left alone. Its error
+// is the first of several files; the others are tried all the same.
+func Clean(dir string) (int, error) {
 	dirfd, err := sys.Openat(unix.AT_FDCWD, dir, unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err == unix.ENOENT {
 		return 0, nil

@@ -119,7 +119,7 @@ func TestParallel(t *testing.T) {
 					mu.Unlock()
 				}
 				if i%10 == 0 {
-					if _, err := CleanAt(dir); err != nil {
+					if _, err := Clean(dir); err != nil {
 						t.Error(err)
 					}
 				}
@@ -224,12 +224,12 @@ func TestKilled(t *testing.T) {
 	if err != nil || h.Path == path {
 		t.Fatalf("picked %s, %v, which the other process holds", h.Path, err)
 	}
-	if n, err := CleanAt(dir); n != 0 || err != nil {
+	if n, err := Clean(dir); n != 0 || err != nil {
 		t.Errorf("Clean removed %d files in use, %v", n, err)
 	}
 	c.Process.Signal(syscall.SIGKILL)
 	c.Wait()
-	if n, err := CleanAt(dir); n != 1 || err != nil {
+	if n, err := Clean(dir); n != 1 || err != nil {
 		t.Errorf("Clean removed %d files, %v; want the killed one's", n, err)
 	}
 	h2, err := At(dir, etc, "foo", 0)
