@@ -10,6 +10,7 @@ const (
 	opMoveImm  = 0xb7 // dst = imm
 	opAnd      = 0x57 // dst &= imm
 	opShift    = 0x77 // dst >>= imm
+	opEqual    = 0x15 // if dst == imm goto +off
 	opNotEqual = 0x55 // if dst != imm goto +off
 	opAnyBit   = 0x45 // if dst & imm goto +off
 	opJump     = 0x05 // goto +off
@@ -40,6 +41,11 @@ const (
 	kindBlock = 1
 	kindChar  = 2
 )
+
+// sibling tells whether o says the same of a device with another minor number.
+func (r DeviceRule) sibling(o DeviceRule) bool {
+	return r.Allow == o.Allow && r.Type == o.Type && r.Major == o.Major && r.Access == o.Access && r.Minor != Any && o.Minor != Any
+}
 
 // Program gives the BPF_PROG_TYPE_CGROUP_DEVICE program of the rules.
 //
@@ -91,8 +97,23 @@ func (d Devices) Program() []Instruction {
 		if r.Minor != Any {
 			tests = append(tests, Instruction{Op: opNotEqual, Dst: minor, Imm: int32(r.Minor)})
 		}
-		for j := range tests {
-			tests[j].Off = int16(len(tests) - 1 - j + len(then))
+		// Rules that differ in the minor number only have the rest in common: the
+		// kernel takes a microsecond for each instruction that it checks.
+		var others []Instruction
+		for ; i > 0 && r.Access == allAccess && r.sibling(d[i-1]); i-- {
+			others = append(others, Instruction{Op: opEqual, Dst: minor, Imm: int32(d[i-1].Minor)})
+		}
+		for j := range others {
+			others[j].Off = int16(len(others) - j) // over the rest, and the test of this rule's number
+		}
+		if len(others) > 0 {
+			own := tests[len(tests)-1]
+			tests = append(append(tests[:len(tests)-1], others...), own)
+		}
+		for j, t := range tests {
+			if t.Op == opNotEqual {
+				tests[j].Off = int16(len(tests) - 1 - j + len(then))
+			}
 		}
 		p = append(append(p, tests...), then...)
 		if len(tests) == 0 && r.Access == allAccess {

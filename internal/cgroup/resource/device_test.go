@@ -35,6 +35,10 @@ func run(t *testing.T, p []Instruction, kind, access, major, minor uint32) bool 
 			r[i.Dst] &= imm
 		case opShift:
 			r[i.Dst] >>= imm
+		case opEqual:
+			if r[i.Dst] == imm {
+				pc += int(i.Off)
+			}
 		case opNotEqual:
 			if r[i.Dst] != imm {
 				pc += int(i.Off)
@@ -58,6 +62,10 @@ func random(r *rand.Rand) Devices {
 	numbers := []int64{Any, 1, 5, 136}
 	for range r.IntN(9) {
 		d = append(d, DeviceRule{Allow: r.IntN(2) == 0, Type: "abc"[r.IntN(3)], Major: numbers[r.IntN(4)], Minor: numbers[r.IntN(4)], Access: Access(1 + r.IntN(7))})
+		for last := d[len(d)-1]; r.IntN(3) == 0; { // what the program tests in one go
+			last.Access, last.Minor = allAccess, numbers[r.IntN(4)]
+			d = append(d, last)
+		}
 		if r.IntN(8) == 0 {
 			d = append(d, DeviceRule{Allow: r.IntN(2) == 0, Type: 'a', Major: Any, Minor: Any, Access: allAccess})
 		}
@@ -101,6 +109,14 @@ func TestProgram(t *testing.T) {
 	}
 	if yes == 0 {
 		t.Error("nothing was ever allowed")
+	}
+	d, err := ContainerDevices(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A start pays for each instruction.
+	if n := len(d.Program()); n > 40 {
+		t.Errorf("%d instructions for what every container has", n)
 	}
 }
 
