@@ -31,11 +31,11 @@ var checkpointOptions = []option{
 var checkpointVerb = &verb{name: "checkpoint", args: "CONTAINER", help: "write a container into files", least: 1, most: 1, options: checkpointOptions, run: checkpoint}
 
 var restoreVerb = &verb{name: "restore", args: "CONTAINER", help: "go on with a container from files", least: 1, most: 1,
-	options: append(append([]option{
+	options: []option{
 		{names: "detach d", help: "don't wait for its end"}, {names: "lsm-profile", arg: "PROFILE", help: "of the processes"},
 		{names: "lsm-mount-context", arg: "CONTEXT", help: "of the mounts"}, {names: "no-subreaper", help: "don't adopt orphans"},
 		{names: "keep", help: "don't delete it at its end"},
-	}, createOptions...), checkpointOptions...), run: restore}
+	}, also: [2][]option{createOptions, checkpointOptions}, run: restore}
 
 // criuOptions reads what both verbs are told.
 func (c *call) criuOptions() (container.CRIUOptions, error) {
@@ -107,7 +107,7 @@ func checkpoint(c *call) int {
 	if err != nil {
 		return c.fail(err)
 	}
-	return locked(func(d *container.Dir, _ func(string)) error { return d.Checkpoint(o) })(c)
+	return c.locked(func(d *container.Dir, _ func(string)) error { return d.Checkpoint(o) })
 }
 
 func restore(c *call) int {

@@ -34,11 +34,11 @@ var createVerb = &verb{
 
 var runVerb = &verb{
 	name: "run", args: "CONTAINER", help: "create and start a container", least: 1, most: 1,
-	options: append(createOptions[:len(createOptions):len(createOptions)],
-		option{names: "detach d", help: "don't wait for its end"},
-		option{names: "keep", help: "don't delete it at its end"},
-		option{names: "no-subreaper", help: "don't adopt orphans"},
-	),
+	options: createOptions,
+	also: [2][]option{{
+		{names: "detach d", help: "don't wait for its end"}, {names: "keep", help: "don't delete it at its end"},
+		{names: "no-subreaper", help: "don't adopt orphans"},
+	}},
 	run: run, users: bundleUsers,
 }
 

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -24,10 +25,17 @@ type verb struct {
 	// Rest: what follows the first word belongs to somebody else.
 	rest    bool
 	options []option
-	run     func(*call) int
+	// also are options that it has in common with other verbs.
+	also [2][]option
+	run  func(*call) int
 	// users are those that a caller without root's rights goes on in; nil: he
 	// needs none.
 	users func(*call) (container.Users, error)
+}
+
+// all gives all options of the verb, and more.
+func (v *verb) all(more ...option) []option {
+	return slices.Concat(v.options, v.also[0], v.also[1], more)
 }
 
 // call is a verb with what it was told.

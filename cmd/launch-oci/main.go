@@ -116,7 +116,7 @@ func launchOCI(args []string) int {
 }
 
 func (v *verb) call(name string, g *call, args []string) int {
-	options := append(v.options[:len(v.options):len(v.options)], helpOption)
+	options := v.all(helpOption)
 	values, words, err := parse(options, args)
 	switch {
 	case err != nil:
@@ -256,7 +256,7 @@ func (v *verb) usage(w *os.File, name string) {
 	name = asRunc(name)
 	var b strings.Builder
 	fmt.Fprintf(&b, "NAME:\n   %s %s - %s\n\nUSAGE:\n   %s %s [command options] %s\n\nOPTIONS:\n", name, v.name, v.help, name, v.name, v.args)
-	list(&b, append(v.options[:len(v.options):len(v.options)], helpOption))
+	list(&b, v.all(helpOption))
 	w.WriteString(b.String())
 }
 

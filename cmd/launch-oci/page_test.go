@@ -30,7 +30,7 @@ func TestPage(t *testing.T) {
 			continue
 		}
 		text, _, _ = strings.Cut(text, "\n.S")
-		for _, o := range v.options {
+		for _, o := range v.all() {
 			if find(createOptions, o.long()) != nil && v != createVerb && strings.Contains(text, "those of create") {
 				continue
 			}
