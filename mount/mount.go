@@ -60,6 +60,16 @@ const (
 	ForeignIDMap IDMap = "foreign"
 )
 
+// Link says what becomes of the source of a bind mount that is a link.
+type Link string
+
+// What can be done with a link.
+const (
+	Followed Link = ""
+	Bound    Link = "bound"  // it is itself seen at the target
+	Copied   Link = "copied" // nothing is mounted: the target is a link to the same
+)
+
 // The sources that the mounts made for a layer have in a mount table: whoever
 // saves or restores a tree of mounts knows by them what was asked for and what
 // was made for it. LayerSource is an overlay whose upper directory is thrown
@@ -97,7 +107,8 @@ type Mount struct {
 	// is about, and that are cleared where the kernel lets, as mount(2) has it
 	// for a mount with any flags. Propagation are MS_ flags with MS_REC, in
 	// order. CopyUp: a tmpfs begins with a copy of what the
-	// target holds. NoFollow: a Target that is a link is made as one. UIDs and
+	// target holds. NoFollow: a Target that is a link is made as one;
+	// SourceLink: what becomes of a Source that is one. UIDs and
 	// GIDs are the owners' map of an id-mapped mount, for all below if
 	// MapAll; MapContainer: the container's own map.
 	Set          uint64     `json:"set,omitempty"`
@@ -108,6 +119,7 @@ type Mount struct {
 	Propagation  []uint64   `json:"propagation,omitempty"`
 	CopyUp       bool       `json:"copy_up,omitempty"`
 	NoFollow     bool       `json:"no_follow,omitempty"`
+	SourceLink   Link       `json:"source_link,omitempty"`
 	UIDs         userns.Map `json:"uids,omitempty"`
 	GIDs         userns.Map `json:"gids,omitempty"`
 	MapAll       bool       `json:"map_all,omitempty"`

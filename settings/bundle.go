@@ -42,6 +42,8 @@ type Bundle struct {
 	Masked      []string `json:"masked,omitempty"`
 	ReadOnly    []string `json:"read_only,omitempty"`
 	MountLabel  string   `json:"mount_label,omitempty"`
+	// MountContext is what option the label is; empty is context.
+	MountContext string `json:"mount_context,omitempty"`
 
 	Hooks Hooks `json:"hooks,omitzero"`
 }
@@ -104,8 +106,12 @@ type Hook struct {
 	Args []string `json:"args,omitempty"`
 	Env  []string `json:"env,omitempty"`
 	// Timeout in seconds; 0 means none.
-	Timeout int           `json:"timeout,omitempty"`
-	Origin  origin.Origin `json:"origin,omitzero"`
+	Timeout int `json:"timeout,omitempty"`
+	// Stdout and Stderr are files that what it writes is appended to; empty for
+	// what is told if it fails.
+	Stdout string        `json:"stdout,omitempty"`
+	Stderr string        `json:"stderr,omitempty"`
+	Origin origin.Origin `json:"origin,omitzero"`
 }
 
 // IDs are a process's numbers, as it sees them itself.
@@ -113,6 +119,8 @@ type IDs struct {
 	UID    uint32   `json:"uid"`
 	GID    uint32   `json:"gid"`
 	Groups []uint32 `json:"groups,omitempty"`
+	// KeepGroups: the caller's groups are kept instead.
+	KeepGroups bool `json:"keep_groups,omitempty"`
 	// Umask is -1 for the default, 022.
 	Umask int `json:"umask"`
 }

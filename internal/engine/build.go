@@ -77,7 +77,7 @@ type builder struct {
 	interfaces []int32
 	// rebirthAt is the op with which the first process is born again, or 0.
 	rebirthAt int
-	// keepGroups: the caller's groups can't be left.
+	// keepGroups: the caller's groups can't be left, or are to be kept.
 	keepGroups bool
 }
 

@@ -119,7 +119,7 @@ func newContainerBuilder(p *plan.Plan, o CreateOptions) *builder {
 		o.Warn = func(string) {}
 	}
 	return &builder{plan: p, opt: Options{Pin: o.Pin, Warn: o.Warn}, create0: &o, cgroup: o.Cgroup, notify: -1, kmsg: -1, into: -1,
-		idmaps: -1, pty: console.Pty{Master: -1, Slave: -1}}
+		idmaps: -1, pty: console.Pty{Master: -1, Slave: -1}, keepGroups: p.Payload.Exact.IDs.KeepGroups}
 }
 
 // contain runs f on a thread that stays for as long as the caller lives: the
@@ -622,7 +622,7 @@ func (b *builder) placed() (err error) {
 		if err != nil {
 			return fmt.Errorf("ask whether groups can be left: %w", err)
 		}
-		b.keepGroups = strings.TrimSpace(string(text)) == "deny"
+		b.keepGroups = b.keepGroups || strings.TrimSpace(string(text)) == "deny"
 	}
 	if b.create0.Placed != nil && !seated {
 		return b.create0.Placed(b.proc.PID)
@@ -711,6 +711,9 @@ func (b *builder) exactPayload(root int) error {
 	p, x := b.plan.Payload, b.plan.Payload.Exact
 	u := &b.user
 	u.uid, u.gid, u.groups = x.IDs.UID, x.IDs.GID, x.IDs.Groups
+	if x.IDs.KeepGroups {
+		u.groups = nil
+	}
 	u.args, u.env = p.Args, append([]string(nil), p.Env...)
 	if plan.Getenv(u.env, "HOME") == "" {
 		u.env = plan.SetEnv(u.env, "HOME="+b.homeOf(root, x.IDs.UID))
@@ -1108,6 +1111,22 @@ func runProgram(l sys.Locked, h settings.Hook, state []byte, pidfd, times int, f
 		sys.Close(outW)
 		return err
 	}
+	to := [2]int{outW, outW}
+	for i, name := range [2]string{h.Stdout, h.Stderr} {
+		if name == "" {
+			continue
+		}
+		// Not on this thread, whose root may be the container's by now.
+		err := sys.Elsewhere(func(sys.Locked) (err error) {
+			to[i], err = sys.Openat(unix.AT_FDCWD, name, unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND, 0o644)
+			return err
+		})
+		if err != nil {
+			sys.Close(outW)
+			return fmt.Errorf("open %s for what it writes: %w", name, err)
+		}
+		defer sys.Close(to[i])
+	}
 	args := h.Args
 	if len(args) == 0 {
 		args = []string{h.Path}
@@ -1129,8 +1148,8 @@ func runProgram(l sys.Locked, h settings.Hook, state []byte, pidfd, times int, f
 		p.Add("join the container's namespaces", unix.SYS_SETNS, uintptr(pidfd), uintptr(flags))
 	}
 	p.Add("set up standard input", unix.SYS_DUP3, uintptr(in), 0, 0)
-	p.Add("set up standard output", unix.SYS_DUP3, uintptr(outW), 1, 0)
-	p.Add("set up standard error", unix.SYS_DUP3, uintptr(outW), 2, 0)
+	p.Add("set up standard output", unix.SYS_DUP3, uintptr(to[0]), 1, 0)
+	p.Add("set up standard error", unix.SYS_DUP3, uintptr(to[1]), 2, 0)
 	p.Add("close all other descriptors", unix.SYS_CLOSE_RANGE, 3, ^uintptr(0)>>32, 0)
 	if own := fileLimit(); own != nil {
 		p.Add("set the limit of open files", unix.SYS_PRLIMIT64, 0, unix.RLIMIT_NOFILE, child.Keep(p, own), 0)

@@ -215,7 +215,7 @@ func (c *compiler) bundleMounts() error {
 
 func (c *compiler) bundleMount(m mount.Mount) (Step, error) {
 	s := Step{World: settings.Inner, Target: m.Target, Mode: 0o755, Attr: m.Set, Clear: m.Clear, Rest: m.Rest, AllAttr: m.AllSet, AllClear: m.AllClear,
-		Propagation: m.Propagation, NoFollow: m.NoFollow, Origin: m.Origin}
+		Propagation: m.Propagation, NoFollow: m.NoFollow, SourceLink: m.SourceLink, Origin: m.Origin}
 	refuse := func(what, hint string) (Step, error) {
 		return s, &settings.Error{What: what, Origin: m.Origin, Value: m.Target, Hint: hint}
 	}
@@ -295,7 +295,7 @@ func (c *compiler) bundleMount(m mount.Mount) (Step, error) {
 		s.Options = append(s.Options, o)
 	}
 	if label := c.Settings.Bundle.MountLabel; label != "" && c.Facts.Host.SELinux && m.Type != "proc" && m.Type != "sysfs" {
-		s.Options = append(s.Options, Option{"context", label})
+		s.Options = append(s.Options, Option{cmp.Or(c.Settings.Bundle.MountContext, "context"), label})
 	}
 	private(&s)
 	if s.Attr&ro != 0 && s.Type != "tmpfs" && s.Target != "/dev" {

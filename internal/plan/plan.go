@@ -352,6 +352,8 @@ type Step struct {
 	Over []Option `json:"over,omitempty"`
 	// NoFollow: a Target that is a link is a mount point itself.
 	NoFollow bool `json:"no_follow,omitempty"`
+	// SourceLink says what becomes of a source that is a link.
+	SourceLink mount.Link `json:"source_link,omitempty"`
 	// UIDs and GIDs are a bind mount's map of owners, for all below if MapAll.
 	UIDs   userns.Map `json:"uids,omitempty"`
 	GIDs   userns.Map `json:"gids,omitempty"`

@@ -27,6 +27,9 @@ const (
 // but number and architecture is read on the way to an action without
 // conditions, so that the kernel can answer for allowed calls from its bitmap.
 func (f *Filter) Compile() ([]unix.SockFilter, error) {
+	if f.Raw != nil {
+		return f.Raw, nil
+	}
 	if err := f.check(); err != nil {
 		return nil, err
 	}

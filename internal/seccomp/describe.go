@@ -72,6 +72,9 @@ const describedNames = 12
 // Describe says in a few lines what the filter does, for a reader who wants to
 // know before it is installed. A group stands for its members.
 func (f *Filter) Describe() []string {
+	if f.Raw != nil {
+		return []string{fmt.Sprintf("a given program of %d instructions", len(f.Raw))}
+	}
 	var archs []string
 	for _, a := range f.Archs {
 		archs = append(archs, a.String())

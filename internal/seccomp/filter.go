@@ -93,6 +93,8 @@ type Rule struct {
 // what the carrier gets in their place, as libseccomp does it, unless
 // CondsStayDirect is set.
 type Filter struct {
+	// Raw is the program itself, if it is given; all else is then empty.
+	Raw []unix.SockFilter `json:",omitempty"`
 	// Archs are the architectures whose calls are looked at.
 	Archs []Arch
 	// BadArch answers for calls of any other.

@@ -634,10 +634,17 @@ func (t *Tree) own(dir int, name string) error {
 func (t *Tree) bind(s plan.Step) error {
 	var n int
 	var err error
-	if s.Part != "" {
+	switch {
+	case s.Part != "":
 		n, err = t.part(s)
-	} else {
-		n, err = t.clone(s.Source, s.Recursive, s.IDMap != mount.NoIDMap)
+	case s.SourceLink == mount.Copied && !s.Source.InRoot:
+		to, lerr := sys.Readlinkat(unix.AT_FDCWD, s.Source.Path)
+		if lerr == nil {
+			return t.copyLink(s, to)
+		}
+		fallthrough // it is none
+	default:
+		n, err = t.clone(s.Source, s.Recursive, s.IDMap != mount.NoIDMap, s.SourceLink == mount.Bound)
 	}
 	if errors.Is(err, unix.ENOENT) && (s.Optional || s.Lenient) {
 		return nil
@@ -772,9 +779,13 @@ func (t *Tree) part(s plan.Step) (int, error) {
 }
 
 // clone gives a detached copy of the mount that the source is; bare: without
-// an id map that it has, since the kernel lays none over another.
-func (t *Tree) clone(p mount.Path, recursive, bare bool) (int, error) {
+// an id map that it has, since the kernel lays none over another; link: of the
+// source itself, also if it is a link.
+func (t *Tree) clone(p mount.Path, recursive, bare, link bool) (int, error) {
 	flags := uint(unix.OPEN_TREE_CLONE)
+	if link {
+		flags |= unix.AT_SYMLINK_NOFOLLOW
+	}
 	if recursive {
 		flags |= unix.AT_RECURSIVE
 	}

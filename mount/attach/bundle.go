@@ -11,6 +11,7 @@ import (
 	"launch/internal/plan"
 	"launch/internal/sys"
 	"launch/internal/tree"
+	"launch/mount"
 )
 
 // This file has the steps that only bundles need.
@@ -196,6 +197,31 @@ func (t *Tree) link(s plan.Step) error {
 		return nil
 	}
 	return sys.Fchownat(dir, name, t.UID, t.GID)
+}
+
+// copyLink makes the target a link. One that is there must be the same.
+func (t *Tree) copyLink(s plan.Step, to string) error {
+	s.Source = mount.Path{Path: to}
+	if dir := path.Dir(s.Target); dir != "/" {
+		if err := t.MakeDir(dir); err != nil {
+			return err
+		}
+	}
+	dir, err := t.parent(s)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(dir)
+	name := path.Base(s.Target)
+	switch have, err := sys.Readlinkat(dir, name); {
+	case err == nil && have == to:
+		return nil
+	case err == nil:
+		return fmt.Errorf("make %s a link to %s: it is one to %s", s.Target, to, have)
+	case err != unix.ENOENT:
+		return fmt.Errorf("make %s a link: something else is there", s.Target)
+	}
+	return t.owned(func() error { return sys.Symlinkat(to, dir, name) })
 }
 
 // hide puts an empty directory that can't be written to, or the null device,

@@ -59,8 +59,11 @@ func Settings(spec *specs.Spec, dir string) (settings.Settings, []settings.Warni
 // alone, or of the process in config.json if name is File.
 func ExecOf(name string, p *specs.Process, container *specs.Spec) (settings.Exec, []settings.Warning, error) {
 	r := reader{rows: Fields[:], spec: &specs.Spec{Process: p}, linux: &specs.Linux{}, name: name, joins: true}
-	if container != nil && container.Linux != nil {
-		r.linux = container.Linux
+	if container != nil {
+		r.spec.Annotations = container.Annotations
+		if container.Linux != nil {
+			r.linux = container.Linux
+		}
 	}
 	if name == File {
 		r.process("/process")
@@ -280,13 +283,6 @@ func (r *reader) utsName(at, what, name string) string {
 	return name
 }
 
-func (r *reader) annotations() {
-	if _, ok := r.spec.Annotations[""]; ok {
-		r.refuse(problem{"/annotations/", nil, "cannot take an annotation without a name", ""})
-	}
-	r.b.Annotations = r.spec.Annotations
-}
-
 // kinds are the namespaces: as the specification spells them, and the kernel.
 var kinds = [...]struct{ spec, kernel string }{
 	{"pid", "pid"}, {"network", "net"}, {"mount", "mnt"}, {"ipc", "ipc"},
@@ -496,7 +492,8 @@ func (r *reader) hookList(at string, list []specs.Hook) []settings.Hook {
 	var out []settings.Hook
 	for i, h := range list {
 		at := point(at, i)
-		hook := settings.Hook{Path: r.absolute(at+"/path", h.Path), Args: h.Args, Env: h.Env, Origin: r.at(at)}
+		hook := settings.Hook{Path: r.absolute(at+"/path", h.Path), Args: h.Args, Env: h.Env, Origin: r.at(at),
+			Stdout: r.hookFile(hooksStdout), Stderr: r.hookFile(hooksStderr)}
 		r.cleanAll(at+"/args", h.Args)
 		r.cleanAll(at+"/env", h.Env)
 		if h.Timeout != nil {

@@ -94,9 +94,7 @@ func AppendFeatures(b []byte, built Built) []byte {
 	if built.Version != "" {
 		w.texts("annotations", map[string]string{"launch.version": built.Version})
 	}
-	if built.Systemd {
-		w.strings("potentiallyUnsafeConfigAnnotations", []string{"org.systemd.property."})
-	}
+	w.strings("potentiallyUnsafeConfigAnnotations", UnsafeAnnotations())
 	w.close('}')
 	return w.b
 }

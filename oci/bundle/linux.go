@@ -297,11 +297,17 @@ func (r *reader) intelRdt() {
 }
 
 func (r *reader) seccomp() {
+	if text := r.spec.Annotations[filterProgram]; text != "" {
+		r.givenFilter(text)
+		return
+	}
 	c := r.linux.Seccomp
 	if c == nil {
 		return
 	}
 	const at = "/linux/seccomp"
+	socket := r.filterSocket(c.ListenerPath)
+	unknown := r.annotated(failUnknown)
 	fallback, ok := r.action(at+"/defaultAction", string(c.DefaultAction), c.DefaultErrnoRet)
 	if !ok {
 		return
@@ -338,6 +344,11 @@ func (r *reader) seccomp() {
 			r.refuse(problem{point(at+"/syscalls", i) + "/names", nil, "cannot do without the names of system calls", ""})
 			return
 		}
+		for j, name := range call.Names {
+			if unknown && !seccomp.Known(name) {
+				r.refuse(problem{point(at+"/syscalls", i, "/names", j), name, "cannot filter a system call of this name: nobody knows it", ""})
+			}
+		}
 		notifies = notifies || action == seccomp.Notify
 		var conds []seccomp.Cond
 		for j, a := range call.Args {
@@ -361,15 +372,15 @@ func (r *reader) seccomp() {
 		return
 	}
 	switch {
-	case notifies && c.ListenerPath == "":
+	case notifies && socket == "":
 		r.refuse(problem{at + "/listenerPath", nil, "cannot use SCMP_ACT_NOTIFY without a listener", "add listenerPath"})
-	case c.ListenerMetadata != "" && c.ListenerPath == "":
+	case c.ListenerMetadata != "" && socket == "":
 		r.refuse(problem{at + "/listenerMetadata", c.ListenerMetadata, "cannot take metadata for a listener that is not there", "add listenerPath"})
 	}
 	r.b.Filter = &settings.Filter{Filter: f, Origin: r.at(at)}
 	if notifies {
-		r.clean(at+"/listenerPath", c.ListenerPath)
-		r.b.Filter.Listener, r.b.Filter.Metadata = path.Clean(c.ListenerPath), c.ListenerMetadata
+		r.clean(at+"/listenerPath", socket)
+		r.b.Filter.Listener, r.b.Filter.Metadata = path.Clean(socket), c.ListenerMetadata
 	}
 }
 

@@ -12,16 +12,18 @@ import (
 
 // The mount options that only bundles have, beside mount.Options.
 const (
+	optCopySymlink  = "copy-symlink"
 	optDestNoFollow = "dest-nofollow"
 	optIDMap        = "idmap"
 	optIversion     = "iversion"
 	optNoiversion   = "noiversion"
 	optRemount      = "remount"
 	optRIDMap       = "ridmap"
+	optSrcNoFollow  = "src-nofollow"
 	optTmpCopyUp    = "tmpcopyup"
 )
 
-var bundleOptions = [...]string{optDestNoFollow, optIDMap, optIversion, optNoiversion, optRemount, optRIDMap, optTmpCopyUp}
+var bundleOptions = [...]string{optCopySymlink, optDestNoFollow, optIDMap, optIversion, optNoiversion, optRemount, optRIDMap, optSrcNoFollow, optTmpCopyUp}
 
 // mounts keeps the bundle's order, and gives binds and, for everything else,
 // Arbitrary: a tmpfs, too, since no default of launch's own may come on top.
@@ -100,9 +102,13 @@ func (r *reader) mount(at string, from *specs.Mount) (m mount.Mount, ok bool) {
 		r.warn(problem{o.at(optTmpCopyUp), optTmpCopyUp, "ignored: this is for tmpfs", ""})
 		m.CopyUp = false
 	}
-	if m.NoFollow && m.Kind != mount.Bind {
-		r.warn(problem{o.at(optDestNoFollow), optDestNoFollow, "ignored: this is for bind mounts", ""})
-		m.NoFollow = false
+	if m.Kind != mount.Bind {
+		for _, w := range [...]string{optDestNoFollow, optSrcNoFollow, optCopySymlink} {
+			if contains(o.words, w) {
+				r.warn(problem{o.at(w), w, "ignored: this is for bind mounts", ""})
+			}
+		}
+		m.NoFollow, m.SourceLink = false, mount.Followed
 	}
 	r.mountIDs(at, from, o, &m)
 	return m, r.err == nil
@@ -118,7 +124,8 @@ type mountWords struct {
 	words                []string
 	bind, rbind, remount bool
 	idmap, ridmap        bool
-	atime                bool // a word is about access times
+	ids, idsAt           string // what an idmap that has a value says, and where
+	atime                bool   // a word is about access times
 }
 
 // at gives the pointer of an option.
@@ -138,8 +145,17 @@ func (r *reader) mountOptions(at string, words []string, m *mount.Mount) *mountW
 		if !r.clean(point(o.where, i), w) {
 			return o
 		}
+		if name, ids, ok := strings.Cut(w, "="); ok && (name == optIDMap || name == optRIDMap) {
+			w, o.ids, o.idsAt = name, ids, point(o.where, i)
+		}
 		switch w {
 		case "":
+			continue
+		case optCopySymlink:
+			m.SourceLink = mount.Copied
+			continue
+		case optSrcNoFollow:
+			m.SourceLink = mount.Bound
 			continue
 		case optDestNoFollow:
 			m.NoFollow = true
@@ -194,6 +210,10 @@ func (r *reader) mountIDs(at string, from *specs.Mount, o *mountWords, m *mount.
 		return
 	case m.Kind != mount.Bind || o.remount:
 		r.refuse(problem{at, nil, "cannot map the owners of a file system that is not a bind mount", "add the option rbind, or leave out idmap and the mappings"})
+	case o.ids != "" && told:
+		r.refuse(problem{o.idsAt, nil, "cannot map owners twice: by an option and by mappings", "leave one of them out"})
+	case o.ids != "":
+		r.optionIDs(o, m)
 	case !told && !r.has("user"):
 		r.refuse(problem{o.at(optIDMap), nil, "cannot map owners: neither the mount has mappings, nor the container a user namespace", "add uidMappings and gidMappings to the mount"})
 	case !told:
@@ -210,4 +230,66 @@ func (r *reader) mountIDs(at string, from *specs.Mount, o *mountWords, m *mount.
 		}
 	}
 	m.MapAll = o.ridmap
+}
+
+// optionIDs reads the map of owners from the option idmap=uids=A-B-N#…;gids=…:
+// what the files have from A on is shown to the host as from B on, for N ids.
+// Behind an @, B is a number of the container's.
+func (r *reader) optionIDs(o *mountWords, m *mount.Mount) {
+	refuse := func(text, what string) {
+		r.refuse(problem{o.idsAt, text, what, "write idmap=uids=0-1000-10;gids=0-1000-10"})
+	}
+	for part := range strings.SplitSeq(o.ids, ";") {
+		name, ranges, _ := strings.Cut(part, "=")
+		to, around := &m.UIDs, r.linux.UIDMappings
+		switch name {
+		case "uids":
+		case "gids":
+			to, around = &m.GIDs, r.linux.GIDMappings
+		default:
+			refuse(part, "cannot map owners by this: it is neither uids= nor gids=")
+			return
+		}
+		var list []specs.LinuxIDMapping
+		for text := range strings.SplitSeq(ranges, "#") {
+			numbers, relative := strings.CutPrefix(text, "@")
+			f := strings.Split(numbers, "-")
+			var n [3]uint32
+			bad := len(f) != len(n)
+			for i := 0; i < len(n) && !bad; i++ {
+				id, err := parseID(f[i])
+				n[i], bad = id, err != nil
+			}
+			if bad {
+				refuse(text, "cannot take this for a range of ids")
+				return
+			}
+			ids := []specs.LinuxIDMapping{{ContainerID: n[0], HostID: n[1], Size: n[2]}}
+			if relative {
+				ids = hostRanges(around, ids[0])
+			}
+			if len(ids) == 0 {
+				refuse(text, "cannot map to ids that the container does not have")
+				return
+			}
+			list = append(list, ids...)
+		}
+		*to = r.idMap(o.idsAt, list)
+	}
+	if r.err == nil && (m.UIDs == nil || m.GIDs == nil) {
+		refuse(o.ids, "cannot map users and not groups, or groups and not users")
+	}
+}
+
+// hostRanges gives a range whose HostIDs are the container's as the host has
+// them: those that the container has, in as many ranges as it has them in.
+func hostRanges(container []specs.LinuxIDMapping, want specs.LinuxIDMapping) (list []specs.LinuxIDMapping) {
+	for _, e := range container {
+		from := max(want.HostID, e.ContainerID)
+		to := min(uint64(want.HostID)+uint64(want.Size), uint64(e.ContainerID)+uint64(e.Size))
+		if uint64(from) < to {
+			list = append(list, specs.LinuxIDMapping{ContainerID: want.ContainerID + from - want.HostID, HostID: e.HostID + from - e.ContainerID, Size: uint32(to - uint64(from))})
+		}
+	}
+	return list
 }

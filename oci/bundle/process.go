@@ -99,7 +99,7 @@ func (r *reader) consoleSize(at string, p *specs.Process) {
 }
 
 func (r *reader) ids(at string, u specs.User, out *settings.Process) {
-	out.IDs = settings.IDs{UID: u.UID, GID: u.GID, Groups: u.AdditionalGids, Umask: -1}
+	out.IDs = settings.IDs{UID: u.UID, GID: u.GID, Groups: u.AdditionalGids, KeepGroups: r.annotated(keepGroups), Umask: -1}
 	const nobody = 1<<32 - 1
 	if u.UID == nobody {
 		r.refuse(problem{at + "/uid", u.UID, "cannot run as this user: the number means no user", ""})

@@ -96,6 +96,9 @@ func Create(o CreateOptions) (l *Live, err error) {
 		w.Origin = bundle.Locate(w.Origin, string(text))
 		o.Doubt(w)
 	}
+	if o.PidfdSocket == "" {
+		o.PidfdSocket = s.Bundle.Annotations[bundle.PidfdReceiver]
+	}
 	s.Machine = o.ID
 	s.Exec.Env = append(s.Exec.Env, o.Env...)
 	if err := checkTerminal(s.Exec.Process, o.ConsoleSocket, o.Master); err != nil {
