@@ -51,7 +51,7 @@ func execute(c *call) int {
 func (c *call) exec() (int, error) {
 	file := c.text("process")
 	if file == "" && len(c.words) < 2 {
-		return 0, fmt.Errorf("process args cannot be empty")
+		return 0, fmt.Errorf("exec args cannot be empty")
 	}
 	d, err := c.open()
 	if err != nil {
@@ -79,11 +79,16 @@ func (c *call) exec() (int, error) {
 		if process, _, err = bundle.DecodeProcess(file, string(b)); err != nil {
 			return 0, err
 		}
+		bundle.Inherit(process, spec.Process)
 		name = file
 	} else {
 		o := bundle.Override{
 			Args: c.words[1:], Cwd: c.text("cwd"), Env: c.values["env"], Terminal: c.on("tty"), User: c.text("user"),
-			NoNewPrivs: c.on("no-new-privs"), Caps: c.values["cap"], AppArmor: c.text("apparmor"), SELinux: c.text("process-label"),
+			Caps: c.values["cap"], AppArmor: c.text("apparmor"), SELinux: c.text("process-label"),
+		}
+		if c.has("no-new-privs") {
+			on := c.on("no-new-privs")
+			o.NoNewPrivs = &on
 		}
 		for _, g := range c.values["additional-gids"] {
 			n, err := strconv.ParseUint(g, 10, 32)
@@ -114,7 +119,12 @@ func (c *call) exec() (int, error) {
 		return 0, err
 	}
 	o := container.ExecOptions{Host: host, Exec: e, ConsoleSocket: c.text("console-socket"), PidfdSocket: c.text("pidfd-socket"), PidFile: c.text("pid-file"),
-		Master: f.takes(), IgnorePaused: c.on("ignore-paused"), Rootless: c.rootless(), Warn: out.warn, Guard: guard, Cgroups: c.values["cgroup"]}
+		Master: f.takes(), IgnorePaused: c.on("ignore-paused"), Rootless: c.rootless(), Warn: out.warn, Guard: guard}
+	for _, g := range c.values["cgroup"] {
+		if g != "" {
+			o.Cgroups = append(o.Cgroups, g)
+		}
+	}
 	var env []string
 	if o.Keep, env, err = c.keep(); err != nil {
 		return 0, err

@@ -55,6 +55,10 @@ func (c *call) text(name string) string {
 
 func (c *call) has(name string) bool { _, ok := c.values[name]; return ok }
 
+// told is has for an option whose value may be empty, which means nothing:
+// scripts write --memory "$LIMIT".
+func (c *call) told(name string) bool { return c.text(name) != "" }
+
 func (c *call) on(name string) bool {
 	v, ok := c.values[name]
 	return ok && v[len(v)-1] != "false"
@@ -103,9 +107,11 @@ func parse(options []option, args []string) (values map[string][]string, rest []
 		args = args[1:]
 		switch {
 		case o.arg == "" && told:
-			if value != "true" && value != "false" {
+			on, err := strconv.ParseBool(value)
+			if err != nil {
 				return values, args, fmt.Errorf("invalid boolean value %q for -%s", value, name)
 			}
+			value = strconv.FormatBool(on)
 		case o.arg == "":
 			value = "true"
 		case !told && len(args) == 0:

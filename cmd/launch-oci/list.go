@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"strings"
 
@@ -21,6 +22,10 @@ var listVerb = &verb{
 
 func listAll(c *call) int {
 	ids, err := container.List(c.root())
+	if errors.Is(err, fs.ErrNotExist) && !c.global.told("root") {
+		// Nothing was created so far. But who names a directory means one.
+		err = nil
+	}
 	if err != nil {
 		return c.fail(err)
 	}
@@ -62,12 +67,11 @@ func columns(table string) string {
 	for _, l := range lines {
 		for i, cell := range strings.Split(l, "\t") {
 			if i == len(width) {
-				width = append(width, 0)
+				width = append(width, 9)
 			}
 			width[i] = max(width[i], len(cell))
 		}
 	}
-	width[0] = max(width[0], 9)
 	var b strings.Builder
 	for _, l := range lines {
 		cells := strings.Split(l, "\t")

@@ -139,7 +139,7 @@ func startBundle(req cli.Request, from settings.Assignment, env []string) int {
 		}
 		return fail(e)
 	}
-	state := bundle.State{Version: s.Bundle.Version, ID: s.Machine, Bundle: dir, Rootfs: s.Image.Directory, Annotations: s.Bundle.Annotations}
+	state := bundle.State{Version: bundle.Version, ID: s.Machine, Bundle: dir, Rootfs: s.Image.Directory, Annotations: s.Bundle.Annotations}
 	return run(p, engine.Options{Pin: pin, Opened: still, Notify: plan.Getenv(env, "NOTIFY_SOCKET"), State: func(status string, pid int) []byte {
 		state.Status, state.PID = status, pid
 		return state.AppendSpec(nil)

@@ -310,6 +310,9 @@ func (r *reader) unified(s *Stats, alone bool) {
 	}
 	if text := r.text("pids.current"); text != "" {
 		s.PIDs = PIDsStats{r.number("pids.current"), r.number("pids.max")}
+	} else {
+		// Nobody counts them here.
+		s.PIDs.Current = uint64(strings.Count(r.text("cgroup.procs"), "\n"))
 	}
 	if text := r.text("io.stat"); text != "" {
 		s.Blkio.IOServiceBytes, s.Blkio.IOServiced = ioStat(text)

@@ -426,6 +426,33 @@ func parseID(text string) (uint32, error) {
 	return uint32(n), nil
 }
 
+// Inherit gives a process that `exec --process` is told what it leaves out and
+// the container's own has: its rights, and how the kernel is to treat it. It
+// says itself who it is, where, with which variables and limits.
+func Inherit(p, container *specs.Process) {
+	if container == nil {
+		return
+	}
+	inherit(&p.Capabilities, container.Capabilities)
+	inherit(&p.User.Umask, container.User.Umask)
+	inherit(&p.OOMScoreAdj, container.OOMScoreAdj)
+	inherit(&p.Scheduler, container.Scheduler)
+	inherit(&p.IOPriority, container.IOPriority)
+	inherit(&p.ExecCPUAffinity, container.ExecCPUAffinity)
+	if p.ApparmorProfile == "" {
+		p.ApparmorProfile = container.ApparmorProfile
+	}
+	if p.SelinuxLabel == "" {
+		p.SelinuxLabel = container.SelinuxLabel
+	}
+}
+
+func inherit[T any](to **T, from *T) {
+	if *to == nil {
+		*to = from
+	}
+}
+
 // Override is what `exec` says on its command line of a process that is
 // otherwise the container's own.
 type Override struct {
@@ -437,7 +464,7 @@ type Override struct {
 	// User is UID or UID:GID; empty if not told.
 	User       string
 	Groups     []uint32
-	NoNewPrivs bool
+	NoNewPrivs *bool    // nil if not told
 	Caps       []string // come on top
 	AppArmor   string
 	SELinux    string
@@ -467,7 +494,9 @@ func Overridden(container *specs.Process, o Override) (*specs.Process, error) {
 	if o.SELinux != "" {
 		p.SelinuxLabel = o.SELinux
 	}
-	p.NoNewPrivileges = p.NoNewPrivileges || o.NoNewPrivs
+	if o.NoNewPrivs != nil {
+		p.NoNewPrivileges = *o.NoNewPrivs
+	}
 	if len(o.Caps) > 0 {
 		var c specs.LinuxCapabilities
 		if p.Capabilities != nil {

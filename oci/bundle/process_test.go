@@ -71,7 +71,7 @@ func TestOverridden(t *testing.T) {
 	}
 	all, err := Overridden(container, Override{
 		Args: []string{"x", "y"}, Cwd: "/a/../b", Env: []string{"A=2"}, Terminal: true, User: "7:8", Groups: []uint32{9},
-		NoNewPrivs: true, Caps: []string{"CAP_CHOWN"}, AppArmor: "q", SELinux: "l",
+		NoNewPrivs: new(true), Caps: []string{"CAP_CHOWN"}, AppArmor: "q", SELinux: "l",
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -240,7 +240,7 @@ func Create(o CreateOptions) (l *Live, err error) {
 
 // describe notes what the bundle and the caller say.
 func (d *Dir) describe(o CreateOptions, s settings.Settings, owner int) {
-	d.Version, d.Bundle, d.Rootfs, d.Owner, d.Created = s.Bundle.Version, o.Bundle, s.Image.Directory, owner, time.Now()
+	d.Bundle, d.Rootfs, d.Owner, d.Created = o.Bundle, s.Image.Directory, owner, time.Now()
 	for k, v := range s.Bundle.Annotations {
 		d.Annotations = append(d.Annotations, [2]string{k, v})
 	}
@@ -557,7 +557,7 @@ func sendTo(socket string, text []byte, fds ...int) error {
 	return sys.SendRights(n, text, fds...)
 }
 
-// announce tells callers of the process.
+// announce tells callers of the process. After an error nobody knows of it.
 func announce(pidfdSocket, pidFile string, c *engine.Container) error {
 	if pidfdSocket != "" {
 		if err := sendTo(pidfdSocket, []byte("pidfd"), c.Pidfd); err != nil {
@@ -570,7 +570,7 @@ func announce(pidfdSocket, pidFile string, c *engine.Container) error {
 	half := path.Join(path.Dir(pidFile), "."+path.Base(pidFile))
 	n, err := sys.Openat(unix.AT_FDCWD, half, unix.O_WRONLY|unix.O_CREAT|unix.O_TRUNC, 0o666)
 	if err != nil {
-		return fmt.Errorf("write the pid file: %w", err)
+		return fmt.Errorf("write the pid file %s: %w", pidFile, err)
 	}
 	err = sys.WriteString(n, fmt.Sprint(c.PID))
 	sys.Close(n)

@@ -10,7 +10,7 @@ import (
 
 // told is what others are told of the container.
 func (s *State) told(status Status, pid int) bundle.State {
-	b := bundle.State{Version: s.Version, ID: s.ID, PID: pid, Status: string(status), Bundle: s.Bundle, Rootfs: s.Rootfs,
+	b := bundle.State{Version: bundle.Version, ID: s.ID, PID: pid, Status: string(status), Bundle: s.Bundle, Rootfs: s.Rootfs,
 		Created: s.Created.UTC().Format(time.RFC3339Nano)}
 	for _, a := range s.Annotations {
 		if b.Annotations == nil {

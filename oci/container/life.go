@@ -24,6 +24,8 @@ func (d *Dir) Start(notify string, warn func(string)) error {
 		return err
 	case status == Stopped:
 		return errors.New("cannot start a container that has stopped")
+	case status == Paused:
+		return errors.New("cannot start a container in the paused state")
 	case status != Created:
 		return errors.New("cannot start an already running container")
 	}
@@ -115,7 +117,10 @@ func (d *Dir) kill() error {
 	if err := d.Group.Kill(); err != nil {
 		return err
 	}
-	return d.Kill(int(unix.SIGKILL), false)
+	if err := d.Kill(int(unix.SIGKILL), false); !errors.Is(err, ErrNotRunning) {
+		return err
+	}
+	return nil
 }
 
 // Pidfd opens the first process, and makes sure that it is the container's.
@@ -164,7 +169,7 @@ func (d *Dir) Kill(sig int, all bool) error {
 		// Before the payload runs there is nobody to whom these could mean
 		// anything but the end, and the kernel spares the first process of a
 		// pid namespace.
-		if status, err := d.Status(); err == nil && status == Created {
+		if waits, err := d.waits(); err == nil && waits {
 			sig = int(unix.SIGKILL)
 		}
 	}
@@ -334,7 +339,12 @@ func (d *Dir) Exec(o ExecOptions, s settings.Settings) (*engine.Container, error
 	if err := c.Started(); err != nil {
 		return nil, err
 	}
-	return c, announce(o.PidfdSocket, o.PidFile, c)
+	if err := announce(o.PidfdSocket, o.PidFile, c); err != nil {
+		_ = sys.PidfdSignal(c.Pidfd, int(unix.SIGKILL))
+		_, _, _ = sys.Wait(c.Pidfd)
+		return nil, err
+	}
+	return c, nil
 }
 
 // join starts the process in the container's cgroups, or below them.

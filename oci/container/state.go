@@ -52,7 +52,6 @@ var (
 // State is what is kept of a container.
 type State struct {
 	ID      string
-	Version string // of the runtime specification
 	Bundle  string
 	Rootfs  string
 	Created time.Time
@@ -114,7 +113,6 @@ func (s *State) text() string {
 	}
 	b.WriteString(magic + "\n")
 	line("id", s.ID)
-	line("version", s.Version)
 	line("bundle", s.Bundle)
 	line("rootfs", s.Rootfs)
 	line("created", s.Created.UTC().Format(time.RFC3339Nano))
@@ -188,8 +186,6 @@ func parse(text string) (*State, error) {
 		switch f[0] {
 		case "id":
 			s.ID = f[1]
-		case "version":
-			s.Version = f[1]
 		case "bundle":
 			s.Bundle = f[1]
 		case "rootfs":
@@ -457,19 +453,28 @@ func (d *Dir) Status() (Status, error) {
 		}
 		return Stopped, nil
 	}
-	if _, err := sys.Statx(d.fd, gateName, unix.STATX_TYPE); err == nil {
-		return Created, nil
-	} else if err != unix.ENOENT {
-		return "", fmt.Errorf("look at %s/%s: %w", d.name, gateName, err)
-	}
-	frozen, err := d.Group.Frozen()
+	waits, err := d.waits()
 	if err != nil {
 		return "", err
 	}
-	if frozen {
+	switch frozen, err := d.Group.Frozen(); {
+	case err != nil:
+		return "", err
+	case frozen:
 		return Paused, nil
+	case waits:
+		return Created, nil
 	}
 	return Running, nil
+}
+
+// waits reports whether the first process waits to be started.
+func (d *Dir) waits() (bool, error) {
+	_, err := sys.Statx(d.fd, gateName, unix.STATX_TYPE)
+	if err != nil && err != unix.ENOENT {
+		return false, fmt.Errorf("look at %s/%s: %w", d.name, gateName, err)
+	}
+	return err == nil, nil
 }
 
 // busy reports whether somebody holds the lock.
@@ -481,13 +486,9 @@ func (d *Dir) busy() bool {
 	return false
 }
 
-// List gives the ids of all containers, sorted. A root that isn't there has
-// none.
+// List gives the ids of all containers, sorted.
 func List(root string) ([]string, error) {
 	n, err := sys.Openat(unix.AT_FDCWD, root, unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err == unix.ENOENT {
-		return nil, nil
-	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", root, err)
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 func full() *State {
-	return &State{ID: "a", Version: "1.3.0", Bundle: "/srv/a b%", Rootfs: "/srv/\n", Created: time.Unix(1, 2).UTC(), Owner: 5, PID: 7, Began: 9,
+	return &State{ID: "a", Bundle: "/srv/a b%", Rootfs: "/srv/\n", Created: time.Unix(1, 2).UTC(), Owner: 5, PID: 7, Began: 9,
 		Annotations: [][2]string{{"k", ""}, {"x y", "z"}},
 		Group:       cgroup.Group{Rootless: true, Dirs: []cgroup.Dir{{Version: 1, Mount: "/sys/fs/cgroup/cpu", Path: "/x", Controllers: []string{"cpu", "cpuacct"}}, {Version: 2, Mount: "/sys/fs/cgroup", Path: "/"}}},
 		Unit:        systemd.Unit{Name: "a.scope", Slice: "s.slice", User: true}, Under: 11, RDT: cgroup.RDT{Dir: "/r", Made: true, Monitor: "m"}}
