@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"path/filepath"
 	"strconv"
 
 	"golang.org/x/sys/unix"
@@ -54,16 +55,22 @@ func bundleUsers(c *call) (container.Users, error) {
 // config is the name of the bundle's configuration.
 func (c *call) config() string { return cmp.Or(c.text("config"), bundle.File) }
 
-// bundle is the bundle's directory.
+// bundle is the bundle's directory. It is the same one for as long as there is
+// a container of it, wherever a link on the way leads by then.
 func (c *call) bundle() (string, error) {
-	cwd, err := os.Getwd()
-	if err != nil {
-		return "", err
+	dir := c.text("bundle")
+	if !path.IsAbs(dir) {
+		cwd, err := os.Getwd()
+		if err != nil {
+			return "", err
+		}
+		dir = path.Join(cwd, dir)
 	}
-	if dir := c.text("bundle"); path.IsAbs(dir) {
-		return dir, nil
+	dir = path.Clean(dir)
+	if real, err := filepath.EvalSymlinks(dir); err == nil {
+		return real, nil
 	}
-	return path.Join(cwd, c.text("bundle")), nil
+	return dir, nil // whoever opens it says what is wrong
 }
 
 // containerUsers are the users that a container was made in.

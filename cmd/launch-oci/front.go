@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -92,7 +93,8 @@ func (f *front) wait(c *engine.Container) (int, error) {
 		if fds[1].Revents != 0 {
 			for _, sig := range f.signals.Pending() {
 				switch {
-				case sig.Number == unix.SIGPIPE:
+				case sig.Number == unix.SIGPIPE && sig.Sender == os.Getpid():
+					// The kernel's, for what was written where nobody reads.
 				case sig.Number == unix.SIGWINCH && f.master >= 0:
 					if fwd != nil {
 						fwd.Resize()

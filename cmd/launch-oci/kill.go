@@ -18,7 +18,7 @@ var killVerb = &verb{
 
 func kill(c *call) int {
 	word := "SIGTERM"
-	if len(c.words) > 1 {
+	if len(c.words) > 1 && c.words[1] != "" {
 		word = c.words[1]
 	}
 	sig, err := parseSignal(word)

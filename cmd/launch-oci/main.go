@@ -66,7 +66,7 @@ func launchOCI(args []string) int {
 	case g.on("version"):
 		printVersion(name)
 		return 0
-	case g.on("help") || len(rest) == 0:
+	case g.on("help"):
 		usage(os.Stdout, name)
 		return 0
 	}
@@ -80,6 +80,9 @@ func launchOCI(args []string) int {
 	}
 	if len(rest) > 0 && rest[0] == "--" {
 		rest = rest[1:]
+	}
+	if len(rest) == 0 {
+		rest = []string{"help"}
 	}
 	out.debugging = g.on("debug")
 	switch f := g.text("log-level"); f {
@@ -100,12 +103,21 @@ func launchOCI(args []string) int {
 		out.fail(err)
 		return 1
 	}
-	if rest[0] == "help" {
+	help := rest[0] == "help" || rest[0] == "h"
+	if help {
+		rest = rest[1:]
+	}
+	if len(rest) == 0 || rest[0] == "" {
 		usage(os.Stdout, name)
 		return 0
 	}
 	for _, v := range verbs() {
-		if v.name == rest[0] {
+		switch {
+		case v.name != rest[0]:
+		case help:
+			v.usage(os.Stdout, name)
+			return 0
+		default:
 			out.debug("%s", strings.Join(args, " "))
 			return v.call(name, g, rest[1:])
 		}
@@ -141,6 +153,8 @@ func (v *verb) call(name string, g *call, args []string) int {
 			err = fmt.Errorf("%q requires exactly %d argument(s)", v.name, v.least)
 		case len(words) < v.least:
 			err = fmt.Errorf("%q requires a minimum of %d argument(s)", v.name, v.least)
+		case v.least < v.most:
+			err = fmt.Errorf("%q requires a maximum of %d argument(s)", v.name, v.most)
 		default:
 			err = fmt.Errorf("%q requires exactly %d argument(s)", v.name, v.most)
 		}

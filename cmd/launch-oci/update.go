@@ -55,7 +55,7 @@ func update(c *call) int {
 		return c.fail(err)
 	}
 	o := container.UpdateOptions{Resources: r, Warn: out.warn}
-	if c.has("l3-cache-schema") || c.has("mem-bw-schema") {
+	if c.told("l3-cache-schema") || c.told("mem-bw-schema") {
 		o.RDT = &specs.LinuxIntelRdt{L3CacheSchema: c.text("l3-cache-schema"), MemBwSchema: c.text("mem-bw-schema")}
 	}
 	if err := d.Update(o); err != nil {
@@ -92,7 +92,7 @@ func (c *call) resources() (*specs.LinuxResources, error) {
 	if err := c.memory(r); err != nil {
 		return nil, err
 	}
-	if c.has("blkio-weight") {
+	if c.told("blkio-weight") {
 		n, err := c.number("blkio-weight")
 		if err != nil {
 			return nil, err
@@ -106,7 +106,7 @@ func (c *call) resources() (*specs.LinuxResources, error) {
 		}
 		r.BlockIO.Weight = &w
 	}
-	if c.has("pids-limit") {
+	if c.told("pids-limit") {
 		n, err := c.number("pids-limit")
 		if err != nil {
 			return nil, err
@@ -146,7 +146,7 @@ func (c *call) cpu(r *specs.LinuxResources) error {
 		name string
 		to   **uint64
 	}{{"cpu-period", &n.Period}, {"cpu-burst", &n.Burst}, {"cpu-share", &n.Shares}, {"cpu-rt-period", &n.RealtimePeriod}} {
-		if c.has(f.name) {
+		if c.told(f.name) {
 			v, err := strconv.ParseUint(c.text(f.name), 10, 64)
 			if err != nil {
 				return fmt.Errorf("invalid value for %s: %w", f.name, err)
@@ -158,7 +158,7 @@ func (c *call) cpu(r *specs.LinuxResources) error {
 		name string
 		to   **int64
 	}{{"cpu-quota", &n.Quota}, {"cpu-rt-runtime", &n.RealtimeRuntime}, {"cpu-idle", &n.Idle}} {
-		if c.has(f.name) {
+		if c.told(f.name) {
 			v, err := strconv.ParseInt(c.text(f.name), 10, 64)
 			if err != nil {
 				return fmt.Errorf("invalid value for %s: %w", f.name, err)
@@ -170,7 +170,7 @@ func (c *call) cpu(r *specs.LinuxResources) error {
 		name string
 		to   *string
 	}{{"cpuset-cpus", &n.Cpus}, {"cpuset-mems", &n.Mems}} {
-		if c.has(f.name) {
+		if c.told(f.name) {
 			*f.to, any = c.text(f.name), true
 		}
 	}
@@ -191,7 +191,7 @@ func (c *call) memory(r *specs.LinuxResources) error {
 		name string
 		to   **int64
 	}{{"memory", &n.Limit}, {"memory-reservation", &n.Reservation}, {"memory-swap", &n.Swap}, {"kernel-memory-tcp", &n.KernelTCP}} {
-		if c.has(f.name) {
+		if c.told(f.name) {
 			v, err := parseBytes(c.text(f.name))
 			if err != nil {
 				return fmt.Errorf("invalid value for %s: %w", f.name, err)
@@ -199,7 +199,7 @@ func (c *call) memory(r *specs.LinuxResources) error {
 			*f.to, any = &v, true
 		}
 	}
-	if c.has("kernel-memory") {
+	if c.told("kernel-memory") {
 		out.warn("--kernel-memory is ignored: kernels have no such limit any more")
 	}
 	if any {

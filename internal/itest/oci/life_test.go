@@ -44,7 +44,7 @@ func TestWords(t *testing.T) {
 	must(t, os.WriteFile(b+"/rootfs/etc/plain", nil, 0o644))
 	w.fails(255, "permission denied", "exec", "a", "/etc/plain")
 	w.fails(255, "no such file or directory", "exec", "--cwd", "/nonesuch", "a", "true")
-	w.fails(255, "process args cannot be empty", "exec", "a")
+	w.fails(255, "exec args cannot be empty", "exec", "a")
 	w.fails(7, "", "exec", "a", "sh", "-c", "exit 7")
 	w.fails(137, "", "exec", "a", "sh", "-c", "kill -9 $$")
 	w.fails(1, `unknown signal "FOO"`, "kill", "a", "FOO")
@@ -70,6 +70,30 @@ func TestWords(t *testing.T) {
 		t.Errorf("ps after the end: %q", r)
 	}
 	w.ok("delete", "a")
+
+	// One that is paused before its start has to be resumed first.
+	w.ok("create", "-b", b, "a")
+	w.ok("pause", "a")
+	if s := w.state("a"); s != "paused" {
+		t.Errorf("created and paused: %q", s)
+	}
+	w.fails(1, "cannot start a container in the paused state", "start", "a")
+	w.ok("resume", "a")
+	if s := w.state("a"); s != "created" {
+		t.Errorf("created, paused and resumed: %q", s)
+	}
+	w.ok("start", "a")
+	// What a process alone leaves out, the container has.
+	must(t, os.WriteFile(w.dir+"/p", []byte(`{"args":["/bin/sh","-c","grep CapBnd /proc/self/status"],"cwd":"/"}`), 0o644))
+	if own, told := w.ok("exec", "a", "/bin/sh", "-c", "grep CapBnd /proc/self/status"), w.ok("exec", "-p", w.dir+"/p", "a"); own != told || strings.Contains(own, "000000000000\n") {
+		t.Errorf("capabilities by exec: %q; by exec --process: %q", own, told)
+	}
+	w.fails(255, "write the pid file /nonesuch/p", "exec", "-d", "--pid-file", "/nonesuch/p", "a", "sleep", "1000")
+	if r := w.ok("ps", "-f", "json", "a"); strings.Contains(r, ",") {
+		t.Errorf("after an exec that failed: %q", r)
+	}
+	w.ok("delete", "-f", "a")
+	w.fails(1, "no such file or directory", "--root", "/nonesuch", "list")
 
 	// Options are also taken after the id.
 	w.ok("create", "b", "--bundle", b)

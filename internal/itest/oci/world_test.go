@@ -215,7 +215,7 @@ func (w *world) bundle(name string, args []string, edit func(c object)) string {
 	if err := os.WriteFile(bin+"/busybox", text, 0o755); err != nil {
 		w.t.Fatal(err)
 	}
-	for _, a := range strings.Fields("sh ls cat sleep true false echo id mount ps kill env pwd stat tail readlink head touch dd nc test mkdir") {
+	for _, a := range strings.Fields("sh ls cat sleep true false echo id mount ps kill env pwd stat tail readlink head touch dd nc test mkdir grep") {
 		os.Symlink("busybox", bin+"/"+a)
 	}
 	os.Remove(dir + "/config.json")
