@@ -137,10 +137,10 @@ engines: go ## podman, buildah, containerd, CRI and docker with launch-oci, or R
 	@mkdir -p $(OUT)
 	@LAUNCH_TEST=engines $(SUITE) -timeout=60m -run TestEngines ./internal/itest/engines
 
-bundles: go ## the same bundles under the newest runc and crun and launch-oci; BUNDLES=10000 for that many by chance
+bundles: go ## the same bundles and command lines under the newest runc and crun and launch-oci; BUNDLES=10000 for that many by chance
 	@.ci/deps || true
 	@mkdir -p $(OUT)
-	@LAUNCH_TEST=bundles REPORT='$(CURDIR)/$(OUT)/bundles.txt' $(SUITE) -timeout=180m -run TestBundles ./internal/itest/bundles
+	@LAUNCH_TEST=bundles REPORT='$(CURDIR)/$(OUT)/bundles.txt' $(SUITE) -timeout=180m -run 'TestBundles|TestVerbs' ./internal/itest/bundles
 
 checkpoint: go ## launch-oci checkpoint and restore, with the newest CRIU
 	@.ci/deps || true

@@ -5,6 +5,8 @@
 // has the sentence of the runtime specification that decides it. Where they
 // differ, launch-oci agrees with one of them, or the same.
 //
+// The same holds for command lines (verbs.txt, verbs-differences.txt).
+//
 // All of it happens in a cell over the tree of the newest peers. Every
 // difference, explained or not, is written to $REPORT.
 //

@@ -28,14 +28,14 @@ var list string
 //go:embed differences.txt
 var differences string
 
-// runUnder runs the bundles under one runtime, in a cell of its own.
-func runUnder(t *testing.T, name, program, root, dir string, view cell.View, all []bundle) map[string]outcome {
-	bind := map[string]string{"/run/given/tiny": tree.Tiny(t), "/run/given/bundles": dir}
-	drive, err := filepath.Abs("drive.sh")
+// open opens a cell for a runtime, with the tiny tree, a script and more, and
+// gives the runtime's path in it. The cell ends with the test.
+func open(t *testing.T, name, program, script, root string, view cell.View, bind map[string]string) (*cell.Cell, string) {
+	path, err := filepath.Abs(script)
 	if err != nil {
 		t.Fatal(err)
 	}
-	bind["/run/given/drive.sh"] = drive
+	bind["/run/given/"+script], bind["/run/given/tiny"] = path, tree.Tiny(t)
 	if filepath.Dir(program) != "/usr/bin" && filepath.Dir(program) != "/usr/sbin" {
 		bind["/run/tried/"+name] = program
 		program = "/run/tried/" + name
@@ -43,13 +43,22 @@ func runUnder(t *testing.T, name, program, root, dir string, view cell.View, all
 	c, err := cell.Open(cell.Options{Root: root, View: view, Bind: bind})
 	if err != nil {
 		t.Error(err)
-		return nil
+		return nil, ""
 	}
-	defer func() {
+	t.Cleanup(func() {
 		if err := c.Close(); err != nil {
 			t.Error(err)
 		}
-	}()
+	})
+	return c, program
+}
+
+// runUnder runs the bundles under one runtime, in a cell of its own.
+func runUnder(t *testing.T, name, program, root, dir string, view cell.View, all []bundle) map[string]outcome {
+	c, program := open(t, name, program, "drive.sh", root, view, map[string]string{"/run/given/bundles": dir})
+	if c == nil {
+		return nil
+	}
 	script := "bash /run/given/drive.sh " + name + " " + program
 	for _, b := range all {
 		script += " " + b.name
