@@ -239,6 +239,13 @@ var Options = [...]Option{
 		Parse: parseBool,
 		Set:   func(s *Settings, a Assignment) { s.Network.Veth = a.Value.(bool) },
 	},
+	{
+		Name: "network-namespace-path", Flag: "network-namespace-path", Section: "Network", Key: "NamespacePath", Arg: RequiredArg, Placeholder: "PATH",
+		Group: GroupNetwork, Topic: TopicNetwork, Trusted: TrustedOnly, Empty: EmptyClears, Since: 236,
+		Help:  "Run in the network that this file stands for",
+		Parse: parseDirectory,
+		Set:   func(s *Settings, a Assignment) { s.Network.Path = a.Value.(string) },
+	},
 
 	// Security.
 	{
@@ -752,6 +759,12 @@ var Options = [...]Option{
 		Parse: parseBool,
 	},
 	{
+		Name: "background", Flag: "background", Arg: RequiredArg, Placeholder: "COLOR",
+		Group: GroupLauncher, Topic: TopicOther, Trusted: NoFile, Since: 256,
+		Help:  "Accepted; the terminal's background stays as it is",
+		Parse: parseBackground,
+	},
+	{
 		Name: "version", Flag: "version",
 		Group: GroupLauncher, Topic: TopicOther, Trusted: NoFile,
 		Help:  "Show the version",
@@ -774,7 +787,6 @@ var Options = [...]Option{
 	{Name: "network-veth-extra", Flag: "network-veth-extra", Section: "Network", Key: "VirtualEthernetExtra", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "network-bridge", Flag: "network-bridge", Section: "Network", Key: "Bridge", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "network-zone", Flag: "network-zone", Section: "Network", Key: "Zone", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "network-namespace-path", Flag: "network-namespace-path", Section: "Network", Key: "NamespacePath", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "port", Flag: "port", Short: 'p', Section: "Network", Key: "Port", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "selinux-context", Flag: "selinux-context", Short: 'Z', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "selinux-apifs-context", Flag: "selinux-apifs-context", Short: 'L', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
@@ -786,5 +798,4 @@ var Options = [...]Option{
 	{Name: "bind-user", Flag: "bind-user", Section: "Files", Key: "BindUser", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "bind-user-shell", Flag: "bind-user-shell", Section: "Files", Key: "BindUserShell", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "bind-user-group", Flag: "bind-user-group", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
-	{Name: "background", Flag: "background", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 }

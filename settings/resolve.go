@@ -406,6 +406,8 @@ func (r *resolver) check(assignments []Assignment) error {
 		return r.blame("api-vfs-writable", "cannot let a machine with users of its own write to the host's network settings", "add --private-network, or unset the variable")
 	case s.Users.Mode != userns.No && env.API == APIWritable:
 		return r.blame("api-vfs-writable", "cannot let a machine with users of its own write to /proc/sys and /sys", "leave out --private-users=, or unset the variable")
+	case s.Network.Path != "" && s.Network.Veth:
+		return r.blame("network-namespace-path", "cannot join a network that is there and make a new one at the same time", "leave out --network-namespace-path=, or --network-veth")
 	case boot && s.Exec.AmbientCaps != 0:
 		return r.blame("ambient-capability", "cannot give ambient capabilities to an init: it has all of the machine's already", "leave out --ambient-capability=, or --boot")
 	case s.Image.Ephemeral && s.Image.Template != "":

@@ -81,6 +81,7 @@ func Say(s Settings) (list []Saying, missed []string) {
 	text("private-users-ownership", string(s.Users.Ownership))
 	flag("private-network", s.Network.Private && !s.Network.Veth)
 	flag("network-veth", s.Network.Veth)
+	text("network-namespace-path", s.Network.Path)
 	caps := func(name string, mask uint64) {
 		var names []string
 		for n := range 64 {

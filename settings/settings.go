@@ -173,6 +173,8 @@ type Network struct {
 	Private bool `json:"private,omitempty"`
 	// Veth: a pair of interfaces joins it with the host's. It implies Private.
 	Veth bool `json:"veth,omitempty"`
+	// Path is the file of a network namespace that is there already.
+	Path string `json:"path,omitempty"`
 }
 
 // Host is what of the host's configuration the machine shares.

@@ -309,6 +309,24 @@ func parseUsers(p Place, text string) (any, error) {
 	return parseUsersKey(p, text)
 }
 
+// parseBackground reads the numbers of an ANSI sequence that sets a colour.
+func parseBackground(_ Place, text string) (any, error) {
+	for number := range strings.SplitSeq(text, ";") {
+		if text != "" && !digits(number) {
+			return "", fmt.Errorf("%q is no colour: numbers with semicolons between them, as in an ANSI sequence", text)
+		}
+	}
+	return text, nil
+}
+
+func parseBind(text, cwd string, readOnly bool) (any, error) {
+	m, err := mount.ParseBind(text, cwd, readOnly)
+	if errors.Is(err, mount.ErrBindOption) {
+		return nil, &Refusal{What: err.Error()}
+	}
+	return m, err
+}
+
 // parseUsersKey differs from the flag in 0 and 1, which are booleans in a file.
 func parseUsersKey(_ Place, text string) (any, error) {
 	switch text {

@@ -302,7 +302,11 @@ func (b *builder) birth() (err error) {
 	b.prog = child.New(programMax)
 	var flags uint64
 	for _, n := range b.plan.Namespaces {
-		if !n.Late {
+		if n.Path != "" {
+			if err := b.joinOutside(n); err != nil {
+				return err
+			}
+		} else if !n.Late {
 			flags |= n.Flag
 		}
 	}
@@ -315,6 +319,20 @@ func (b *builder) birth() (err error) {
 	}
 	sys.Close(b.goR)
 	sys.Close(b.statW)
+	return nil
+}
+
+// joinOutside puts this thread into a namespace that is there already: the first
+// process is born where the thread is.
+func (b *builder) joinOutside(n plan.Namespace) error {
+	fd, err := openNamespace(n)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(fd)
+	if err := sys.Setns(b.l, fd, int(n.Flag)); err != nil {
+		return cannotJoin(n, err)
+	}
 	return nil
 }
 
@@ -440,6 +458,9 @@ func (b *builder) join() error {
 			}
 		case unix.CLONE_NEWNET:
 			network = true
+		}
+		if n.Path != "" {
+			continue // this thread is there already
 		}
 		flags |= int(n.Flag)
 	}

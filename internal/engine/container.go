@@ -367,26 +367,39 @@ func (b *builder) openNamespaces() error {
 		if n.Path == "" {
 			continue
 		}
-		fail := func(err error) error {
-			return &settings.Error{What: fmt.Sprintf("cannot join the %s namespace %s: %v", n.Name, n.Path, err), Origin: n.Origin}
-		}
-		fd, err := sys.Openat(unix.AT_FDCWD, n.Path, unix.O_RDONLY, 0)
+		fd, err := openNamespace(n)
 		if err != nil {
-			return fail(err)
-		}
-		kind, err := sys.Ioctl(fd, unix.NS_GET_NSTYPE, 0)
-		if err != nil {
-			return fail(errors.New("it is no namespace"))
-		}
-		if uint64(kind) != n.Flag {
-			return fail(errors.New("it is a namespace of another kind"))
+			return err
 		}
 		b.spaces[i] = fd
 		if err := b.aside(&b.spaces[i]); err != nil {
-			return fail(err)
+			return cannotJoin(n, err)
 		}
 	}
 	return nil
+}
+
+func cannotJoin(n plan.Namespace, err error) error {
+	return &settings.Error{What: fmt.Sprintf("cannot join the %s namespace %s: %v", n.Name, n.Path, err), Origin: n.Origin}
+}
+
+// openNamespace opens a namespace that is there already.
+func openNamespace(n plan.Namespace) (int, error) {
+	fd, err := sys.Openat(unix.AT_FDCWD, n.Path, unix.O_RDONLY|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return -1, cannotJoin(n, err)
+	}
+	kind, err := sys.Ioctl(fd, unix.NS_GET_NSTYPE, 0)
+	switch {
+	case err != nil:
+		err = errors.New("it is no namespace")
+	case uint64(kind) != n.Flag:
+		err = errors.New("it is a namespace of another kind")
+	default:
+		return fd, nil
+	}
+	sys.Close(fd)
+	return -1, cannotJoin(n, err)
 }
 
 // MapsOf gives the maps of a user namespace that is there already.

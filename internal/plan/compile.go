@@ -196,7 +196,9 @@ func (c *compiler) namespaces() {
 	} else if c.Hostname != c.Machine {
 		c.note("the machine shares the host's name: --hostname= is not used")
 	}
-	if c.Settings.Network.Private {
+	if p := c.Settings.Network.Path; p != "" {
+		c.Namespaces = append(c.Namespaces, Namespace{Name: "network", Flag: unix.CLONE_NEWNET, Path: p, Origin: c.from("network-namespace-path")})
+	} else if c.Settings.Network.Private {
 		add("network", unix.CLONE_NEWNET, true, c.from("private-network"))
 		if c.Plan.Users.Private() {
 			// All of the machine's groups may ping, as on a host.

@@ -16,6 +16,10 @@ func (p *Plan) Print(w io.Writer) error {
 	fmt.Fprintf(b, "machine %-12s root %s    users %s\n", p.Machine, p.Directory, p.usersWord())
 	var own []string
 	for _, n := range p.Namespaces {
+		if n.Path != "" {
+			own = append(own, n.Name+"="+n.Path)
+			continue
+		}
 		own = append(own, n.Name)
 	}
 	fmt.Fprintf(b, "own     %s    console %s\n", strings.Join(own, " "), p.Console)

@@ -59,6 +59,8 @@ var bad = map[string][]string{
 	"suppress-sync":             {"maybe"},
 	"private-users":             {"pikc", "managed", "1:0", "4294967290:10", "0x10"},
 	"private-users-ownership":   {"mpa", "foreign --private-users=1310720", "chown --private-users=pick --read-only"},
+	"network-namespace-path":    {"/no/such", "/etc/passwd", "/proc/self/ns/uts", "/proc/self/ns/net --network-veth"},
+	"background":                {"red", "4;;4"},
 	"capability":                {"CAP_SYS_ADMNI", "CAP_SYS_ADMIN,bogus"},
 	"drop-capability":           {"CAP_BOGUS"},
 	"ambient-capability":        {"all", "CAP_SYS_TIME", "CAP_CHOWN --boot"},
