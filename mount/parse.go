@@ -52,6 +52,9 @@ func ParseBind(text, cwd string, readOnly bool) (Mount, error) {
 	return m, nil
 }
 
+// ErrBindOption: a bind mount was given an option that nobody knows.
+var ErrBindOption = errors.New("unknown bind option")
+
 // bindWords are the options of a bind mount, for errors and completion.
 var bindWords = [...]string{"rbind", "norbind", "idmap", "noidmap", "rootidmap", "owneridmap"}
 
@@ -73,7 +76,7 @@ func (m *Mount) bindOption(word string) error {
 	case "owneridmap":
 		m.IDMap = OwnerIDMap
 	default:
-		return fmt.Errorf("unknown bind option %q (known: %s)", word, strings.Join(bindWords[:], ", "))
+		return fmt.Errorf("%w %q (known: %s)", ErrBindOption, word, strings.Join(bindWords[:], ", "))
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"unicode/utf8"
 
 	"launch/internal/origin"
+	"launch/mount"
 )
 
 // Credential is a small secret that the machine finds as a file of its own.
@@ -55,9 +56,12 @@ func parseLoadCredential(p Place, text string) (any, error) {
 		return nil, errors.New("a path can't have a NUL byte")
 	case strings.HasPrefix(from, "/"):
 		return c, nil
+	case strings.Contains(from, "/"):
+		c.Path = mount.Absolute(from, p.Cwd)
+		return c, nil
 	}
 	if err := checkCredential(from); err != nil {
-		return nil, fmt.Errorf("%q is neither an absolute path nor the name of a credential", from)
+		return nil, fmt.Errorf("%q is neither a path nor the name of a credential", from)
 	}
 	dir := ""
 	for _, e := range p.Env {
@@ -91,7 +95,7 @@ func cutCredential(text, what string) (id, rest string, err error) {
 func checkCredential(id string) error {
 	bad := id == "" || id == "." || id == ".." || len(id) > 255
 	for _, c := range []byte(id) {
-		bad = bad || c <= ' ' || c >= 0x7f || c == '/' || c == ':'
+		bad = bad || c < ' ' || c >= 0x7f || c == '/' || c == ':'
 	}
 	if bad {
 		return fmt.Errorf("%q can't be the name of a credential", id)

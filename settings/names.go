@@ -140,7 +140,18 @@ func parseCapsKey(_ Place, text string) (any, error) {
 	if err != nil {
 		return uint64(0), err
 	}
-	return capMask(words)
+	// What is not known yet, or any more, must not take the others along: they
+	// may be dropped.
+	var all uint64
+	var wrong error
+	for _, w := range words {
+		mask, err := capMask([]string{w})
+		if wrong == nil {
+			wrong = err
+		}
+		all |= mask.(uint64)
+	}
+	return all, partly(wrong, all != 0)
 }
 
 func capMask(names []string) (any, error) {

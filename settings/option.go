@@ -47,8 +47,8 @@ type Option struct {
 	Help  string
 	// Old: a spelling that works with a warning, which names this flag.
 	Old string
-	// Later: known, but not supported yet. Saying it on the command line is an
-	// error, in a file a warning.
+	// Later: known, but not supported yet. Saying it is an error, on the command
+	// line and in a file that may say it.
 	Later bool
 	// Parse reads the argument. A flag without one gets "yes".
 	Parse func(Place, string) (any, error)
@@ -197,7 +197,22 @@ type Assignment struct {
 	Reset bool
 	// Untrusted: said by a file that lies beside the tree.
 	Untrusted bool
+	// Err: what a file says can't be had, and must not be left out either. It
+	// is an error if the assignment counts.
+	Err error
 }
+
+// Refusal is what Parse gives for a value without which the machine would be
+// another one than was asked for: also in a file it is an error, and no warning.
+type Refusal struct {
+	What, Hint string
+}
+
+func (r *Refusal) Error() string { return r.What }
+
+// Partial is what Parse gives beside a value that holds: a part of the text was
+// left out. In a file that is a warning.
+type Partial struct{ error }
 
 // Values are the words that the option may be told, as far as there is a list.
 func (o *Option) Values() []string {

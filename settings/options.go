@@ -446,14 +446,14 @@ var Options = [...]Option{
 		Name: "bind", Flag: "bind", Section: "Files", Key: "Bind", Arg: RequiredArg, Placeholder: "SOURCE[:TARGET[:OPTIONS]]",
 		Repeat: true, Group: GroupMounts, Topic: TopicMounts, Trusted: TrustedOnly, Since: 198,
 		Help:  "Show a file or directory of the host",
-		Parse: func(p Place, text string) (any, error) { return mount.ParseBind(text, p.Cwd, false) },
+		Parse: func(p Place, text string) (any, error) { return parseBind(text, p.Cwd, false) },
 		Set:   addMount,
 	},
 	{
 		Name: "bind-ro", Flag: "bind-ro", Section: "Files", Key: "BindReadOnly", Arg: RequiredArg, Placeholder: "SOURCE[:TARGET[:OPTIONS]]",
 		Repeat: true, Group: GroupMounts, Topic: TopicMounts, Trusted: TrustedOnly, Since: 198,
 		Help:  "The same, read-only",
-		Parse: func(p Place, text string) (any, error) { return mount.ParseBind(text, p.Cwd, true) },
+		Parse: func(p Place, text string) (any, error) { return parseBind(text, p.Cwd, true) },
 		Set:   addMount,
 	},
 	{
@@ -718,7 +718,10 @@ var Options = [...]Option{
 		Name: "log-level", Env: "SYSTEMD_LOG_LEVEL", Group: GroupSwitches, Trusted: NoFile,
 		Help:  "From err on, warnings and status messages are left out",
 		Parse: asWritten,
-		Set:   func(s *Settings, a Assignment) { s.Life.Quiet = s.Life.Quiet || onlyErrors(a.Value.(string)) },
+		Set: func(s *Settings, a Assignment) {
+			s.Life.ErrorsOnly = onlyErrors(a.Value.(string))
+			s.Life.Quiet = s.Life.Quiet || s.Life.ErrorsOnly
+		},
 	},
 
 	// The launcher's own.
@@ -753,16 +756,16 @@ var Options = [...]Option{
 		Parse: parseBool,
 	},
 	{
-		Name: "help", Flag: "help", Short: 'h',
-		Group: GroupLauncher, Topic: TopicOther, Trusted: NoFile,
-		Help:  "Show this text",
-		Parse: parseBool,
-	},
-	{
 		Name: "background", Flag: "background", Arg: RequiredArg, Placeholder: "COLOR",
 		Group: GroupLauncher, Topic: TopicOther, Trusted: NoFile, Since: 256,
 		Help:  "Accepted; the terminal's background stays as it is",
 		Parse: parseBackground,
+	},
+	{
+		Name: "help", Flag: "help", Short: 'h',
+		Group: GroupLauncher, Topic: TopicOther, Trusted: NoFile,
+		Help:  "Show this text",
+		Parse: parseBool,
 	},
 	{
 		Name: "version", Flag: "version",

@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"strings"
@@ -137,6 +138,7 @@ type resolver struct {
 	s        Settings
 	trace    Trace
 	warnings []Warning
+	refused  error // the first assignment that counts and can't be had
 }
 
 // Resolve turns assignments into settings: those of the environment first, then
@@ -155,6 +157,9 @@ func Resolve(assignments []Assignment, around Surroundings) (Settings, Trace, []
 	r.merge()
 	r.apply()
 	err := r.check(assignments)
+	if r.refused != nil {
+		err = r.refused
+	}
 	return r.s, r.trace, r.warnings, err
 }
 
@@ -183,9 +188,6 @@ func (r *resolver) readFile() {
 	var first origin.Origin
 	r.eachFile(func(e *Entry) {
 		switch {
-		case e.Option.Later:
-			e.ignore("not supported yet")
-			r.warn(e, e.Option.Key+"= is not supported yet, and ignored", "")
 		case r.untrusted(e) && e.Option.Trusted != Tighten && e.Option.Trusted != Anyone:
 			e.ignore("the file is not trusted")
 			if first == (origin.Origin{}) {
@@ -312,7 +314,14 @@ func (r *resolver) apply() {
 		said := r.s // what an untrusted file is measured against
 		for i := range r.trace {
 			e := &r.trace[i]
-			if e.Fate != Applied || e.Reset || e.layer() != l || e.Option.Set == nil {
+			if e.Fate != Applied || e.Reset || e.layer() != l {
+				continue
+			}
+			if e.Option.Later || e.Err != nil {
+				r.refuse(e)
+				continue
+			}
+			if e.Option.Set == nil {
 				continue
 			}
 			if r.untrusted(e) && e.Option.Trusted == Tighten && e.Option.Weaker(said, e.Assignment) {
@@ -335,6 +344,25 @@ func (r *resolver) apply() {
 			r.warn(e, what, "")
 		}
 	}
+}
+
+// refuse keeps in mind that a file asks for what can't be had. To go on without
+// it could mean less protection (a network of one's own, users) than the file
+// was written for.
+func (r *resolver) refuse(e *Entry) {
+	e.ignore("can't be had")
+	if r.refused != nil {
+		return
+	}
+	refused := &Error{What: e.Option.Key + "= is not supported yet", Origin: e.Origin, Value: e.Text, Hint: "leave the line out, or use --settings=no"}
+	if e.Err != nil {
+		refused.What, refused.Hint = e.Option.Key+"= can't be had: "+e.Err.Error(), ""
+		var why *Refusal
+		if errors.As(e.Err, &why) {
+			refused.Hint = why.Hint
+		}
+	}
+	r.refused = refused
 }
 
 // hideEarlier marks what entry i replaces.
@@ -440,7 +468,7 @@ func (r *resolver) check(assignments []Assignment) error {
 				Hint: "give the range that the files belong to as --private-users=START, with --private-users-ownership=off",
 			}
 		}
-		if m.IDMap != mount.NoIDMap && s.Users.Mode == userns.No {
+		if m.IDMap == mount.FullIDMap && s.Users.Mode == userns.No {
 			return &Error{
 				What:   fmt.Sprintf("cannot map the owners of %s: the machine has no users of its own", m.Target),
 				Origin: m.Origin, Value: r.text(m),

@@ -208,6 +208,8 @@ func ResolvFile(kind string) string {
 type Life struct {
 	Console Console `json:"console,omitempty"`
 	Quiet   bool    `json:"quiet,omitempty"`
+	// ErrorsOnly: nothing is said about what a settings file asks for in vain.
+	ErrorsOnly bool `json:"errors_only,omitempty"`
 	// NotifyReady: the machine itself says when it is ready (sd_notify).
 	NotifyReady bool `json:"notify_ready,omitempty"`
 	Register    Auto `json:"register,omitempty"`

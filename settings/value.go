@@ -175,17 +175,32 @@ func parseEnvironment(_ Place, text string) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, w := range words {
+	var wrong error
+	words = slices.DeleteFunc(words, func(w string) bool {
 		name, _, told := strings.Cut(w, "=")
+		err := checkEnv(w, name)
 		if !told {
-			return nil, fmt.Errorf("%q is not NAME=VALUE", w)
+			err = fmt.Errorf("%q is not NAME=VALUE", w)
 		}
-		if err := checkEnv(w, name); err != nil {
-			return nil, err
+		if wrong == nil {
+			wrong = err
 		}
-	}
-	return words, nil
+		return err != nil
+	})
+	return words, partly(wrong, len(words) > 0)
 }
+
+// partly makes an error about a part of a value one that leaves the rest valid,
+// if there is any.
+func partly(err error, rest bool) error {
+	if err == nil || !rest {
+		return err
+	}
+	return Partial{err}
+}
+
+// IsEnv tells whether the name can be that of a variable.
+func IsEnv(name string) bool { return checkEnv(name, name) == nil }
 
 func checkEnv(text, name string) error {
 	for i, c := range []byte(name) {
@@ -222,6 +237,10 @@ func setEnv(s *Settings, vars []string) {
 }
 
 func parseUser(_ Place, text string) (any, error) {
+	if text == "" {
+		// Whoever forgot to set a variable doesn't mean root.
+		return "", errors.New("empty name of a user")
+	}
 	for _, c := range text {
 		if c < ' ' || c == 0x7f || c == ':' || c == '/' || c == utf8.RuneError {
 			return "", fmt.Errorf("%q is not the name of a user", text)
@@ -337,7 +356,10 @@ func parseUsersKey(_ Place, text string) (any, error) {
 	case "identity":
 		return Users{Mode: userns.Fixed, Range: userns.Range{Size: userns.DefaultSize}}, nil
 	case "managed":
-		return nil, errors.New("managed users need systemd-nsresourced to give out a range and systemd-mountfsd to mount the tree, which launch doesn't speak with (known: no, yes, pick, identity, START[:SIZE])")
+		return nil, &Refusal{
+			What: "managed users need systemd-nsresourced to give out a range and systemd-mountfsd to mount the tree, which launch doesn't speak with (known: no, yes, pick, identity, START[:SIZE])",
+			Hint: "pick chooses a range of users without them",
+		}
 	}
 	if b, err := ParseBool(text); err == nil {
 		if b {

@@ -27,6 +27,7 @@ import (
 	"launch/internal/engine"
 	"launch/internal/facts"
 	"launch/internal/notify"
+	"launch/internal/origin"
 	"launch/internal/plan"
 	"launch/internal/probe"
 	"launch/internal/state"
@@ -130,12 +131,7 @@ func start(req cli.Request, env []string, cwd string) int {
 		return fail(err)
 	}
 	s, trace, warnings, err := settings.Resolve(assignments, around)
-	warnings = append(unread, warnings...)
-	if !s.Life.Quiet || err != nil {
-		for _, w := range append(req.Warnings, warnings...) {
-			cli.Warn(os.Stderr, w)
-		}
-	}
+	warn(s, append(append(req.Warnings, unread...), warnings...), err)
 	if err != nil {
 		return fail(err)
 	}
@@ -226,6 +222,16 @@ func start(req cli.Request, env []string, cwd string) int {
 	}
 	return run(p, engine.Options{Pin: pin, Mounts: saved, Shift: f.Root.UID &^ 0xffff, Notify: plan.Getenv(env, "NOTIFY_SOCKET"),
 		Watchdog: notify.Watchdog(plan.Getenv(env, "WATCHDOG_USEC"), plan.Getenv(env, "WATCHDOG_PID"), os.Getpid())})
+}
+
+// warn tells of what is ignored or old-fashioned. What a file says in vain is told
+// with --quiet, too: who starts machines as services reads of it nowhere else.
+func warn(s settings.Settings, list []settings.Warning, err error) {
+	for _, w := range list {
+		if !s.Life.Quiet || err != nil || w.Origin.Source == origin.File && !s.Life.ErrorsOnly {
+			cli.Warn(os.Stderr, w)
+		}
+	}
 }
 
 // withFile adds what the environment says, and the machine's settings file, if

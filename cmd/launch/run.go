@@ -203,11 +203,7 @@ func (r *imageRun) run() (status int, err error) {
 		return 1, err
 	}
 	set, trace, warnings, err := settings.Resolve(assignments, around)
-	if !set.Life.Quiet || err != nil {
-		for _, w := range append(append(r.req.Warnings, unread...), warnings...) {
-			cli.Warn(os.Stderr, w)
-		}
-	}
+	warn(set, append(append(r.req.Warnings, unread...), warnings...), err)
 	if err != nil {
 		return 1, err
 	}

@@ -91,7 +91,6 @@ func TestUser(t *testing.T) {
 		{"--user joe", "uid=joe"},
 		{"--user joe sh", "uid=joe words=sh"},
 		{"--user=joe", "uid=joe"},
-		{"--user=", "uid"},
 		{"--user --system", "user system"},
 		{"--user=joe --user", "uid=joe user"},
 	} {

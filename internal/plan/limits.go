@@ -11,7 +11,6 @@ import (
 	"launch/internal/origin"
 	"launch/internal/seccomp"
 	"launch/settings"
-	"launch/userns"
 )
 
 // limit is a resource limit of the payload.
@@ -91,7 +90,7 @@ func (c *compiler) bounding() uint64 {
 	}
 	caps |= c.Settings.Exec.AddCaps
 	caps &^= c.Settings.Exec.DropCaps
-	if u := c.Plan.Users; u.Private() && (u.Mode == userns.Pick || u.Range.Start != 0) && !c.Settings.Network.Private {
+	if u := c.Plan.Users; u.Private() && !c.Settings.Network.Private {
 		// The host's network namespace is not the machine's: the capability
 		// would mean nothing there but look as if it did.
 		caps &^= 1 << unix.CAP_NET_BIND_SERVICE

@@ -125,7 +125,8 @@ func TestWarnings(t *testing.T) {
 		{"[Exec]\nzzzzzzzz=a\n", "web.nspawn:2 (zzzzzzzz=a): unknown key zzzzzzzz= in section [Exec], ignored; "},
 		{"[File]\nBind=/a\n", "web.nspawn:1: unknown section [File], ignored; did you mean [Files]?"},
 		{"[Files]\nBind=\n", "web.nspawn:2 (Bind=): Bind= is ignored: it has no value; "},
-		{"[Files]\nBind=/a:/b:x\n", "web.nspawn:2 (Bind=/a:/b:x): Bind= is ignored: unknown bind option \"x\" (known: rbind, norbind, idmap, noidmap, rootidmap, owneridmap); "},
+		{"[Exec]\nDropCapability=CAP_NEW CAP_KILL\n", "web.nspawn:2 (DropCapability=CAP_NEW CAP_KILL): a part of DropCapability= is ignored: unknown capability \"CAP_NEW\"; "},
+		{"[Exec]\nEnvironment=A=b c\n", "web.nspawn:2 (Environment=A=b c): a part of Environment= is ignored: \"c\" is not NAME=VALUE; "},
 		{"[Files]\nPrivateUsersChown=yes\n", "web.nspawn:2 (PrivateUsersChown=yes): PrivateUsersChown= is deprecated; use PrivateUsersOwnership=chown"},
 		{"[Exec]\nParameters=a 'b\n", "web.nspawn:2 (Parameters=a 'b): Parameters= is ignored: the quote ' is not closed; "},
 	} {
@@ -143,7 +144,8 @@ func TestWarnings(t *testing.T) {
 // TestLoad: the first file that is there wins, and is the only one read.
 func TestLoad(t *testing.T) {
 	files := map[string]string{}
-	open := func(path string) ([]byte, error) {
+	open := func(c Candidate) ([]byte, error) {
+		path := c.Path
 		text, ok := files[path]
 		switch {
 		case !ok:

@@ -57,9 +57,9 @@ func Candidates(machine, directory string) []Candidate {
 // Load reads the first candidate that exists. The open function gives the
 // file's content, or an error that is fs.ErrNotExist if there is no such file;
 // any other error ends the search.
-func Load(candidates []Candidate, place settings.Place, open func(path string) ([]byte, error)) ([]settings.Assignment, []settings.Warning, error) {
+func Load(candidates []Candidate, place settings.Place, open func(c Candidate) ([]byte, error)) ([]settings.Assignment, []settings.Warning, error) {
 	for _, c := range candidates {
-		text, err := open(c.Path)
+		text, err := open(c)
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			continue
@@ -117,7 +117,14 @@ func Read(c Candidate, place settings.Place, text []byte) ([]settings.Assignment
 			parse = o.ParseKey
 		}
 		v, err := parse(place, line.value)
-		if err != nil {
+		var refusal *settings.Refusal
+		var partial settings.Partial
+		switch {
+		case errors.As(err, &refusal):
+			a.Err = refusal
+		case errors.As(err, &partial):
+			l.warn(line.key+"=", line.value, "a part of "+line.key+"= is ignored: "+err.Error(), "")
+		case err != nil:
 			l.warn(line.key+"=", line.value, line.key+"= is ignored: "+err.Error(), "")
 			continue
 		}

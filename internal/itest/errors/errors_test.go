@@ -118,6 +118,10 @@ var files = []string{
 	"[Exec]\nUser=nobody-such\n",
 	"[Exec]\nWorkingDirectory=/no/such\n",
 	"[Exec]\nPivotRoot=/no/such\n",
+	// What launch can't do, or what nobody knows, and can't be left out.
+	"[Network]\nBridge=br0\n",
+	"[Exec]\nPrivateUsers=managed\n",
+	"[Files]\nBind=OUT/dir:/mnt:ro\n",
 	// With warnings before: nearest names, bad values.
 	"[Exec]\nHostnaem=x\nWorkingDirectory=/no/such\n",
 	"[Exce]\nBoot=no\n[Files]\nBind=/no/such:/mnt\n",
