@@ -238,6 +238,10 @@ const (
 	nf = unix.MOUNT_ATTR_NOSYMFOLLOW
 )
 
+// alone cuts a bind mount off from the host's: what is mounted on its source
+// later does not appear inside.
+var alone = []uint64{unix.MS_PRIVATE | unix.MS_REC}
+
 // snapshot begins the name of a copy (see package tree).
 const snapshot = ".#snapshot."
 
@@ -459,7 +463,7 @@ func (c *compiler) tree() error {
 			Content: []Entry{{Path: "usr", Mode: unix.S_IFDIR | 0o755}}})
 		part := strings.TrimPrefix(path.Join(pivot.New, "usr"), "/")
 		usr := mount.Path{Path: path.Join(c.Directory, part)}
-		c.step(Step{Do: Bind, Source: usr, Part: part, Target: "/usr", Attr: ro, Recursive: true, IDMap: c.rootMap(), Fallback: NoFallback, Origin: volatile})
+		c.step(Step{Do: Bind, Source: usr, Part: part, Target: "/usr", Attr: ro, Recursive: true, IDMap: c.rootMap(), Fallback: NoFallback, Propagation: alone, Origin: volatile})
 	}
 	if err := c.cover(); err != nil {
 		return err
@@ -679,7 +683,7 @@ func (c *compiler) api(row settings.APIMount) {
 		if host.OSRelease == "" && host.Known {
 			return
 		}
-		s.Do, s.Type, s.Source = Bind, "", mount.Path{Path: host.OSRelease}
+		s.Do, s.Type, s.Source, s.Propagation = Bind, "", mount.Path{Path: host.OSRelease}, alone
 	case "boot-id", "kmsg":
 		s.Do, s.Type = Bind, ""
 		s.Source = mount.Path{Path: map[string]string{
@@ -837,22 +841,19 @@ func (c *compiler) custom(m mount.Mount, w settings.World) error {
 		if m.ReadOnly {
 			s.Attr = ro
 		}
-		if m.IDMap != mount.NoIDMap && !c.Plan.Users.Private() {
+		if m.IDMap == mount.FullIDMap && !c.Plan.Users.Private() {
 			return refuse("cannot map owners: the machine has no users of its own", "add --private-users=")
 		}
 	case mount.Tmpfs, mount.Arbitrary:
-		attr, data, err := mount.SplitOptions(m.Options)
+		set, clear, data, err := mount.ApplyOptions(m.Options)
 		if err != nil {
 			return refuse(err.Error(), "")
 		}
-		s.Do, s.Attr, s.Mode = Mount, attr, 0o755
+		s.Do, s.Attr, s.Mode = Mount, set, 0o755
 		s.Type, s.Source = m.Type, m.Source
 		if m.Kind == mount.Tmpfs {
 			s.Type = "tmpfs"
-			s.Attr |= nd | sa
-			if data == "" {
-				data = "mode=0755"
-			}
+			s.Attr = (nd|sa)&^clear | set
 		}
 		if s.Options, err = c.options(&m, s.Type, data); err != nil {
 			return err

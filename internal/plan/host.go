@@ -52,7 +52,9 @@ func (c *compiler) resolvConf() {
 	case "replace":
 		s.Do = Copy
 	case "bind":
-		s.Do, s.Fallback, s.Attr, s.Mode, s.Keep = Bind, Copy, ro|ns|nd, 0o755, true
+		// Over a link and not where it leads: there, a resolver of the machine's own
+		// may have to put its file.
+		s.Do, s.Fallback, s.Attr, s.Mode, s.Keep, s.NoFollow = Bind, Copy, ro|ns|nd, 0o755, true, true
 	case "delete":
 		s = Step{Do: Remove, Target: target, Soft: true, Origin: from}
 	default: // off
@@ -87,12 +89,18 @@ func (c *compiler) localtime() {
 	file := mount.Path{Path: target}
 	switch mode {
 	case "symlink":
+		if host.Zone == "" {
+			if host.Known {
+				c.note("the host's /etc/localtime is no link to a time zone: that of the machine stays as it is")
+			}
+			return
+		}
 		// A tree that lacks the zone gets the host's file: a link would lead
 		// nowhere, and a bind mount leaves an empty file behind.
 		c.step(Step{Do: Zone, Target: target, Source: mount.Path{Path: "../usr/share/zoneinfo/" + host.Zone}, Lower: []mount.Path{file},
 			Fallback: Copy, Soft: true, Origin: from})
 	case "bind":
-		c.step(Step{Do: Bind, Target: target, Source: file, Fallback: Copy, Attr: ro | ns | nd, Mode: 0o755, Soft: true, Origin: from})
+		c.step(Step{Do: Bind, Target: target, Source: file, Fallback: Copy, Attr: ro | ns | nd, Mode: 0o755, NoFollow: true, Soft: true, Origin: from})
 	case "copy":
 		c.step(Step{Do: Copy, Target: target, Source: file, Soft: true, Origin: from})
 	case "delete":

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -24,12 +25,13 @@ func (c *compiler) payload() {
 	var set []string
 	if e.Mode == settings.Boot {
 		// Words like KEY=VALUE become the init's environment, as the kernel
-		// does it with its own command line; KEY with a dot stays a word.
+		// does it with its own command line; KEY with a dot, or what else is in
+		// no name of a variable, stays a word.
 		var rest []string
 		for _, w := range words {
 			key, value, ok := strings.Cut(w, "=")
-			if ok && key != "" && !strings.Contains(key, ".") {
-				set = append(set, strings.ReplaceAll(key, "-", "_")+"="+value)
+			if key = strings.ReplaceAll(key, "-", "_"); ok && settings.IsEnv(key) {
+				set = append(set, key+"="+value)
 			} else {
 				rest = append(rest, w)
 			}
@@ -60,7 +62,9 @@ func (c *compiler) payload() {
 	// How programs inside recognise where they are.
 	container := "container=" + c.Plan.Service
 	env := []string{defaultPath, container}
-	if c.pty() && host.Term != "" && host.Term != "dumb" {
+	// Output that is only written down has no terminal that TERM could be of.
+	written := c.Console == settings.ConsoleReadOnly && !host.StdoutTTY
+	if c.pty() && !written && host.Term != "" && host.Term != "dumb" {
 		env = append(env, "TERM="+host.Term)
 		if host.Colorterm != "" {
 			env = append(env, "COLORTERM="+host.Colorterm)
@@ -100,7 +104,7 @@ func (c *compiler) payload() {
 			env = append(env, "container_host_"+f[0]+"="+f[1])
 		}
 	}
-	for _, a := range append(set, e.Env...) {
+	for _, a := range append(slices.Clip(e.Env), set...) {
 		env = SetEnv(env, a)
 	}
 	p.Env = env

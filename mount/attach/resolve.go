@@ -34,7 +34,7 @@ func isAPI(target string) bool {
 func (t *Tree) target(s plan.Step, kind uint32) (int, error) {
 	if isAPI(s.Target) && !t.Exact || s.NoFollow || t.Exact && (s.Target == "/proc" || s.Target == "/sys") {
 		n, err := sys.Openat2(t.root, s.Target, unix.O_PATH|unix.O_NOFOLLOW, 0, sys.InRoot)
-		if err == unix.ENOENT && t.Exact {
+		if err == unix.ENOENT && (t.Exact || s.NoFollow && s.Mode != 0) {
 			if err = t.make(s, kind); err == nil {
 				n, err = sys.Openat2(t.root, s.Target, unix.O_PATH|unix.O_NOFOLLOW, 0, sys.InRoot)
 			}
