@@ -1,0 +1,159 @@
+package compare
+
+import (
+	"fmt"
+	"strings"
+)
+
+// A form is one way to write an option, or a line of a settings file, and what
+// shows what became of it. All but the name is shell code: the words of the
+// command line, what is done before in the directory that has the tree in cmp,
+// what the machine runs, and what is looked at when it has ended.
+type form struct {
+	name, args    string
+	env           string
+	setup         string
+	payload       string
+	after         string
+	differs       string // why it is another thing under launch
+	bare          bool   // without the usual options
+	withoutScript bool   // the words have a command of their own, or none
+}
+
+// usual is said before the words of each form that isn't bare.
+const usual = "-q -D /w/cmp -M cmp --register=no --keep-unit -P --timezone=off --resolv-conf=off --link-journal=no"
+
+// booted makes an init that shows what it was started with.
+const booted = `mkdir cmp/usr/lib/systemd; printf '#!/bin/sh\necho init "$@"; env | sort\nexit 5\n' >cmp/usr/lib/systemd/systemd; chmod 755 cmp/usr/lib/systemd/systemd`
+
+// forms lists them all.
+func forms() (list []form) {
+	add := func(f form) { list = append(list, f) }
+	// each adds one form for each value of an option.
+	each := func(option, payload, values string) {
+		for v := range strings.SplitSeq(values, "|") {
+			add(form{name: option + "=" + v, args: fmt.Sprintf("'--%s=%s'", option, v), payload: payload})
+		}
+	}
+	// key adds a file of the administrator's for each value of a key.
+	key := func(section, key, payload, values string) {
+		for v := range strings.SplitSeq(values, "|") {
+			add(form{name: key + "=" + v, setup: fmt.Sprintf("printf '%%s\\n' '[%s]' '%s=%s' >/etc/systemd/nspawn/cmp.nspawn", section, key, v), payload: payload})
+		}
+	}
+	differs := func(reason string, names ...string) {
+		for i := range list {
+			for _, n := range names {
+				if list[i].name == n {
+					list[i].differs = reason
+				}
+			}
+		}
+	}
+	const status, bounding, hold = "grep NoNewPrivs /proc/self/status", "grep CapBnd /proc/self/status", "cat /proc/self/limits"
+	const mounts = `cut -d' ' -f5,6 /proc/self/mountinfo | grep -e /mnt -e /opt | sort`
+	const bools = "yes|no|1|0|true|false|on|off|t|f|y|n|YES|oN||maybe|2"
+
+	each("no-new-privileges", status, bools)
+	each("suppress-sync", "", bools)
+	each("volatile", "ls -d /opt/data /srv/secret 2>/dev/null; true", bools)
+	each("private-users", "cat /proc/self/uid_map; "+bounding, bools+"|65536|0:65536|1:1|:5|65536:0|4294967295|4294967294:1|0x10000|65536:65536:1|identity|pick|managed|bogus")
+	each("setenv", "env | sort", `A=b|A|A=|=b||A B=c|1A=x|A-B=c|A=%n|A=\x41`)
+	each("chdir", "pwd", `/|/opt/data|/opt/../etc|/proc|/sys/x|/dev||opt|/nope|/opt/data/file`)
+	each("uid", "id -u; pwd", `root|alice||bob|al ice|../x|-1|99999999999`)
+	each("kill-signal", "", `TERM|SIGTERM|15|SIGRTMIN+3|SIGRTMAX-1|0|-1|65|64||FOO|SIGRTMIN+31`)
+	each("hostname", "hostname", `other|a.b.c|-x|x-|x_Y|.x|a..b|a b`)
+	each("uuid", "echo $container_uuid", `3f0d8a526b1c4e7d9a2051c4e8f7b6d1|3F0D8A52-6B1C-4E7D-9A20-51C4E8F7B6D1|0|00000000000000000000000000000000|`)
+	each("personality", "/bin/busybox uname -m", "x86-64||mips")
+	each("capability", bounding, `CAP_NET_ADMIN|net_admin|cap_syslog|all|ALL||12|63|64|CAP_NET_ADMIN,CAP_SYSLOG|CAP_NET_ADMIN CAP_SYSLOG`)
+	each("drop-capability", bounding, `CAP_KILL|all||CAP_KILL,CAP_CHOWN|CAP_FOO`)
+	each("rlimit", hold, `NOFILE=100|RLIMIT_NOFILE=100:200|LimitNOFILE=1K|NOFILE=200:100|NOFILE=infinity|NOFILE=|NOFILE|FOO=1|CPU=1min|NICE=+5|NICE=41|MEMLOCK=1M:2M|RTTIME=5|STACK=-1`)
+	each("oom-score-adjust", "cat /proc/self/oom_score_adj", `0|500|1001|-1001||x`)
+	each("cpu-affinity", "grep Cpus_allowed: /proc/self/status", `0|0-1|0,1|1-0||x|0-`)
+	each("settings", "", `yes|no|override|trusted|on||maybe`)
+	each("set-credential", "ls -l /run/host/credentials | cut -c1-10; cat /run/host/credentials/*", `a:b|a:|a|:b|a:\x41\x00B|a:\101|a/b:c|..:c|a b:c||a:b:c`)
+	each("resolv-conf", "", "off|auto|bogus||yes")
+	each("timezone", "", "off|auto|bogus||yes")
+	each("link-journal", "", "no|auto|bogus||yes")
+	each("console", "", "pipe|bogus|")
+	each("register", "", "no|bogus|")
+	each("background", "", "|44|44;1|38;2;1;2;3|foo|;|4;;4")
+	each("network-namespace-path", "", "|/nope|/etc/passwd|/proc/self/ns/mnt|rel|/proc/self/ns/net")
+	const lab = "ip netns del lab 2>/dev/null; ip netns add lab; ip -n lab link add here type veth peer name there;"
+	for _, words := range []string{"", "--private-network", "-U", "--private-users=131072", "--capability=CAP_NET_ADMIN", "--network-veth", "--private-network -U"} {
+		add(form{name: "in a network that is there " + words, setup: lab, args: "--network-namespace-path=/run/netns/lab " + words,
+			payload: bounding + "; ls /sys /sys/class/net; cat /sys/class/net/*/flags; cut -d: -f1 /proc/net/dev; " + `cut -d' ' -f5,6 /proc/self/mountinfo | grep -e ' /sys' -e /proc/sys | sort -u`, after: "ip netns del lab"})
+	}
+	add(form{name: "a network by a relative path", setup: lab + "cd /run/netns", args: "--network-namespace-path=lab", payload: "cut -d: -f1 /proc/net/dev", after: "ip netns del lab"})
+	add(form{name: "a network in a file", setup: lab + "printf '[Network]\\nNamespacePath=/run/netns/lab\\n' >/etc/systemd/nspawn/cmp.nspawn", payload: "cut -d: -f1 /proc/net/dev", after: "ip netns del lab"})
+	add(form{name: "a network in a file that isn't trusted", setup: lab + "printf '[Network]\\nNamespacePath=/run/netns/lab\\n' >cmp.nspawn", payload: "cut -d: -f1 /proc/net/dev", after: "ip netns del lab"})
+
+	const looked = `; ls -ln /mnt /mnt/x 2>/dev/null | sed 's/ [A-Z][a-z][a-z]  *[0-9]* [0-9:]*//'`
+	for _, f := range []string{
+		"d:/mnt/x", "./d:/mnt/x", "../w/d:/mnt/x", "ff:/mnt/x", "dl:/mnt/x", `a\:b:/mnt/x`, `a\:b:/mnt/x\:y`, "a b:/mnt/x", ":", "", "d:", ":/mnt/x", "d:mnt/x", "d:/lnk/y",
+		"d:/opt/data/file", "ff:/opt/data", "nope:/mnt/x", "d:/mnt/x:norbind", "d:/mnt/x:idmap", "d:/mnt/x:rootidmap", "d:/mnt/x:owneridmap", "d:/mnt/x:ro", "d:/mnt/x:,", "+/opt:/mnt/x", "+opt:/mnt/x",
+	} {
+		for _, users := range []string{"", " --private-users=131072 --private-users-ownership=map"} {
+			add(form{name: "bind=" + f + users, args: "'--bind=" + f + "'" + users, payload: mounts + looked,
+				setup: `mkdir -p d; echo x >d/f; echo y >ff; chown 1000:1000 d d/f; ln -s d dl; echo z >a:b; echo q >'a b'; ln -s /opt cmp/lnk`,
+				after: `ls -ln d | sed 's/ [A-Z][a-z][a-z]  *[0-9]* [0-9:]*//'`})
+		}
+	}
+	each("tmpfs", mounts+`; stat -c '%a %u %g' /mnt/t`, `/mnt/t|/mnt/t:|/mnt/t:size=1m|/mnt/t:mode=700|/mnt/t:ro|/mnt/t:noexec,nosuid,nodev|/mnt/t:exec,dev|/mnt/t:suid|/mnt/t:rw|/mnt/t:strictatime|/mnt/t:foo|/mnt/t:uid=1000||mnt|/mnt/t:size=1m,noatime`)
+	differs("mount(2) lets strictatime, which systemd-nspawn adds, win", "tmpfs=/mnt/t:size=1m,noatime")
+	for _, v := range []string{"/mnt/t:ro", "/mnt/t:noexec", "/mnt/t"} {
+		add(form{name: "tmpfs, users " + v, args: "--private-users=131072 --private-users-ownership=map --tmpfs=" + v, payload: mounts + `; stat -c '%a %u %g' /mnt/t`})
+	}
+
+	// Settings files.
+	for _, s := range [][3]string{
+		{"file is a link", "printf '[Exec]\\nEnvironment=A=1\\n' >x; ln -s /w/x /etc/systemd/nspawn/cmp.nspawn", ""},
+		{"file is a link to nothing", "ln -s /nope /etc/systemd/nspawn/cmp.nspawn; printf '[Exec]\\nEnvironment=A=1\\n' >cmp.nspawn", ""},
+		{"file is a link to null", "ln -s /dev/null /etc/systemd/nspawn/cmp.nspawn; printf '[Exec]\\nEnvironment=A=1\\n' >cmp.nspawn", ""},
+		{"file is a directory", "mkdir /etc/systemd/nspawn/cmp.nspawn", ""},
+		{"file has a bad header", "printf '[Exec\\nEnvironment=A=1\\n' >/etc/systemd/nspawn/cmp.nspawn", ""},
+	} {
+		add(form{name: s[0], setup: s[1], payload: `echo "A is $A"`})
+	}
+	key("Exec", "Environment", "env | sort", `A=b B=c|"A=b c" B=d|A=b c`)
+	differs("systemd-nspawn hands out a word that is no variable, too, and loses others by it", "Environment=A=b c")
+	key("Exec", "Capability", bounding, "CAP_SYSLOG|CAP_NEWER CAP_SYSLOG|CAP_NET_ADMIN,CAP_SYSLOG|all|")
+	key("Exec", "DropCapability", bounding, "CAP_KILL|CAP_NEWER CAP_KILL|")
+	key("Exec", "PrivateUsers", "cat /proc/self/uid_map; "+bounding, "yes|no|0|1|identity|131072|managed|foo|")
+	key("Files", "Bind", mounts, "/etc:/mnt/x|/etc:/mnt/x:norbind|/etc:/mnt/x:foo|/etc:rel|/nope|")
+	key("Network", "Bridge", "", "br9")
+	key("Network", "Interface", "", "eth9")
+
+	// What is run.
+	add(form{name: "boot words", setup: booted, args: `-b a b=c d.e=f - -- =x g-h=i 'a b=c' B="x y" 1a=b _=y`, withoutScript: true})
+	add(form{name: "boot words beside variables", setup: booted, args: `-b -E A=1 -E B=2 A=3 PATH=/bin`, withoutScript: true})
+	add(form{name: "boot without os-release", setup: booted + "; rm cmp/etc/os-release", args: "-b", withoutScript: true})
+	for _, words := range []string{"/nope", "etc/passwd", "/etc/passwd", "/etc", "''", "cat /etc/hostname", "-- cat /etc/hostname",
+		"sh -c 'exit 133'", "sh -c 'exit 255'", "-a sh -c 'kill -9 $$'", "-a sh -c 'exit 7'", "-a sh -c 'exit 133'", "-b"} {
+		add(form{name: "run " + words, args: words, withoutScript: true})
+	}
+	for _, v := range []string{"./ff", "../w/ff", "cmp/etc/hostname", "/w/ff", "/nope", "name"} {
+		add(form{name: "load-credential=a:" + v, args: "--load-credential=a:" + v, setup: "echo f >ff", payload: "cat /run/host/credentials/a"})
+	}
+
+	// Files of the tree.
+	for name, host := range map[string]string{"missing": "", "a file": "echo x >/etc/localtime;", "a link to nothing": "ln -s /nope /etc/localtime;"} {
+		add(form{name: "timezone=symlink, the host's is " + name, args: "--timezone=symlink", setup: "rm -f /etc/localtime;" + host + "mkdir -p cmp/usr/share/zoneinfo; echo old >cmp/etc/localtime",
+			payload: "readlink /etc/localtime; cat /etc/localtime", after: "rm -f /etc/localtime"})
+	}
+	for _, m := range []string{"bind-host", "bind-uplink", "copy-host", "replace-host", "delete", "off"} {
+		add(form{name: "resolv-conf=" + m + " over a link", args: "--resolv-conf=" + m,
+			setup:   "mkdir -p /run/systemd/resolve; echo up >/run/systemd/resolve/resolv.conf; echo h >/etc/resolv.conf; ln -s ../run/foo/resolv.conf cmp/etc/resolv.conf",
+			payload: `cat /etc/resolv.conf; readlink /etc/resolv.conf; ls /run/foo; cut -d' ' -f5,6 /proc/self/mountinfo | grep resolv`, after: "readlink cmp/etc/resolv.conf"})
+	}
+	add(form{name: "no name and a copy", bare: true, args: "-x -q -P -D /w/cmp --register=no --keep-unit", payload: "hostname | cut -c1-4; hostname | wc -c"})
+	add(form{name: "template", bare: true, args: "-q -P -D /w/new --template=/w/cmp --register=no --keep-unit", payload: "hostname", after: "ls new | wc -l"})
+	add(form{name: "working directory", bare: true, setup: "cd cmp", args: "-q -P --register=no --keep-unit", payload: "hostname"})
+
+	for _, words := range []string{"", "-U", "--private-users=131072", "--capability=CAP_NET_ADMIN"} {
+		differs("/sys shows the network that the machine is in, and not the host's", "in a network that is there "+words)
+	}
+	differs("systemd-nspawn fails to show the network's part of /sys", "in a network that is there --private-network -U")
+	differs("systemd-nspawn hands out the name alone, which is no variable", "setenv=A")
+	return list
+}
