@@ -277,7 +277,11 @@ func (d *Dir) group(o CreateOptions, b *settings.Bundle) error {
 		return err
 	}
 	if o.Systemd {
+		if !systemd.Running() {
+			return errors.New("systemd not running on this host, cannot use systemd cgroups manager")
+		}
 		// Which cgroups it is, systemd decides.
+		d.unasked = true
 		d.Unit, err = systemd.Parse(b.CgroupsPath, o.ID, o.Rootless)
 		return err
 	}
@@ -413,6 +417,7 @@ func (d *Dir) scope(b *settings.Bundle, p *plan.Plan, pid int, warn func(string)
 	if err != nil {
 		return err
 	}
+	d.unasked = false
 	if err := bus.Start(d.Unit, pid, d.ID, append(props, annotated...)); err != nil {
 		return err
 	}
@@ -462,7 +467,7 @@ func (d *Dir) destroy() error {
 	} else if err := d.Group.Kill(); err != nil {
 		return err
 	}
-	if d.Unit.Name != "" {
+	if d.Unit.Name != "" && !d.unasked && systemd.Running() {
 		bus, err := systemd.Connect(d.Unit.User)
 		if err != nil {
 			return err

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -231,6 +232,8 @@ type Dir struct {
 	root, name string
 	fd         int
 	locked     bool
+	// unasked: nobody asked systemd for the container's unit so far.
+	unasked bool
 }
 
 // claim makes the directory of a new container, and locks it.
@@ -503,5 +506,6 @@ func List(root string) ([]string, error) {
 			ids = append(ids, name)
 		}
 	}
+	slices.Sort(ids)
 	return ids, nil
 }

@@ -7,7 +7,10 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
 	"launch/internal/bus"
+	"launch/internal/sys"
 )
 
 // A Bus is a connection to the manager that a container's unit belongs to.
@@ -32,6 +35,12 @@ func wire(list []Property) []bus.Property {
 		out[i] = bus.Property(p)
 	}
 	return out
+}
+
+// Running reports whether systemd is this host's init, as sd_booted(3) does.
+func Running() bool {
+	_, err := sys.Statx(unix.AT_FDCWD, "/run/systemd/system", unix.STATX_TYPE)
+	return err == nil
 }
 
 // Connect reaches the system's manager, or the user's own.

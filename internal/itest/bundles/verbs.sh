@@ -6,7 +6,7 @@ mkdir -p /run/root /run/verbs
 export rt program R="$program --root /run/rt"
 
 # flat makes one line of what comes, without what is new each time.
-flat() { sed -E -e 's/[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9:]+)/TIME/g' -e 's/"pid": ?[1-9][0-9]*/"pid": N/' | tr '\n\t' '; '; }
+flat() { sed -E -e 's/[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+(Z|[+-][0-9:]+)/TIME/g' -e 's/"pid": ?[1-9][0-9]*/"pid": N/g' -e 's/"ociVersion": ?"[^"]*"/"ociVersion": V/g' | tr '\n\t' '; '; }
 n=0
 fact() { n=$((n + 1)) && printf '%s %s\t%s\n' $n "$1" "$2"; }
 # s is a command whose exit status is looked at, o one whose output is, too, and w one whose error holds a word.

@@ -55,9 +55,12 @@ func scripts(text string) ([]script, error) {
 // config gives the config.json of a script: base.json with a process that
 // waits, and the patch.
 func (s script) config(base string) ([]byte, error) {
-	b := bundle{patch: map[string]any{"process": map[string]any{"args": []any{"sleep", "1000"}}}}
-	merge(b.patch, s.patch)
-	return b.config(base)
+	waits := bundle{patch: map[string]any{"process": map[string]any{"args": []any{"sleep", "1000"}}}}
+	text, err := waits.config(base)
+	if err != nil {
+		return nil, err
+	}
+	return s.bundle.config(string(text))
 }
 
 // facts reads what verbs.sh wrote.
