@@ -42,6 +42,7 @@ var house = []row{
 	{"mount/tree", paper, "paper"},
 	{"settings", paper, "paper"},
 	{"settings/nspawn", paper, "paper"},
+	{"internal/disk", paper, "paper"},
 	{"internal/facts", paper, "paper"},
 	{"internal/seccomp", paper, "paper"},
 	{"internal/plan", paper, "paper"},
