@@ -50,6 +50,7 @@ var house = []row{
 	{"oci/bundle", paper, "paper"},
 
 	{"internal/probe", host, "host"},
+	{"mount/loop", host, "host"},
 	{"mount/attach", host, "host"},
 	{"mount/hostns", host, "host"},
 	{"userns/pick", host, "host"},

@@ -88,6 +88,13 @@ func OFDLock(n int, kind int16) error {
 	return err
 }
 
+// OFDHeld tells whether somebody has a lock that excludes one of that kind.
+func OFDHeld(n int, kind int16) (bool, error) {
+	l := &unix.Flock_t{Type: kind, Whence: 0 /* SEEK_SET */}
+	_, err := call("fcntl", unix.SYS_FCNTL, fd(n), unix.F_OFD_GETLK, uintptr(unsafe.Pointer(l)), 0, 0, 0)
+	return l.Type != unix.F_UNLCK, err
+}
+
 // The ioctls of btrfs, all of magic number 0x94.
 const (
 	btrfsSnapCreateV2  = 0x50009417 // _IOW(0x94, 23, 4096 bytes)

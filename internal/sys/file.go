@@ -268,3 +268,22 @@ func Names(n int) ([]string, error) {
 		_, _, names = unix.ParseDirent(b[:r], -1, names)
 	}
 }
+
+// LoopFree gives the number of a loop device that nobody uses yet, and makes
+// one if there is none. control is /dev/loop-control.
+func LoopFree(control int) (int, error) {
+	return Ioctl(control, unix.LOOP_CTL_GET_FREE, 0)
+}
+
+// LoopConfigure makes a loop device show a file, in one step; EBUSY says that
+// somebody else was faster.
+func LoopConfigure(device int, c *unix.LoopConfig) error {
+	return IoctlPtr(device, unix.LOOP_CONFIGURE, unsafe.Pointer(c))
+}
+
+// DeviceSize gives the size of a block device in bytes.
+func DeviceSize(n int) (int64, error) {
+	size := new(uint64)
+	err := IoctlPtr(n, unix.BLKGETSIZE64, unsafe.Pointer(size))
+	return int64(*size), err
+}

@@ -80,6 +80,36 @@ func Copy(from, parent int, name string, progress func(Report) error) (Report, e
 	return w.report(), err
 }
 
+// CopyFile copies what is in a file or block device to a new file in the
+// directory dir that has no name, and gives it, open for reading and writing.
+func CopyFile(from int, dir string, progress func(Report) error) (int, error) {
+	st, err := sys.Statx(from, "", unix.STATX_BASIC_STATS)
+	if err != nil {
+		return -1, fmt.Errorf("look at it: %w", err)
+	}
+	size, on := int64(st.Size), int64(st.Blocks)<<9
+	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		if size, err = sys.DeviceSize(from); err != nil {
+			return -1, fmt.Errorf("look at its size: %w", err)
+		}
+		on = size
+	}
+	n, err := sys.Openat(unix.AT_FDCWD, dir, unix.O_TMPFILE|unix.O_RDWR, 0o600)
+	if err != nil {
+		return -1, fmt.Errorf("make a file in %s: %w", dir, err)
+	}
+	w := &copying{progress: progress}
+	k := &copier{copying: w}
+	if err = k.content(from, n, size, on); err == nil {
+		err = w.err
+	}
+	if err != nil {
+		sys.Close(n)
+		return -1, err
+	}
+	return n, nil
+}
+
 // snapshot makes one; it takes a descriptor that is more than a path.
 func snapshot(top, parent int, name string) error {
 	n, err := sys.Openat(parent, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)

@@ -17,16 +17,20 @@ var ErrBusy = errors.New("the directory tree is currently busy")
 // reached by. Only tests move it.
 var Locks = "/run/systemd/nspawn/locks"
 
-// LockFiles gives the files that stand for the tree n, which lies at the
-// absolute path real: one beside it, which other hosts see if the file system
-// is shared, and one for its inode. The root of the file system has none.
+// LockFiles gives the files that stand for the tree or disk image n, which lies
+// at the absolute path real: one beside it, which other hosts see if the file
+// system is shared, and one for its inode. The root of the file system has none,
+// and a block device has only one, for its number.
 func LockFiles(n int, real string) ([]string, error) {
 	if real == "/" {
 		return nil, nil
 	}
-	st, err := sys.Statx(n, "", unix.STATX_INO)
+	st, err := sys.Statx(n, "", unix.STATX_INO|unix.STATX_TYPE)
 	if err != nil {
 		return nil, fmt.Errorf("look at %s: %w", real, err)
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFBLK {
+		return []string{fmt.Sprintf("%s/block-%d:%d", Locks, st.Rdev_major, st.Rdev_minor)}, nil
 	}
 	return []string{
 		Beside(real),
@@ -78,6 +82,29 @@ func Take(file string, shared bool) (*Lock, error) {
 		}
 		sys.Close(n) // its owner removed it between our open and our lock
 	}
+}
+
+// Free gives ErrBusy if somebody has one of the locks for himself alone. It
+// makes no file, and takes no lock.
+func Free(files []string) error {
+	for _, file := range files {
+		n, err := sys.Openat(unix.AT_FDCWD, file, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NOCTTY|unix.O_NONBLOCK, 0)
+		if err == unix.ENOENT || err == unix.ENOTDIR || err == unix.ELOOP {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("open %s: %w", file, err)
+		}
+		held, err := sys.OFDHeld(n, unix.F_RDLCK)
+		sys.Close(n)
+		if err != nil {
+			return fmt.Errorf("look at the lock %s: %w", file, err)
+		}
+		if held {
+			return ErrBusy
+		}
+	}
+	return nil
 }
 
 func (l *Lock) set(shared bool) error {
