@@ -22,6 +22,41 @@ var Options = [...]Option{
 		Set:   func(s *Settings, a Assignment) { s.Image.Directory = a.Value.(string) },
 	},
 	{
+		Name: "image", Flag: "image", Short: 'i', Arg: RequiredArg, Placeholder: "PATH",
+		Group: GroupDirectory, Topic: TopicImage, Trusted: NoFile, Since: 211,
+		Help:  "Disk image that the root is in: a file or a block device",
+		Parse: parseDirectory,
+		Set:   func(s *Settings, a Assignment) { s.Image.File = a.Value.(string) },
+	},
+	{
+		Name: "image-policy", Flag: "image-policy", Arg: RequiredArg, Placeholder: "POLICY",
+		Group: GroupDirectory, Topic: TopicImage, Trusted: NoFile, Since: 254,
+		Help:  "What the partitions of a disk image may be",
+		Parse: parsePolicy,
+		Set:   func(s *Settings, a Assignment) { s.Image.Policy = a.Value.(string) },
+	},
+	{
+		Name: "root-hash", Flag: "root-hash", Arg: RequiredArg, Placeholder: "HASH",
+		Group: GroupDirectory, Topic: TopicImage, Trusted: NoFile, Since: 233,
+		Help:  "Verity hash of a disk image's root, which is refused so far",
+		Parse: parseRootHash,
+		Set:   func(s *Settings, a Assignment) { s.Image.RootHash = a.Value.(string) },
+	},
+	{
+		Name: "root-hash-sig", Flag: "root-hash-sig", Arg: RequiredArg, Placeholder: "SIGNATURE",
+		Group: GroupDirectory, Topic: TopicImage, Trusted: NoFile, Since: 246,
+		Help:  "Signature of the hash, a file or base64:DATA; refused so far",
+		Parse: parseRootHashSig,
+		Set:   func(s *Settings, a Assignment) { s.Image.RootHashSig = a.Value.(string) },
+	},
+	{
+		Name: "verity-data", Flag: "verity-data", Arg: RequiredArg, Placeholder: "PATH",
+		Group: GroupDirectory, Topic: TopicImage, Trusted: NoFile, Since: 246,
+		Help:  "File with the hashes of a disk image; refused so far",
+		Parse: parseDirectory,
+		Set:   func(s *Settings, a Assignment) { s.Image.VerityData = a.Value.(string) },
+	},
+	{
 		Name: "template", Flag: "template", Arg: RequiredArg, Placeholder: "PATH",
 		Group: GroupTemplate, Topic: TopicImage, Trusted: NoFile, Since: 219,
 		Help:  "Tree to copy if the root directory is missing",
@@ -777,12 +812,7 @@ var Options = [...]Option{
 	// Known, but not supported yet. They are in the table so that an
 	// abbreviation means what it means to systemd-nspawn, and so that nobody
 	// is told that a well-known option doesn't exist.
-	{Name: "image", Flag: "image", Short: 'i', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
-	{Name: "image-policy", Flag: "image-policy", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "mstack", Flag: "mstack", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
-	{Name: "root-hash", Flag: "root-hash", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
-	{Name: "root-hash-sig", Flag: "root-hash-sig", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
-	{Name: "verity-data", Flag: "verity-data", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "private-users-delegate", Flag: "private-users-delegate", Section: "Exec", Key: "PrivateUsersDelegate", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "network-interface", Flag: "network-interface", Section: "Network", Key: "Interface", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "network-macvlan", Flag: "network-macvlan", Section: "Network", Key: "MACVLAN", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},

@@ -21,7 +21,7 @@ type Surroundings struct {
 	Files FileMode
 	// Images finds the tree of a machine by its name. Without it, a name alone
 	// finds nothing.
-	Images func(name string) (directory string, ok bool)
+	Images func(name string) (found Where, ok bool)
 	// Suffix ends the name of a machine that runs on a copy and was given no
 	// name, so that many can run at once.
 	Suffix string
@@ -34,12 +34,20 @@ var ImageDirs = [...]string{
 	"/etc/machines", "/run/machines", "/var/lib/machines", "/var/lib/container", "/usr/local/lib/machines", "/usr/lib/machines",
 }
 
+// Where is a tree.
+type Where struct {
+	// Path is absolute. Image: it is that of a disk image, and not of a
+	// directory; ReadOnly: one that nobody may write to.
+	Path            string
+	Image, ReadOnly bool
+}
+
 // Locate gives the name and the tree that the assignments speak of. It comes
 // before the settings file, whose name and place depend on both: the name is
 // that of the tree, without what an ephemeral machine gets added to it.
-func Locate(flags []Assignment, around Surroundings) (machine, directory string, err error) {
+func Locate(flags []Assignment, around Surroundings) (machine string, at Where, err error) {
 	var dir, name, template Assignment
-	ephemeral, from := false, ""
+	ephemeral, from, directory, image := false, "", "", ""
 	for _, a := range flags {
 		if a.Option == nil || a.Origin.Source == origin.File {
 			continue
@@ -47,6 +55,8 @@ func Locate(flags []Assignment, around Surroundings) (machine, directory string,
 		switch a.Option.Name {
 		case "directory":
 			dir, directory = a, a.Value.(string)
+		case "image":
+			dir, image = a, a.Value.(string)
 		case "machine":
 			name, machine = a, a.Value.(string)
 		case "template":
@@ -56,53 +66,66 @@ func Locate(flags []Assignment, around Surroundings) (machine, directory string,
 		}
 	}
 	switch {
+	case directory != "" && image != "":
+		return "", at, &Error{What: "cannot run a machine from a directory and a disk image at the same time", Origin: dir.Origin, Value: dir.Text, Hint: "leave out one of the two"}
+	case image != "" && from != "":
+		return "", at, &Error{
+			What: "cannot make a disk image from a template", Origin: template.Origin, Value: template.Text,
+			Hint: "copy the image beforehand, or run on a throw-away copy with --ephemeral",
+		}
 	case directory != "" || from == "":
 	case ephemeral:
 		directory, dir = from, template
 	case machine != "":
 		directory = path.Join(TreeDir, machine)
 	default:
-		return "", "", &Error{
+		return "", at, &Error{
 			What:   "cannot use a template without knowing what to make of it",
 			Origin: template.Origin, Value: template.Text,
 			Hint: "give the new directory as --directory=PATH, or a name as --machine=NAME",
 		}
 	}
-	if directory == "" && machine == "" {
-		directory = around.Cwd
-	}
-	if directory == "" {
+	at = Where{Path: directory}
+	switch {
+	case image != "":
+		at = Where{Path: image, Image: true}
+	case directory == "" && machine == "":
+		at.Path = around.Cwd
+	case directory == "":
 		found := false
 		if around.Images != nil {
-			directory, found = around.Images(machine)
+			at, found = around.Images(machine)
 		}
 		if !found {
-			return "", "", &Error{
-				What:   fmt.Sprintf("cannot find a directory for machine %q", machine),
+			return "", at, &Error{
+				What:   fmt.Sprintf("cannot find a directory or disk image for machine %q", machine),
 				Origin: name.Origin, Value: name.Text,
-				Hint: "give the directory as --directory=PATH",
+				Hint: "give the directory as --directory=PATH, or the image as --image=PATH",
 			}
 		}
 	}
 	if machine != "" {
-		return machine, directory, nil
+		return machine, at, nil
 	}
-	base := path.Base(directory)
-	if directory == "/" {
+	base := path.Base(at.Path)
+	if at.Path == "/" {
 		// A host that was given no name is called so everywhere else.
 		if base = around.Hostname; DeriveName(base) == "" || base == "(none)" {
 			base = "localhost"
 		}
 	}
+	if at.Image {
+		base = strings.TrimSuffix(base, ".raw")
+	}
 	machine = DeriveName(base)
 	if err := CheckName(machine); err != nil {
-		return "", "", &Error{
+		return "", at, &Error{
 			What:   fmt.Sprintf("cannot make a machine name of %q", base),
 			Origin: dir.Origin, Value: dir.Text,
 			Hint: "give a name as --machine=NAME",
 		}
 	}
-	return machine, directory, nil
+	return machine, at, nil
 }
 
 // TreeDir is where a tree is made that is only given a name.
@@ -386,9 +409,14 @@ func (r *resolver) blame(name, what, hint string) error {
 // check finds the name and the tree, and refuses what can't work together.
 func (r *resolver) check(assignments []Assignment) error {
 	s := &r.s
-	var err error
-	if s.Machine, s.Image.Directory, err = Locate(assignments, r.around); err != nil {
+	machine, at, err := Locate(assignments, r.around)
+	if err != nil {
 		return err
+	}
+	s.Machine, s.Image.Directory, s.Image.File = machine, at.Path, ""
+	if at.Image {
+		s.Image.Directory, s.Image.File = "", at.Path
+		s.Image.ReadOnly = s.Image.ReadOnly || at.ReadOnly
 	}
 
 	named, placed := false, false
@@ -448,6 +476,24 @@ func (r *resolver) check(assignments []Assignment) error {
 		return r.blame("link-journal", "cannot link the journal of a machine with --overlay-all: nothing that it writes stays", "use --link-journal=try-"+s.Host.LinkJournal+", or leave out --overlay-all")
 	case s.Host.LinkJournal == "guest" && volatile:
 		return r.blame("link-journal", "cannot link the host's journal to that of a machine with --volatile: it is gone with the machine", "use --link-journal=host, which keeps it on the host")
+	case s.Image.File == "" && (s.Image.RootHash != "" || s.Image.RootHashSig != "" || s.Image.VerityData != "" || s.Image.Policy != ""):
+		name := ""
+		for _, n := range [...]string{"image-policy", "verity-data", "root-hash-sig", "root-hash"} {
+			if o, _ := r.trace.origin(n); o != (origin.Origin{}) {
+				name = n
+			}
+		}
+		return r.blame(name, "cannot check a tree that is not in a disk image", "give the image as --image=PATH, or leave the option out")
+	case s.Image.RootHash != "" || s.Image.RootHashSig != "" || s.Image.VerityData != "":
+		name := ""
+		for _, n := range [...]string{"verity-data", "root-hash-sig", "root-hash"} {
+			if o, _ := r.trace.origin(n); o != (origin.Origin{}) {
+				name = n
+			}
+		}
+		return r.blame(name, "cannot check a disk image against a hash: launch does not set up Verity", "systemd-nspawn does; leave the option out to run the image as it is")
+	case s.Host.LinkJournal == "guest" && s.Image.File != "":
+		return r.blame("link-journal", "cannot link the host's journal to that of a machine on a disk image: the host does not see its files", "use --link-journal=host, which keeps it on the host")
 	case s.Users.Ownership == userns.Chown && readOnly:
 		return r.blame("private-users-ownership", "cannot change the owners of a tree that is read-only", "use --private-users-ownership=map, or leave out --read-only")
 	case s.Users.Ownership == userns.Chown && volatile:

@@ -51,7 +51,16 @@ func TestRefused(t *testing.T) {
 		{"directory=/srv/---", `cannot make a machine name of "---"`, "--directory=/srv/---"},
 		{"template=/srv/t", "cannot use a template without knowing what to make of it", "--template=/srv/t"},
 		{"template=/srv/t directory=/srv/d ephemeral=yes", "cannot run on a copy and make a directory from a template at the same time", "--template=/srv/t"},
-		{"machine=web", `cannot find a directory for machine "web"`, "--machine=web"},
+		{"machine=web", `cannot find a directory or disk image for machine "web"`, "--machine=web"},
+		{"image=/srv/d.raw directory=/srv/d", "cannot run a machine from a directory and a disk image at the same time", "--directory=/srv/d"},
+		{"image=/srv/d.raw template=/srv/t", "cannot make a disk image from a template", "--template=/srv/t"},
+		{"image=/srv/---.raw", `cannot make a machine name of "---"`, "--image=/srv/---.raw"},
+		{"image=/srv/d root-hash=00112233445566778899aabbccddeeff", "cannot check a disk image against a hash: launch does not set up Verity", "--root-hash=00112233445566778899aabbccddeeff"},
+		{"image=/srv/d root-hash-sig=base64:AAAA", "cannot check a disk image against a hash: launch does not set up Verity", "--root-hash-sig=base64:AAAA"},
+		{"image=/srv/d verity-data=/srv/v", "cannot check a disk image against a hash: launch does not set up Verity", "--verity-data=/srv/v"},
+		{"root-hash=00112233445566778899aabbccddeeff", "cannot check a tree that is not in a disk image", "--root-hash=00112233445566778899aabbccddeeff"},
+		{"directory=/srv/d image-policy=*", "cannot check a tree that is not in a disk image", "--image-policy=*"},
+		{"image=/srv/d link-journal=guest", "cannot link the host's journal to that of a machine on a disk image: the host does not see its files", "--link-journal=guest"},
 	} {
 		_, _, _, err := Resolve(say(t, strings.Fields(c.words)...), Surroundings{Place: Place{Cwd: "/srv/web"}, Hostname: "host"})
 		var e *Error
@@ -76,7 +85,13 @@ func TestAccepted(t *testing.T) {
 }
 
 func TestLocate(t *testing.T) {
-	images := func(name string) (string, bool) { return "/var/lib/machines/" + name, name != "none" }
+	images := func(name string) (Where, bool) {
+		at := Where{Path: "/var/lib/machines/" + name}
+		if name == "disk" {
+			at = Where{Path: "/var/lib/machines/disk.raw", Image: true, ReadOnly: true}
+		}
+		return at, name != "none"
+	}
 	for _, c := range []struct{ words, machine, directory string }{
 		{"", "web", "/srv/web"},
 		{"directory=../db", "db", "/srv/db"},
@@ -92,9 +107,19 @@ func TestLocate(t *testing.T) {
 		{"template=/srv/t ephemeral=yes", "t", "/srv/t"},
 		{"template=/srv/t ephemeral=yes machine=x", "x", "/srv/t"},
 		{"directory=/srv/y ephemeral=yes", "y", "/srv/y"},
+		{"machine=disk", "disk", "/var/lib/machines/disk.raw (image)"},
+		{"image=../x_1.raw", "x1", "/srv/x_1.raw (image)"},
+		{"image=/srv/y machine=x", "x", "/srv/y (image)"},
+		{"image=/srv/y image=", "web", "/srv/web"},
+		{"image=/srv/y.raw ephemeral=yes", "y", "/srv/y.raw (image)"},
+		{"directory=/srv/y.raw", "y.raw", "/srv/y.raw"},
 		{"directory=/srv/" + strings.Repeat("a", 70), strings.Repeat("a", 64), "/srv/" + strings.Repeat("a", 70)},
 	} {
-		m, d, err := Locate(say(t, strings.Fields(c.words)...), Surroundings{Place: Place{Cwd: "/srv/web"}, Hostname: "host", Images: images})
+		m, at, err := Locate(say(t, strings.Fields(c.words)...), Surroundings{Place: Place{Cwd: "/srv/web"}, Hostname: "host", Images: images})
+		d := at.Path
+		if at.Image {
+			d += " (image)"
+		}
 		if err == nil && c.directory == "/" {
 			// The host may have no name at all.
 			for _, host := range []string{"", "(none)", "_"} {

@@ -34,6 +34,11 @@ func Say(s Settings) (list []Saying, missed []string) {
 	}
 	e := s.Exec
 	text("directory", s.Image.Directory)
+	text("image", s.Image.File)
+	text("image-policy", s.Image.Policy)
+	text("root-hash", s.Image.RootHash)
+	text("root-hash-sig", s.Image.RootHashSig)
+	text("verity-data", s.Image.VerityData)
 	text("template", s.Image.Template)
 	flag("ephemeral", s.Image.Ephemeral)
 	flag("read-only", s.Image.ReadOnly)

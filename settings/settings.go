@@ -45,6 +45,15 @@ type Settings struct {
 type Image struct {
 	// Directory is absolute, or empty for the working directory.
 	Directory string `json:"directory,omitempty"`
+	// File is the disk image that the tree is in; absolute. There is no
+	// Directory then. Policy says what its partitions may be, see
+	// disk.ParsePolicy.
+	File   string `json:"file,omitempty"`
+	Policy string `json:"policy,omitempty"`
+	// RootHash, RootHashSig and VerityData ask for an image to be checked.
+	RootHash    string `json:"root_hash,omitempty"`
+	RootHashSig string `json:"root_hash_sig,omitempty"`
+	VerityData  string `json:"verity_data,omitempty"`
 	// Bundle is the OCI bundle that says what the root is; absolute.
 	Bundle   string   `json:"bundle,omitempty"`
 	ReadOnly bool     `json:"read_only,omitempty"`

@@ -1,6 +1,8 @@
 package settings
 
 import (
+	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"slices"
@@ -8,6 +10,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"launch/internal/disk"
 	"launch/mount"
 	"launch/userns"
 )
@@ -51,6 +54,36 @@ func parseDirectory(p Place, text string) (any, error) {
 		return "", errors.New("a path can't have a NUL byte")
 	}
 	return mount.Absolute(text, p.Cwd), nil
+}
+
+func parsePolicy(_ Place, text string) (any, error) {
+	if text == "" {
+		return "", nil // as if it hadn't been given
+	}
+	_, err := disk.ParsePolicy(text)
+	return text, err
+}
+
+// parseRootHash reads a hash of at least 128 bits.
+func parseRootHash(_ Place, text string) (any, error) {
+	b, err := hex.DecodeString(text)
+	if err != nil {
+		return "", fmt.Errorf("%q is no hexadecimal number of whole bytes", text)
+	}
+	if text != "" && len(b) < 16 {
+		return "", errors.New("a root hash has at least 16 bytes")
+	}
+	return strings.ToLower(text), nil
+}
+
+func parseRootHashSig(p Place, text string) (any, error) {
+	if data, ok := strings.CutPrefix(text, "base64:"); ok {
+		if _, err := base64.StdEncoding.DecodeString(data); err != nil {
+			return "", errors.New("what stands behind base64: is not base64")
+		}
+		return text, nil
+	}
+	return parseDirectory(p, text)
 }
 
 func parseVolatile(_ Place, text string) (any, error) {

@@ -51,7 +51,7 @@ func TestFlags(t *testing.T) {
 				continue
 			}
 			s, _, _, err := settings.Resolve(req.Assignments, settings.Surroundings{
-				Place: settings.Place{Cwd: "/"}, Files: req.Files, Images: func(string) (string, bool) { return "/var/lib/machines/web", true },
+				Place: settings.Place{Cwd: "/"}, Files: req.Files, Images: func(string) (settings.Where, bool) { return settings.Where{Path: "/var/lib/machines/web"}, true },
 			})
 			if err != nil {
 				t.Errorf("%s: %s: %v", name, c[1], err)

@@ -13,6 +13,8 @@ import (
 	"launch/mount"
 )
 
+const busyHint = "another machine runs from this tree, or somebody copies it; machines that are all --read-only can share it"
+
 // hint says what may help against an error of the engine's; "" is nothing.
 func hint(p *plan.Plan, err error) string {
 	var step *engine.StepError
@@ -31,7 +33,7 @@ func hint(p *plan.Plan, err error) string {
 	case errors.Is(err, state.ErrBusy):
 		return "give this one another name with --machine=, or end the other"
 	case errors.Is(err, tree.ErrBusy):
-		return "another machine runs from this tree, or somebody copies it; machines that are all --read-only can share it"
+		return busyHint
 	case errors.Is(err, unix.EMFILE):
 		return "raise the limit of open files (ulimit -n)"
 	case errors.Is(err, unix.ENFILE):
@@ -59,6 +61,12 @@ func stepHint(s plan.Step, err error) string {
 		return "the tree's file system, or one below it, can't map owners: use --private-users-ownership=chown"
 	case s.Do == plan.Bind && is(unix.ENOENT):
 		return "what is bound must be there; if it may be missing, begin it with -"
+	case s.Do == plan.Disk && is(unix.ENODEV) && s.Target != "/" && s.Target != "/usr":
+		return "the kernel can't mount it; --image-policy=root=open:usr=open:home=open:srv=open:var=open:tmp=open leaves out boot partitions"
+	case s.Do == plan.Disk && is(unix.ENODEV):
+		return "load the kernel's module for it, or make the image with ext4, xfs, btrfs, squashfs or erofs"
+	case s.Do == plan.Disk && (is(unix.ENOENT) || is(unix.ENXIO)):
+		return "launch needs loop devices: /dev/loop-control and /dev/loop0 and so on"
 	case s.Do == plan.Overlay && is(unix.ENOENT), s.Do == plan.Overlay && is(unix.ENOTDIR):
 		return "an overlay is made of directories that are there"
 	case s.Do == plan.Overlay && is(unix.EINVAL):

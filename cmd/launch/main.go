@@ -24,6 +24,7 @@ import (
 
 	"launch/internal/cli"
 	"launch/internal/console"
+	"launch/internal/disk"
 	"launch/internal/engine"
 	"launch/internal/facts"
 	"launch/internal/notify"
@@ -139,43 +140,24 @@ func start(req cli.Request, env []string, cwd string) int {
 	if !planning && !host.Root {
 		return fail(&settings.Error{What: "cannot start a machine as this user", Hint: "run launch as root; --plan needs no root"})
 	}
-	pin, parent, missing, err := probe.OpenTree(s.Image.Directory, s.Image.Template)
-	switch {
-	case err != nil && missing:
-		return fail(&settings.Error{What: err.Error(), Origin: trace.Origin("template"), Value: s.Image.Template,
-			Hint: "the directory is missing: give a tree that it can be a copy of, and a place for it that is there"})
-	case err != nil:
-		e := &settings.Error{What: err.Error(), Origin: trace.Origin("directory"), Value: s.Image.Directory, Hint: "give the directory of an operating system's tree"}
-		if errors.Is(err, unix.ENOENT) {
-			e.Hint += "; --template= makes one that is missing"
-		}
-		return fail(e)
-	case s.Image.Template != "" && !missing && !s.Life.Quiet:
-		cli.Warn(os.Stderr, settings.Warning{
-			What:   s.Image.Directory + " is there already: it is used as it is, not as a copy of the template",
-			Origin: trace.Origin("template"), Value: s.Image.Template,
-		})
+	look := openTree
+	if s.Image.File != "" {
+		look = openDisk
 	}
-	root, err := probe.Root(pin, s.Image.Pivot.New)
-	if err == nil {
-		err = unseen
+	f := facts.Facts{Host: host}
+	pin, err := look(s, trace, planning, &f)
+	if err != nil {
+		return fail(err)
 	}
-	if err != nil && !planning {
-		e := &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, err)}
-		if s.Image.Pivot.New != "" && !root.Known {
-			e.Origin, e.Value = trace.Origin("pivot-root"), s.Image.Pivot.String()
-			e.Hint = "give a directory of the tree, and one of its own for the old root"
-		}
-		return fail(e)
+	if unseen != nil && !planning {
+		return fail(&settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, unseen)})
 	}
-	root.Missing, root.Parent = missing, parent
-	f := facts.Facts{Root: root, Host: host}
 	id, err := probe.NewID()
 	if err != nil {
 		return fail(err)
 	}
 	if s.Host.LinkJournal != "no" {
-		if f.Journal, err = probe.Journal(plan.MachineID(s, root, id), s.Host.LinkJournal != ""); err != nil && !planning {
+		if f.Journal, err = probe.Journal(plan.MachineID(s, f.Root, id), s.Host.LinkJournal != ""); err != nil && !planning {
 			return fail(err)
 		}
 	}
@@ -234,6 +216,86 @@ func warn(s settings.Settings, list []settings.Warning, err error) {
 	}
 }
 
+// openTree pins the directory that the machine runs from, and looks at it.
+func openTree(s settings.Settings, trace settings.Trace, planning bool, f *facts.Facts) (int, error) {
+	pin, parent, missing, err := probe.OpenTree(s.Image.Directory, s.Image.Template)
+	switch {
+	case err != nil && missing:
+		return -1, &settings.Error{What: err.Error(), Origin: trace.Origin("template"), Value: s.Image.Template,
+			Hint: "the directory is missing: give a tree that it can be a copy of, and a place for it that is there"}
+	case err != nil:
+		e := &settings.Error{What: err.Error(), Origin: trace.Origin("directory"), Value: s.Image.Directory, Hint: "give the directory of an operating system's tree"}
+		if errors.Is(err, unix.ENOENT) {
+			e.Hint += "; --template= makes one that is missing"
+		}
+		if errors.Is(err, unix.ENOTDIR) {
+			e.Hint += ", or a disk image as --image=PATH"
+		}
+		return -1, e
+	case s.Image.Template != "" && !missing && !s.Life.Quiet:
+		cli.Warn(os.Stderr, settings.Warning{
+			What:   s.Image.Directory + " is there already: it is used as it is, not as a copy of the template",
+			Origin: trace.Origin("template"), Value: s.Image.Template,
+		})
+	}
+	f.Root, err = probe.Root(pin, s.Image.Pivot.New)
+	if err != nil && !planning {
+		return -1, unusable(s, trace, f.Root, err)
+	}
+	f.Root.Missing, f.Root.Parent = missing, parent
+	return pin, nil
+}
+
+// unusable is the error about a tree that can't be looked at.
+func unusable(s settings.Settings, trace settings.Trace, root facts.Root, err error) error {
+	e := &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, err)}
+	if s.Image.Pivot.New != "" && !root.Known {
+		e.Origin, e.Value = trace.Origin("pivot-root"), s.Image.Pivot.String()
+		e.Hint = "give a directory of the tree, and one of its own for the old root"
+	}
+	return e
+}
+
+// openDisk pins the disk image that the machine runs from, and looks at what is
+// on it. Where only a plan is asked for, it may have to stay unknown.
+func openDisk(s settings.Settings, trace settings.Trace, planning bool, f *facts.Facts) (int, error) {
+	file := s.Image.File
+	var policy disk.Policy
+	if s.Image.Policy != "" {
+		policy, _ = disk.ParsePolicy(s.Image.Policy) // it was read once already
+	}
+	img := s.Image
+	write := !planning && !img.ReadOnly && !img.Ephemeral && img.Volatile == settings.VolatileNo && !img.OverlayAll
+	pin, d, err := probe.Disk(file, write, policy)
+	if err != nil {
+		e := &settings.Error{What: err.Error(), Origin: trace.Origin("image"), Value: file}
+		var locked *disk.LockedError
+		var verity *disk.VerityError
+		var forbidden *disk.PolicyError
+		switch {
+		case errors.As(err, &verity):
+			e.Hint = fmt.Sprintf("systemd-nspawn can; --image-policy=%s=unprotected runs it unchecked", verity.Use)
+		case errors.As(err, &locked):
+			e.Hint = "systemd-nspawn can, or decrypt the image beforehand"
+		case errors.As(err, &forbidden) && s.Image.Policy != "":
+			e.Origin, e.Value = trace.Origin("image-policy"), s.Image.Policy
+		case errors.Is(err, disk.ErrNoRoot), errors.Is(err, disk.ErrNothing), errors.Is(err, disk.ErrRoots):
+			e.Hint = "give a file system, or a disk that follows the Discoverable Partitions Specification or has a single Linux partition"
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.EISDIR):
+			e.Hint = "give a disk image; a directory is given as --directory=PATH"
+		}
+		return -1, e
+	}
+	f.Disk = d
+	if f.Root, err = probe.DiskTree(pin, file, &f.Disk, s.Image.Pivot.New); err != nil && !planning {
+		if errors.Is(err, tree.ErrBusy) {
+			return -1, &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, err), Origin: trace.Origin("image"), Value: file, Hint: busyHint}
+		}
+		return -1, unusable(s, trace, f.Root, fmt.Errorf("look at the image %s: %w", file, err))
+	}
+	return pin, nil
+}
+
 // withFile adds what the environment says, and the machine's settings file, if
 // there is one and it is to be read.
 func withFile(req cli.Request, around settings.Surroundings) ([]settings.Assignment, []settings.Warning, error) {
@@ -245,11 +307,11 @@ func withFile(req cli.Request, around settings.Surroundings) ([]settings.Assignm
 	if req.Files == settings.FileNo {
 		return said, nil, nil
 	}
-	machine, directory, err := settings.Locate(req.Assignments, around)
+	machine, at, err := settings.Locate(req.Assignments, around)
 	if err != nil {
 		return nil, nil, err
 	}
-	file, warnings, err := nspawn.Load(nspawn.Candidates(machine, directory), around.Place, probe.SettingsFile)
+	file, warnings, err := nspawn.Load(nspawn.Candidates(machine, at.Path), around.Place, probe.SettingsFile)
 	return append(said, file...), warnings, err
 }
 
@@ -349,7 +411,7 @@ func cleanup(req cli.Request) int {
 		switch a.Option.Name {
 		case "machine":
 			named = a.Value.(string)
-		case "directory":
+		case "directory", "image":
 			placed = true
 		}
 	}

@@ -36,8 +36,12 @@ func (s *supervisor) before() error {
 			} else {
 				s.locks = append(s.locks, held...)
 			}
-		case plan.Clone:
-			err = s.clone(step)
+		case plan.Clone, plan.CloneIt:
+			if step.Do == plan.Clone {
+				err = s.clone(step)
+			} else {
+				err = s.cloneImage(step)
+			}
 			for _, l := range brief {
 				err = errors.Join(err, l.Release())
 			}
@@ -92,26 +96,7 @@ func (s *supervisor) clone(step plan.Step) error {
 		return fmt.Errorf("%s: open %s: %w", what, path.Dir(step.Path), err)
 	}
 	defer sys.Close(parent)
-	warned := false
-	r, err := tree.Copy(s.opt.Pin, parent, path.Base(step.Path), func(r tree.Report) error {
-		const much = 1 << 30
-		if r.Bytes > much && !warned {
-			warned = true
-			s.opt.Warn("this is a big tree, and its file system can't share the blocks of two files: --volatile=overlay needs no copy")
-		}
-		if s.opt.Copying != nil {
-			s.opt.Copying(r, false)
-		}
-		for _, sig := range s.signals.Pending() {
-			switch sig.Number {
-			case unix.SIGTSTP:
-				sys.Kill(os.Getpid(), int(unix.SIGSTOP))
-			case unix.SIGTERM, unix.SIGINT, unix.SIGHUP:
-				return ErrInterrupted
-			}
-		}
-		return nil
-	})
+	r, err := tree.Copy(s.opt.Pin, parent, path.Base(step.Path), s.copying())
 	if s.opt.Copying != nil {
 		s.opt.Copying(r, true)
 	}
@@ -125,6 +110,45 @@ func (s *supervisor) clone(step plan.Step) error {
 	if err != nil {
 		return fmt.Errorf("%s: open the copy: %w", what, err)
 	}
+	s.opt.Pin = n
+	return nil
+}
+
+// copying is what a copy calls now and then.
+func (s *supervisor) copying() func(r tree.Report) error {
+	warned := false
+	return func(r tree.Report) error {
+		const much = 1 << 30
+		if r.Bytes > much && !warned {
+			warned = true
+			s.opt.Warn("this is much to copy, and its file system can't share the blocks of two files: --volatile=overlay needs no copy")
+		}
+		if s.opt.Copying != nil {
+			s.opt.Copying(r, false)
+		}
+		for _, sig := range s.signals.Pending() {
+			switch sig.Number {
+			case unix.SIGTSTP:
+				sys.Kill(os.Getpid(), int(unix.SIGSTOP))
+			case unix.SIGTERM, unix.SIGINT, unix.SIGHUP:
+				return ErrInterrupted
+			}
+		}
+		return nil
+	}
+}
+
+// cloneImage copies the pinned image, and pins the copy. It never has a name,
+// so nobody has to remove it.
+func (s *supervisor) cloneImage(step plan.Step) error {
+	n, err := tree.CopyFile(s.opt.Pin, step.Path, s.copying())
+	if s.opt.Copying != nil {
+		s.opt.Copying(tree.Report{}, true)
+	}
+	if err != nil {
+		return fmt.Errorf("copy %s: %w", step.Source.Path, err)
+	}
+	sys.Close(s.opt.Pin)
 	s.opt.Pin = n
 	return nil
 }

@@ -119,6 +119,9 @@ func (b *builder) build(l sys.Locked) (err error) {
 	}()
 	t := b.tree
 	t.Pin, t.UID, t.GID = b.opt.Pin, b.root(), b.root()
+	if b.plan.Image {
+		t.Pin, t.Image = -1, b.opt.Pin
+	}
 	t.UserNS, t.Chown, t.Temp, t.Work = b.userNS, b.chown, b.temp, b.work
 	t.ProcFS = b.procFS
 	t.Path = b.plan.RootPath

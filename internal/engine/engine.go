@@ -42,7 +42,8 @@ import (
 
 // Options are what a run needs beside the plan.
 type Options struct {
-	// Pin is the tree's directory, as it was looked at for the plan.
+	// Pin is the tree's directory, or the disk image that it is in, as it was
+	// looked at for the plan.
 	Pin int
 	// Shift is the first id of the range that the tree's files belong to now.
 	Shift uint32

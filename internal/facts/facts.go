@@ -6,6 +6,8 @@
 // Room: paper.
 package facts
 
+import "launch/internal/disk"
+
 // Kind is what a name in the tree is.
 type Kind string
 
@@ -22,6 +24,7 @@ const (
 // Facts is what is known before a plan is made.
 type Facts struct {
 	Root    Root    `json:"root"`
+	Disk    Disk    `json:"disk,omitzero"`
 	Host    Host    `json:"host"`
 	Journal Journal `json:"journal,omitzero"`
 	Network Network `json:"network,omitzero"`
@@ -29,6 +32,21 @@ type Facts struct {
 	// Devices are the device nodes among the sources of bind mounts. They are
 	// looked for only where there are such mounts.
 	Devices []Device `json:"devices,omitempty"`
+}
+
+// Disk is the disk image that the tree is in. Then Root.Path is the image's.
+type Disk struct {
+	Known bool `json:"known"`
+	// Block: it is a block device and no file.
+	Block bool `json:"block,omitempty"`
+	// Sector is the size of a sector that its table counts in; 0 without one.
+	Sector int `json:"sector,omitempty"`
+	// Volumes are its file systems that a machine has, the root first, or, if
+	// there is none, the one for /usr.
+	Volumes []disk.Volume `json:"volumes,omitempty"`
+	// Efi and Boot tell about the directories where a boot partition may go.
+	Efi  Kind `json:"efi,omitempty"`
+	Boot Kind `json:"boot,omitempty"`
 }
 
 // Device is a device node that is bound into the machine.

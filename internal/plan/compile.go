@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"launch/internal/disk"
 	"launch/internal/facts"
 	"launch/internal/origin"
 	"launch/mount"
@@ -56,6 +57,9 @@ func Compile(in Input) (*Plan, error) {
 	c.Steps, c.Program = make([]Step, 0, 64), make([]Op, 0, 48)
 	c.Machine = s.Machine
 	c.Directory = s.Image.Directory
+	if s.Image.File != "" {
+		c.Directory, c.Plan.Image = s.Image.File, true
+	}
 	c.Hostname = s.Machine
 	if s.Exec.Hostname != "" {
 		c.Hostname = s.Exec.Hostname
@@ -65,6 +69,9 @@ func Compile(in Input) (*Plan, error) {
 	c.Plan.NotifyReady = s.Life.NotifyReady
 	c.identity()
 	if err := c.check(); err != nil {
+		return nil, err
+	}
+	if err := c.checkDisk(); err != nil {
 		return nil, err
 	}
 	c.console()
@@ -82,6 +89,9 @@ func Compile(in Input) (*Plan, error) {
 	}
 	if err := c.tree(); err != nil {
 		return nil, err
+	}
+	if !s.Image.OverlayAll {
+		c.volumes() // else they are below the layer
 	}
 	if err := c.mounts(); err != nil {
 		return nil, err
@@ -112,6 +122,9 @@ func Compile(in Input) (*Plan, error) {
 func (c *compiler) check() error {
 	root := c.Facts.Root
 	dir, value, option := c.Directory, c.Directory, "directory"
+	if c.Plan.Image {
+		option = "image"
+	}
 	if p := c.Settings.Image.Pivot; p.New != "" {
 		dir, value, option = path.Join(dir, p.New), p.String(), "pivot-root"
 	}
@@ -130,6 +143,9 @@ func (c *compiler) check() error {
 		e.Hint = "give the directory of an operating system's tree"
 	default:
 		return nil
+	}
+	if c.Plan.Image {
+		e.What, e.Hint = strings.Replace(e.What, " as a root directory", " as a root", 1), "give the image of an operating system"
 	}
 	return e
 }
@@ -267,6 +283,22 @@ func (c *compiler) before() {
 	from := c.from("directory")
 	c.RootPath = real
 	switch {
+	case img.File != "":
+		c.RootPath = "" // the host doesn't see it
+		from = c.from("image")
+		if !img.Ephemeral {
+			lock(real, c.shared(), false, from)
+			return
+		}
+		o := c.from("ephemeral")
+		c.Plan.Source, c.Plan.Ephemeral = c.Directory, true
+		lock(real, true, true, o)
+		dir := path.Dir(real)
+		if c.Facts.Disk.Block {
+			dir = "/var/tmp"
+		}
+		step(Step{Do: CloneIt, Source: mount.Path{Path: real}, Path: dir, Origin: o})
+		return
 	case img.Stack != nil:
 		// What lies below is shared by all, and never changes; its own part is
 		// the machine's alone by its name.
@@ -337,6 +369,9 @@ func (c *compiler) tree() error {
 		u := c.Plan.Users
 		shifted := root.Known && root.UID>>16 != 0
 		foreign := root.Known && c.foreign()
+		if img.File != "" && !c.hasVolume(disk.Root) {
+			return nil // what is not new has a step of its own
+		}
 		// A range that begins at 0 shows the files' owners as they are.
 		if !u.Private() || img.Stack != nil || u.Mode != userns.Pick && u.Range.Start == 0 && u.Ownership != userns.Chown && u.Ownership != userns.Foreign {
 			return nil
@@ -394,9 +429,12 @@ func (c *compiler) tree() error {
 		pivot.Old = ""
 	}
 	take := func() {
-		if img.Stack != nil {
+		switch {
+		case img.Stack != nil:
 			c.step(c.stack(from))
-		} else {
+		case img.File != "":
+			c.disk()
+		default:
 			c.step(Step{Do: Tree, Source: dir, Origin: from})
 		}
 		if pivot.New != "" {
@@ -413,6 +451,7 @@ func (c *compiler) tree() error {
 		if err := owners(); err != nil {
 			return err
 		}
+		c.usr()
 		switch {
 		case img.ReadOnly && !c.covered() && c.unchanged():
 			c.step(Step{Do: Attr, Target: "/", Attr: ro, Recursive: true, Origin: c.from("read-only")})
@@ -422,6 +461,7 @@ func (c *compiler) tree() error {
 			c.step(Step{Do: Attr, Target: "/", Attr: ro, Recursive: true, Origin: c.from("read-only")})
 			return nil
 		case img.OverlayAll:
+			c.volumes()
 			attr := uint64(sa)
 			if img.Stack != nil {
 				attr |= nd
@@ -433,6 +473,7 @@ func (c *compiler) tree() error {
 		if err := owners(); err != nil {
 			return err
 		}
+		c.usr()
 		if !c.covered() && !c.unchanged() {
 			c.base0()
 		}
@@ -451,6 +492,7 @@ func (c *compiler) tree() error {
 			return err
 		}
 		c.step(Step{Do: Layer, Target: "/", Attr: sa, Options: c.owned(fill), Origin: volatile})
+		c.usr() // an overlay shows nothing that is mounted below
 	case settings.VolatileYes:
 		if root.Known && root.Bin != facts.Link && root.Bin != facts.Absent {
 			return &settings.Error{
@@ -462,6 +504,19 @@ func (c *compiler) tree() error {
 		c.step(Step{Do: Mount, Target: "/", Type: "tmpfs", Attr: sa, Options: c.owned(fill), Origin: volatile,
 			Content: []Entry{{Path: "usr", Mode: unix.S_IFDIR | 0o755}}})
 		part := strings.TrimPrefix(path.Join(pivot.New, "usr"), "/")
+		if img.File != "" {
+			if c.hasVolume(disk.Usr) {
+				c.usr()
+				break
+			}
+			s := Step{Do: Disk, Source: mount.Path{Path: img.File}, Attr: ro}
+			if c.Facts.Disk.Known {
+				s = c.volume(c.Facts.Disk.Volumes[0], "")
+			}
+			s.Target, s.Part, s.IDMap, s.Fallback, s.Origin = "/usr", part, c.rootMap(), NoFallback, volatile
+			c.step(s)
+			break
+		}
 		usr := mount.Path{Path: path.Join(c.Directory, part)}
 		c.step(Step{Do: Bind, Source: usr, Part: part, Target: "/usr", Attr: ro, Recursive: true, IDMap: c.rootMap(), Fallback: NoFallback, Propagation: alone, Origin: volatile})
 	}
@@ -916,6 +971,10 @@ func (c *compiler) effects() {
 			add(s.Origin, "the machine's own layer", path.Dir(s.Source.Path), "stays")
 		case s.Do == Lock:
 			add(s.Origin, "lock of the tree", path.Join(path.Dir(s.Path), ".#"+path.Base(s.Path)+".lck"), "released and removed")
+		case s.Do == CloneIt:
+			add(s.Origin, "copy of the image, without a name", s.Path, "ends with the machine")
+		case s.Do == Disk:
+			add(s.Origin, "loop device", "/dev/loop…", "ends with the machine")
 		case s.Do == Clone && c.Plan.Ephemeral:
 			add(s.Origin, "copy of the tree", s.Path, "removed with what is in it")
 		case s.Do == Clone:

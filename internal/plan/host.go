@@ -3,6 +3,7 @@ package plan
 import (
 	"strings"
 
+	"launch/internal/disk"
 	"launch/internal/facts"
 	"launch/mount"
 	"launch/settings"
@@ -15,6 +16,11 @@ func (c *compiler) writable() bool {
 		return true
 	case settings.VolatileState:
 		return false
+	}
+	for _, v := range c.Facts.Disk.Volumes {
+		if v.Use == disk.Root && v.ReadOnly {
+			return false
+		}
 	}
 	return !c.Settings.Image.ReadOnly && !c.covered()
 }

@@ -29,6 +29,8 @@ import (
 type Plan struct {
 	Machine   string `json:"machine"`
 	Directory string `json:"directory"`
+	// Image: Directory is a disk image.
+	Image bool `json:"image,omitempty"`
 	// RootPath is where the host has what becomes the machine's root, without
 	// links where that is known.
 	RootPath string `json:"-"`
@@ -249,31 +251,33 @@ type Do string
 
 // What steps do.
 const (
-	Lock    Do = "lock"    // keep others from using the tree at Path
-	Clone   Do = "clone"   // copy the tree Source to Path, on the host
-	Rename  Do = "rename"  // give what is at Source the name Path, on the host
-	Tree    Do = "tree"    // take the tree, as a mount of its own
-	Stack   Do = "stack"   // the root is Source over Lower, all of them below Path on the host
-	Pivot   Do = "pivot"   // take Source, in the tree, instead; the tree goes to Target below it, if there is one
-	Mount   Do = "mount"   // a new file system on Target
-	Bind    Do = "bind"    // Source on Target
-	Overlay Do = "overlay" // Lower (and Source above them) on Target
-	Layer   Do = "layer"   // a throw-away layer over Target
-	Stubs   Do = "stubs"   // a layer with the mount points of Content that Target lacks, if nothing can be written there
-	Mask    Do = "mask"    // hide Target behind an empty node of its kind
-	Parts   Do = "parts"   // the parts of sysfs that don't tell about the host
-	Mkdir   Do = "mkdir"   // make Target if it is missing
-	Symlink Do = "symlink" // make Target, a link to Source, if it is missing
-	Attr    Do = "attr"    // change the flags of the mount that Target is
-	Idmap   Do = "idmap"   // show the files of the tree with the machine's owners
-	Chown   Do = "chown"   // give the files of the tree the machine's owners
-	Copy    Do = "copy"    // put a file of the host's in the place of Target
-	Zone    Do = "zone"    // make Target a link to Source, a time zone of the tree's
-	Remove  Do = "remove"  // remove Target, or Path on the host: a file, a link or an empty directory
-	Read    Do = "read"    // read Credential from Path, on the host
-	Make    Do = "make"    // make the directory Path, on the host
-	Link    Do = "link"    // make Path, on the host, a link to Source
-	Export  Do = "export"  // a new file system on the directory Path, on the host, which sees it read-only
+	Lock    Do = "lock"        // keep others from using the tree at Path
+	Clone   Do = "clone"       // copy the tree Source to Path, on the host
+	Rename  Do = "rename"      // give what is at Source the name Path, on the host
+	Tree    Do = "tree"        // take the tree, as a mount of its own
+	Disk    Do = "disk"        // the file system in the part of the image Source that begins at Start, as the root or on Target
+	CloneIt Do = "clone-image" // copy the disk image Source to a file without a name in the directory Path
+	Stack   Do = "stack"       // the root is Source over Lower, all of them below Path on the host
+	Pivot   Do = "pivot"       // take Source, in the tree, instead; the tree goes to Target below it, if there is one
+	Mount   Do = "mount"       // a new file system on Target
+	Bind    Do = "bind"        // Source on Target
+	Overlay Do = "overlay"     // Lower (and Source above them) on Target
+	Layer   Do = "layer"       // a throw-away layer over Target
+	Stubs   Do = "stubs"       // a layer with the mount points of Content that Target lacks, if nothing can be written there
+	Mask    Do = "mask"        // hide Target behind an empty node of its kind
+	Parts   Do = "parts"       // the parts of sysfs that don't tell about the host
+	Mkdir   Do = "mkdir"       // make Target if it is missing
+	Symlink Do = "symlink"     // make Target, a link to Source, if it is missing
+	Attr    Do = "attr"        // change the flags of the mount that Target is
+	Idmap   Do = "idmap"       // show the files of the tree with the machine's owners
+	Chown   Do = "chown"       // give the files of the tree the machine's owners
+	Copy    Do = "copy"        // put a file of the host's in the place of Target
+	Zone    Do = "zone"        // make Target a link to Source, a time zone of the tree's
+	Remove  Do = "remove"      // remove Target, or Path on the host: a file, a link or an empty directory
+	Read    Do = "read"        // read Credential from Path, on the host
+	Make    Do = "make"        // make the directory Path, on the host
+	Link    Do = "link"        // make Path, on the host, a link to Source
+	Export  Do = "export"      // a new file system on the directory Path, on the host, which sees it read-only
 
 	Node     Do = "node"     // make the device node Target, as in Content, or bind the host's
 	Hide     Do = "hide"     // put /dev/null, or an empty directory, on Target
@@ -302,6 +306,11 @@ type Step struct {
 	// Part is the name of Source below the tree's directory: what is there
 	// must be a directory, in the tree that was looked at.
 	Part string `json:"part,omitempty"`
+	// Start and Size are a part of a disk image, in bytes; Sector is the size of
+	// its sectors, 0 for the usual one.
+	Start  int64 `json:"start,omitempty"`
+	Size   int64 `json:"size,omitempty"`
+	Sector int   `json:"sector,omitempty"`
 	// Lower are an overlay's lower directories, lowest first.
 	Lower []mount.Path `json:"lower,omitempty"`
 	// Type is the file system's.

@@ -184,6 +184,9 @@ func (s Step) how() string {
 	if s.IDMap != "" {
 		w = append(w, string(s.IDMap))
 	}
+	if s.Do == Disk {
+		w = append(w, fmt.Sprintf("%d bytes at %d", s.Size, s.Start))
+	}
 	for _, o := range s.Options {
 		if o.Value == "" {
 			w = append(w, o.Key)

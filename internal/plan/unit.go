@@ -153,5 +153,9 @@ func (c *compiler) register() {
 	if mode == settings.Never || env.SharePID || env.ShareUTS || mode != settings.Yes && !c.Facts.Host.Systemd && !c.Settings.Unit.User {
 		return
 	}
-	c.Plan.Register = &Registration{Class: "container", Root: c.Directory, Required: mode == settings.Yes, Origin: c.from("register")}
+	root := c.Directory
+	if c.Plan.Image {
+		root = "" // the host has no directory that it is in
+	}
+	c.Plan.Register = &Registration{Class: "container", Root: root, Required: mode == settings.Yes, Origin: c.from("register")}
 }

@@ -125,13 +125,7 @@ func Root(n int, pivot string) (facts.Root, error) {
 	}
 	r.Bin, r.Usr, r.Var = l.kind(n, "bin"), l.kind(n, "usr"), l.kind(n, "var")
 	r.UsrBin, r.UsrSbin, r.UsrLib = l.kind(n, "usr/bin"), l.kind(n, "usr/sbin"), l.kind(n, "usr/lib")
-	for _, name := range loaders {
-		for _, lib := range []string{"usr/lib64", "usr/lib"} {
-			if r.Loader64 == "" && l.exists(n, lib+"/"+name) {
-				r.Loader64 = lib
-			}
-		}
-	}
+	r.Loader64 = l.loader(n, "usr/")
 	r.OSRelease = l.exists(n, "etc/os-release") || l.exists(n, "usr/lib/os-release")
 	b, err := read(n, "etc/machine-id")
 	switch {
@@ -148,6 +142,19 @@ func Root(n int, pivot string) (facts.Root, error) {
 
 // loaders are what the dynamic loaders of 64-bit architectures are called.
 var loaders = [...]string{"ld-linux-x86-64.so.2", "ld-linux-aarch64.so.1"}
+
+// loader tells in which directory of /usr, seen from n as usr, the dynamic
+// loader is, as seen from the root; "" if there is none.
+func (l *look) loader(n int, usr string) string {
+	for _, name := range loaders {
+		for _, lib := range [...]string{"lib64", "lib"} {
+			if l.exists(n, usr+lib+"/"+name) {
+				return "usr/" + lib
+			}
+		}
+	}
+	return ""
+}
 
 // kind tells what a name of the tree is; a link in the last place is not
 // followed, those before it stay inside.
@@ -492,16 +499,31 @@ func NewSuffix() (string, error) {
 	return hex.EncodeToString(b[:]), nil
 }
 
-// Image finds the tree of a machine by its name, where systemd keeps them.
-func Image(name string) (directory string, ok bool) {
+// Image finds the tree of a machine by its name, where systemd keeps them: a
+// directory, a block device, or a disk image with .raw behind its name.
+func Image(name string) (found settings.Where, ok bool) {
 	for _, dir := range settings.ImageDirs {
-		n, err := sys.Openat(unix.AT_FDCWD, dir+"/"+name, unix.O_PATH|unix.O_DIRECTORY, 0)
-		if err == nil {
+		for _, end := range [...]string{"", ".raw"} {
+			at := settings.Where{Path: dir + "/" + name + end}
+			n, err := sys.Openat(unix.AT_FDCWD, at.Path, unix.O_PATH, 0)
+			if err != nil {
+				continue
+			}
+			st, err := sys.Statx(n, "", unix.STATX_TYPE|unix.STATX_MODE)
 			sys.Close(n)
-			return dir + "/" + name, true
+			if err != nil {
+				continue
+			}
+			switch kind := st.Mode & unix.S_IFMT; {
+			case kind == unix.S_IFDIR && end == "":
+				return at, true
+			case kind == unix.S_IFBLK && end == "", kind == unix.S_IFREG && end != "":
+				at.Image, at.ReadOnly = true, kind == unix.S_IFREG && st.Mode&0o222 == 0
+				return at, true
+			}
 		}
 	}
-	return "", false
+	return found, false
 }
 
 // SettingsFile reads a machine's settings. Only a regular file is read. In a

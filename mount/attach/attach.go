@@ -57,6 +57,8 @@ type Tree struct {
 	// Pin is the tree's directory as it was when the plan was made: a
 	// directory that was swapped since is refused. -1: nothing to compare.
 	Pin int
+	// Image is the disk image that the tree is in; -1: none.
+	Image int
 	// UID and GID are the machine's root user, on the host.
 	UID, GID uint32
 	// UserNS gives a user namespace with the machine's map, for id-mapped
@@ -132,7 +134,7 @@ func BeginAs(l sys.Locked, how How) (*Tree, error) {
 		// The caller's mounts are not changed, but for one more.
 		seat, shared = how.Seat, true
 	}
-	t := &Tree{l: l, root: -1, loose: -1, below: -1, old: -1, oldAt: -1, host: -1, at: -1, runHost: -1, devpts: -1, Pin: -1, PidNS: -1, TTY: -1, bare: how.Seat != ""}
+	t := &Tree{l: l, root: -1, loose: -1, below: -1, old: -1, oldAt: -1, host: -1, at: -1, runHost: -1, devpts: -1, Pin: -1, Image: -1, PidNS: -1, TTY: -1, bare: how.Seat != ""}
 	var err error
 	if t.host, err = sys.Openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
 		return nil, fmt.Errorf("open /: %w", err)
@@ -205,6 +207,8 @@ func words(s plan.Step) string {
 	switch s.Do {
 	case plan.Tree:
 		return "take the tree " + s.Source.Path
+	case plan.Disk:
+		return fmt.Sprintf("mount %s of the image %s on %s", s.Type, s.Source.Path, s.Target)
 	case plan.Stack:
 		return "put together the layers in " + s.Path
 	case plan.Pivot:
@@ -259,6 +263,8 @@ func (t *Tree) do(s plan.Step) error {
 		return t.tree(s)
 	case plan.Stack:
 		return t.stack(s)
+	case plan.Disk:
+		return t.disk(s)
 	case plan.Idmap:
 		return t.idmap(s)
 	case plan.Pivot:

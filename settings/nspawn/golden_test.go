@@ -82,7 +82,9 @@ func resolve(t *testing.T, file, text string) string {
 	}
 	around := settings.Surroundings{
 		Place: settings.Place{Cwd: "/srv/web", Env: []string{"TERM=vt100"}}, Hostname: "host", Files: r.Files, PID2: true,
-		Images: func(name string) (string, bool) { return "/var/lib/machines/" + name, name == "web" },
+		Images: func(name string) (settings.Where, bool) {
+			return settings.Where{Path: "/var/lib/machines/" + name}, name == "web"
+		},
 	}
 	var b strings.Builder
 	list, warnings, err := nspawn.Read(nspawn.Candidate{Path: file, Trusted: trusted}, around.Place, []byte(text))

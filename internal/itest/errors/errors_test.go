@@ -19,6 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"launch/internal/itest/disks"
 	"launch/internal/itest/stage"
 	"launch/internal/itest/tree"
 	"launch/settings"
@@ -37,7 +38,14 @@ const (
 // bad is a value for each option that takes one, which it refuses. More words
 // behind it are other options.
 var bad = map[string][]string{
-	"directory":                 {"/no/such"},
+	"directory": {"/no/such"},
+	"image": {"/no/such", "OUT/dir", "OUT/file", "/dev/null", "OUT/roots.raw", "OUT/home.raw", "OUT/verity.raw", "OUT/locked.raw", "OUT/overlap.raw", "OUT/twice.raw",
+		"OUT/cut.raw", "OUT/ext3.raw", "OUT/plain.raw", "OUT/plain.raw --boot", "OUT/plain.raw --directory=OUT/dir", "OUT/plain.raw --template=OUT/dir",
+		"OUT/plain.raw --link-journal=guest", "OUT/plain.raw --pivot-root=/no/such", "OUT/hashed.raw"},
+	"image-policy":              {"frob", "root=frob", "*", "root=verity --image=OUT/plain.raw", "root=open:home=absent --image=OUT/whole.raw"},
+	"root-hash":                 {"0011", "xyz", "00112233445566778899aabbccddeeff", "00112233445566778899aabbccddeeff --image=OUT/plain.raw"},
+	"root-hash-sig":             {"base64:!", "base64:AAAA --image=OUT/plain.raw"},
+	"verity-data":               {"OUT/file --image=OUT/plain.raw"},
 	"oci-bundle":                {"/no/such"},
 	"slice":                     {"a/b"},
 	"mounts":                    {"/no/such", "/etc/passwd"},
@@ -95,7 +103,7 @@ var anything = map[string]string{
 // others are mistakes that are no option's value.
 var others = []string{
 	// Options that aren't any.
-	"--read-olny", "--bnid=/x", "--pri=x", "-y", "--directory", "--chdir", "-u", "--read-only=yes", "--image=/x", "--network-zone=x", "--help=x",
+	"--read-olny", "--bnid=/x", "--pri=x", "-y", "--directory", "--chdir", "-u", "--read-only=yes", "--mstack=/x", "--network-zone=x", "--help=x",
 	// What doesn't go together.
 	"--boot --as-pid2", "--ephemeral --template=OUT/dir --directory=OUT/other", "--template=OUT/dir",
 	// Trees that are none.
@@ -193,7 +201,7 @@ func (p *place) run(words string) {
 		return slices.ContainsFunc(argv, func(w string) bool { return w == option || strings.HasPrefix(w, option+"=") })
 	}
 	if argv[0] != "cat" {
-		if !said("--directory") && !said("--oci-bundle") && !said("--template") && !strings.Contains(words, "no-such") || strings.Contains(words, "nobody-such") || strings.Contains(words, "OUT/no-such") {
+		if !said("--directory") && !said("--image") && !said("--oci-bundle") && !said("--template") && !strings.Contains(words, "no-such") || strings.Contains(words, "nobody-such") || strings.Contains(words, "OUT/no-such") {
 			argv = append([]string{"--directory=" + p.dir}, argv...)
 		}
 		if !said("--machine") && words != "--template=OUT/dir" {
@@ -233,6 +241,24 @@ func TestErrors(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(p.out, f), []byte("text\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+	plain := disks.FS(t, "ext4", p.out+"/dir", 1<<20)
+	part := func(kind, fs string) disks.Part { return disks.Part{Type: kind, Data: disks.Fake(fs)} }
+	root, home := disks.Part{Type: disks.Root, Data: plain}, part(disks.Home, "ext4")
+	for name, image := range map[string][]byte{
+		"plain": plain, "hashed": plain, "ext3": disks.Fake("ext3"), "locked": disks.Fake("crypto_LUKS"),
+		"whole": disks.GPT(disks.Table{Parts: []disks.Part{root, home}}),
+		"roots": disks.GPT(disks.Table{Parts: []disks.Part{part(disks.Linux, "ext4"), part(disks.Linux, "ext4")}}),
+		"home":  disks.GPT(disks.Table{Parts: []disks.Part{home}}), "verity": disks.GPT(disks.Table{Parts: []disks.Part{root, part(disks.RootVerity, "verity")}}),
+		"overlap": disks.GPT(disks.Table{Parts: []disks.Part{root, home}, Change: func(_, e []byte) { copy(e[128+32:128+48], e[32:48]) }}),
+		"twice":   append([]byte("XFSB"), disks.Fake("ext4")[4:]...), "cut": disks.GPT(disks.Table{Parts: []disks.Part{root, home}})[:1<<20],
+	} {
+		if err := os.WriteFile(filepath.Join(p.out, name+".raw"), image, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(p.out+"/hashed.roothash", []byte("00"), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	p.names = strings.NewReplacer(p.dir, "TREE", p.out, "OUT", filepath.Dir(p.dir), "BESIDE", name, "MACHINE", "\r\n", "\n",
 		"known: x86-64, x86)", "known: ARCHITECTURES)", "known: arm64, arm)", "known: ARCHITECTURES)")
