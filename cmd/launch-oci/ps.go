@@ -23,7 +23,7 @@ func ps(c *call) int {
 		return c.fail(err)
 	}
 	defer d.Close()
-	pids, err := d.Group.Pids()
+	pids, err := d.Processes()
 	if err != nil {
 		return c.fail(err)
 	}

@@ -34,7 +34,8 @@ func spec(c *call) int {
 	name := cmp.Or(c.text("file"), bundle.File)
 	n, err := sys.Openat(unix.AT_FDCWD, name, unix.O_WRONLY|unix.O_CREAT|unix.O_EXCL, 0o666)
 	if err == unix.EEXIST {
-		return c.fail(fmt.Errorf("file %s exists. Remove it first", name))
+		//lint:ignore ST1005 runc's words
+		return c.fail(fmt.Errorf("File %s exists. Remove it first", name))
 	}
 	if err == nil {
 		err = sys.WriteString(n, text)

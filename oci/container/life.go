@@ -3,6 +3,8 @@ package container
 import (
 	"errors"
 	"fmt"
+	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -154,10 +156,20 @@ func (d *Dir) Kill(sig int, all bool) error {
 		shared = d.sharesPIDs()
 	}
 	if all || shared {
-		if sig == int(unix.SIGKILL) {
+		pids, err := d.Group.Pids()
+		switch {
+		case err != nil:
+			return err
+		case len(pids) == 0 && all && sig != int(unix.SIGKILL):
+			return d.signalAll(sig)
+		case len(pids) == 0:
+			// It may have no cgroups: then with the first process the kernel
+			// ends all of its pid namespace.
+		case sig == int(unix.SIGKILL):
 			return d.Group.Kill()
+		default:
+			return d.Group.Signal(sig)
 		}
-		return d.Group.Signal(sig)
 	}
 	n, err := d.Pidfd()
 	if err != nil {
@@ -186,6 +198,60 @@ func (d *Dir) Kill(sig int, all bool) error {
 		}
 	}
 	return nil
+}
+
+// Processes lists the container's processes, in order. One without cgroups of
+// its own, as an unprivileged user's may be, has those of its pid namespace,
+// and if it shares that, too, the first process is all that is known.
+func (d *Dir) Processes() ([]int, error) {
+	pids, err := d.Group.Pids()
+	if err != nil || len(pids) > 0 || !d.Alive() {
+		return pids, err
+	}
+	const namespace = "/proc/%d/ns/pid"
+	own, err := sys.Readlinkat(unix.AT_FDCWD, "/proc/self/ns/pid")
+	if err != nil {
+		return nil, fmt.Errorf("look at our pid namespace: %w", err)
+	}
+	its, err := sys.Readlinkat(unix.AT_FDCWD, fmt.Sprintf(namespace, d.PID))
+	if err != nil || its == own {
+		return []int{d.PID}, nil
+	}
+	proc, err := sys.Openat(unix.AT_FDCWD, "/proc", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open /proc: %w", err)
+	}
+	defer sys.Close(proc)
+	names, err := sys.Names(proc)
+	if err != nil {
+		return nil, fmt.Errorf("list /proc: %w", err)
+	}
+	for _, name := range names {
+		pid, err := strconv.Atoi(name)
+		if err != nil {
+			continue
+		}
+		if ns, err := sys.Readlinkat(unix.AT_FDCWD, fmt.Sprintf(namespace, pid)); err == nil && ns == its {
+			pids = append(pids, pid)
+		}
+	}
+	slices.Sort(pids)
+	return pids, nil
+}
+
+// signalAll sends a signal to each process of a container without cgroups.
+func (d *Dir) signalAll(sig int) error {
+	pids, err := d.Processes()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, pid := range pids {
+		if err := sys.Kill(pid, sig); err != nil && err != unix.ESRCH {
+			errs = append(errs, fmt.Errorf("send signal %d to process %d: %w", sig, pid, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 func (d *Dir) sharesPIDs() bool {

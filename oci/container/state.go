@@ -241,7 +241,7 @@ func claim(root, id string) (*Dir, error) {
 	if err := CheckID(id); err != nil {
 		return nil, err
 	}
-	if err := sys.Mkdirat(unix.AT_FDCWD, root, 0o711); err != nil && err != unix.EEXIST {
+	if err := sys.Mkdirat(unix.AT_FDCWD, root, 0o700); err != nil && err != unix.EEXIST {
 		if err != unix.ENOENT {
 			return nil, fmt.Errorf("make %s: %w", root, err)
 		}
@@ -272,7 +272,7 @@ func claim(root, id string) (*Dir, error) {
 func mkdirs(dir string) error {
 	for i := 1; i <= len(dir); i++ {
 		if i == len(dir) || dir[i] == '/' {
-			if err := sys.Mkdirat(unix.AT_FDCWD, dir[:i], 0o711); err != nil && err != unix.EEXIST {
+			if err := sys.Mkdirat(unix.AT_FDCWD, dir[:i], 0o700); err != nil && err != unix.EEXIST {
 				return fmt.Errorf("make %s: %w", dir[:i], err)
 			}
 		}

@@ -87,6 +87,10 @@ func TestNobody(t *testing.T) {
 	if r := w.nobody("exec", "c", "nonesuch"); r.code != 255 || !strings.Contains(r.err, "executable file not found") {
 		t.Error(r)
 	}
+	ok("", "exec", "-d", "c", "sleep", "1001")
+	if r := w.nobody("ps", "-f", "json", "c"); r.code != 0 || strings.Count(r.out, ",") != 1 {
+		t.Errorf("two processes: %v", r)
+	}
 	ok("c", "list", "-q")
 	var s struct{ Status, Owner string }
 	if r := w.nobody("state", "c"); json.Unmarshal([]byte(r.out), &s) != nil || s.Status != "running" || s.Owner != "#1234" {
