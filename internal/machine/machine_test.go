@@ -21,6 +21,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"launch/internal/bus"
+	"launch/internal/varlink"
 )
 
 // fake answers on a real bus as systemd and systemd-machined do, by another
@@ -544,7 +545,7 @@ func TestVarlink(t *testing.T) {
 	if err := ask(register, first, exists); err == nil || err.Error() != "register machine x: io.systemd.Machine.MachineExists" {
 		t.Error(err)
 	}
-	for _, nonsense := range []string{"nonsense\x00", "half", strings.Repeat("x", mostAnswer+1)} {
+	for _, nonsense := range []string{"nonsense\x00", "half", strings.Repeat("x", varlink.MostAnswer+1)} {
 		if err := ask(register, head+`"leaderProcessId":{"pid":42}`+tail, nonsense); err == nil || !strings.Contains(err.Error(), "nonsense") && !strings.Contains(err.Error(), "reset") {
 			t.Errorf("%.20q: %v", nonsense, err)
 		}

@@ -1,16 +1,13 @@
 package machine
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
-	"launch/internal/bus"
 	"launch/internal/sys"
+	"launch/internal/varlink"
 )
 
 // Where systemd-machined speaks Varlink: the system's since 257, a user's since
@@ -92,9 +89,6 @@ func (h *Host) unregisterVarlink(name string) error {
 	return err
 }
 
-// mostAnswer is how long an answer may be.
-const mostAnswer = 1 << 16
-
 var errNonsense = errors.New("systemd-machined answers nonsense")
 
 func (h *Host) varlink(method string, parameters any) error {
@@ -104,56 +98,9 @@ func (h *Host) varlink(method string, parameters any) error {
 // varlinkAsk makes one call of systemd-machined's, and reads the answer into
 // what is given for that. An error that it answers is a *bus.Error.
 func (h *Host) varlinkAsk(method string, parameters, out any) error {
-	call, err := json.Marshal(struct {
-		Method     string `json:"method"`
-		Parameters any    `json:"parameters"`
-	}{varlinkFace + "." + method, parameters})
-	if err != nil {
-		return err
+	err := varlink.Call(h.socket, varlinkFace+"."+method, parameters, out)
+	if errors.Is(err, varlink.ErrNonsense) {
+		return errNonsense
 	}
-	n, err := sys.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer sys.Close(n)
-	if err := sys.ConnectUnix(n, h.socket); err != nil {
-		return err
-	}
-	if err := sys.WriteString(n, string(call)+"\x00"); err != nil {
-		return err
-	}
-	var in []byte
-	b := make([]byte, 4096)
-	for end := time.Now().Add(bus.Patience); ; {
-		left := time.Until(end)
-		if left <= 0 {
-			return unix.ETIMEDOUT
-		}
-		if _, err := sys.Poll([]unix.PollFd{{Fd: int32(n), Events: unix.POLLIN}}, int(left/time.Millisecond)+1); err != nil {
-			return err
-		}
-		got, err := sys.Read(n, b)
-		if err != nil {
-			return err
-		}
-		in = append(in, b[:got]...)
-		if answer, _, ok := bytes.Cut(in, []byte{0}); ok {
-			var a struct {
-				Error      string          `json:"error"`
-				Parameters json.RawMessage `json:"parameters"`
-			}
-			switch {
-			case json.Unmarshal(answer, &a) != nil:
-				return errNonsense
-			case a.Error != "":
-				return &bus.Error{Name: a.Error}
-			case out != nil && json.Unmarshal(a.Parameters, out) != nil:
-				return errNonsense
-			}
-			return nil
-		}
-		if got == 0 || len(in) > mostAnswer {
-			return errNonsense
-		}
-	}
+	return err
 }

@@ -56,6 +56,7 @@ var house = []row{
 	{"userns/pick", host, "host"},
 	{"userns/shift", host, "host"},
 	{"internal/bus", host, "host"},
+	{"internal/varlink", host, "host"},
 	{"internal/machine", host, "host"},
 	{"internal/cgroup", host, "host"},
 	{"internal/cgroup/systemd", host, "host"},

@@ -28,7 +28,7 @@ var mutants = []struct{ what, file, old, new, pkg, notices string }{
 	{"any number is a process", "internal/machine/machine.go", "	if pid <= 0 {", "	if false {", "internal/machine", "TestOddAnswers"},
 	{"any number is a process, by Varlink", "internal/machine/varlink.go", "a.Leader.PID <= 0", "false", "internal/machine", "TestOddAnswers"},
 	{"any value is a number", "internal/machine/machine.go", `r.Signature() != "u"`, `r.Signature() == ""`, "internal/machine", "TestOddAnswers"},
-	{"an answer may be endless", "internal/machine/varlink.go", " || len(in) > mostAnswer", "", "internal/machine", "TestOddAnswers"},
+	{"an answer may be endless", "internal/varlink/varlink.go", " || len(in) > MostAnswer", "", "internal/machine", "TestOddAnswers"},
 	{"any user's bus is ours", "internal/machine/machine.go", "int(peer) != own", "false", "internal/machine", "TestUser"},
 	// What a start asks for goes on beside the mounts.
 	{"the scope is waited for", "internal/engine/build.go", "	waits := b.plan.Scope != nil\n", "	waits := b.plan.Scope != nil\n	if err := b.place(); err != nil {\n		return err\n	}\n", "internal/itest/host", "TestBeside"},

@@ -1,0 +1,81 @@
+// Package varlink makes calls of services that speak Varlink: JSON over a socket
+// of the host's. It guarantees that an answer is bounded in size and time, and
+// refuses to know what is asked.
+//
+// Room: host.
+package varlink
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"launch/internal/bus"
+	"launch/internal/sys"
+)
+
+// MostAnswer is how long an answer may be.
+const MostAnswer = 1 << 18
+
+// ErrNonsense says that what came is no answer.
+var ErrNonsense = errors.New("the service answers nonsense")
+
+// Call makes one call over the socket of that path, and reads the answer into out
+// unless that is nil. An error that the service answers is a *bus.Error.
+func Call(socket, method string, parameters, out any) error {
+	call, err := json.Marshal(struct {
+		Method     string `json:"method"`
+		Parameters any    `json:"parameters"`
+	}{method, parameters})
+	if err != nil {
+		return err
+	}
+	n, err := sys.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(n)
+	if err := sys.ConnectUnix(n, socket); err != nil {
+		return err
+	}
+	if err := sys.WriteString(n, string(call)+"\x00"); err != nil {
+		return err
+	}
+	var in []byte
+	b := make([]byte, 4096)
+	for end := time.Now().Add(bus.Patience); ; {
+		left := time.Until(end)
+		if left <= 0 {
+			return unix.ETIMEDOUT
+		}
+		if _, err := sys.Poll([]unix.PollFd{{Fd: int32(n), Events: unix.POLLIN}}, int(left/time.Millisecond)+1); err != nil {
+			return err
+		}
+		got, err := sys.Read(n, b)
+		if err != nil {
+			return err
+		}
+		in = append(in, b[:got]...)
+		if answer, _, ok := bytes.Cut(in, []byte{0}); ok {
+			var a struct {
+				Error      string          `json:"error"`
+				Parameters json.RawMessage `json:"parameters"`
+			}
+			switch {
+			case json.Unmarshal(answer, &a) != nil:
+				return ErrNonsense
+			case a.Error != "":
+				return &bus.Error{Name: a.Error}
+			case out != nil && json.Unmarshal(a.Parameters, out) != nil:
+				return ErrNonsense
+			}
+			return nil
+		}
+		if got == 0 || len(in) > MostAnswer {
+			return ErrNonsense
+		}
+	}
+}
