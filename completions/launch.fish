@@ -19,7 +19,7 @@ function __launch_options
 		switch $word
 			case --
 				return 1
-			case --directory --image --image-policy --root-hash --root-hash-sig --verity-data --template --mounts --oci-bundle --pivot-root --profile --join --machine --chdir --setenv --uid --kill-signal --hostname --uuid --personality --suppress-sync --private-users-ownership --network-namespace-path --capability --drop-capability --ambient-capability --no-new-privileges --system-call-filter --restrict-address-families --rlimit --oom-score-adjust --cpu-affinity --bind --bind-ro --tmpfs --overlay --overlay-ro --inaccessible --resolv-conf --timezone --link-journal --set-credential --load-credential --console --register --notify-ready --slice --property --settings --background
+			case --directory --image --image-policy --root-hash --root-hash-sig --verity-data --template --mounts --oci-bundle --pivot-root --profile --join --machine --chdir --setenv --uid --kill-signal --hostname --uuid --personality --suppress-sync --private-users-ownership --network-namespace-path --capability --drop-capability --ambient-capability --no-new-privileges --system-call-filter --restrict-address-families --rlimit --oom-score-adjust --cpu-affinity --bind --bind-ro --tmpfs --overlay --overlay-ro --inaccessible --bind-user --bind-user-shell --bind-user-group --resolv-conf --timezone --link-journal --set-credential --load-credential --console --register --notify-ready --slice --property --settings --background
 				set value 1
 			case '--*'
 			case '-*D' '-*i' '-*M' '-*E' '-*u' '-*S'
@@ -124,6 +124,9 @@ complete -c launch -n __launch_options -l tmpfs -r -f -d 'Mount an empty tmpfs'
 complete -c launch -n __launch_options -l overlay -r -d 'Lay directories of the host over each other'
 complete -c launch -n __launch_options -l overlay-ro -r -d 'The same, read-only'
 complete -c launch -n __launch_options -l inaccessible -r -f -d 'Hide a file or directory of the tree'
+complete -c launch -n __launch_options -l bind-user -r -f -d 'Have a user of the host in the machine, with the home directory'
+complete -c launch -n __launch_options -l bind-user-shell -r -f -a 'yes no' -d 'Shell of those users: the one they have on the host, or a path'
+complete -c launch -n __launch_options -l bind-user-group -r -f -d 'Group of the machine'\''s that those users are in, too'
 complete -c launch -n __launch_options -l resolv-conf -r -f -a 'auto off copy-host copy-static copy-uplink copy-stub replace-host replace-static replace-uplink replace-stub bind-host bind-static bind-uplink bind-stub delete' -d 'How the machine resolves names: the host'\''s way, or its own'
 complete -c launch -n __launch_options -l timezone -r -f -a 'auto off copy bind symlink delete' -d 'Where the machine'\''s time zone comes from'
 complete -c launch -n __launch_options -l link-journal -r -f -a 'no auto host guest try-host try-guest' -d 'Where the machine'\''s journal is kept, so that the host sees it'

@@ -178,6 +178,18 @@ func cook(t *testing.T) kitchen {
 	return k
 }
 
+// joe makes a user of that name, for those who see the same mounts. An id map
+// needs a file system that can have one.
+const joe = `mkdir -p etc home
+for f in passwd group; do cp /etc/$f etc/$f; done
+echo 'joe:x:4711:4711::/mnt/joe:/bin/sh' >>etc/passwd
+echo 'joe:x:4711:' >>etc/group
+for f in passwd group; do mount --bind etc/$f /etc/$f; done
+mount -t tmpfs -o mode=755 home /mnt
+mkdir /mnt/joe
+chown 4711:4711 /mnt/joe
+`
+
 // run types a command. The plan mark, and commands for which there is no
 // program here, make launch plan instead of start. The host mark gives the
 // command a host of its own.
@@ -194,6 +206,10 @@ func (k kitchen) run(c command, mark string) (string, error) {
 		// are of no use to others.
 		c.text = "cat >script <<'EOF'\n" + strings.Replace(c.text, "host-exec", "host-exec --nested", 1) + "\nexit $?\nEOF\n" +
 			"unshare --pid --fork --kill-child --mount --mount-proc sh script"
+	}
+	if strings.Contains(c.text, "--bind-user=") {
+		// On a host that has such a user, which ours need not.
+		c.text = "cat >script <<'EOF'\n" + joe + c.text + "\nEOF\nunshare --mount sh -e script"
 	}
 	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
 	defer stop()

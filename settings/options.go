@@ -520,6 +520,30 @@ var Options = [...]Option{
 		Set:   addMount,
 	},
 
+	// Users of the host.
+	{
+		Name: "bind-user", Flag: "bind-user", Section: "Files", Key: "BindUser", Arg: RequiredArg, Placeholder: "USER",
+		Repeat: true, Group: GroupBindUser, Topic: TopicUsers, Trusted: TrustedOnly, Empty: EmptyClears, Since: 249,
+		Help:  "Have a user of the host in the machine, with the home directory",
+		Parse: parseBindUser, ParseKey: parseBindUserKey,
+		Set: addBoundUser,
+	},
+	{
+		Name: "bind-user-shell", Flag: "bind-user-shell", Section: "Files", Key: "BindUserShell", Arg: RequiredArg, Placeholder: "SHELL",
+		Enum:  []string{"yes", "no"},
+		Group: GroupBindUserShell, Topic: TopicUsers, Trusted: TrustedOnly, Empty: EmptyClears, Since: 258,
+		Help:  "Shell of those users: the one they have on the host, or a path",
+		Parse: parseBindShell,
+		Set:   func(s *Settings, a Assignment) { s.Bound.Shell = a.Value.(string) },
+	},
+	{
+		Name: "bind-user-group", Flag: "bind-user-group", Arg: RequiredArg, Placeholder: "GROUP",
+		Repeat: true, Group: GroupBindUserGroup, Topic: TopicUsers, Trusted: NoFile, Since: 259,
+		Help:  "Group of the machine's that those users are in, too",
+		Parse: parseBindGroup,
+		Set:   addBoundGroup,
+	},
+
 	// Integration.
 	{
 		Name: "resolv-conf", Flag: "resolv-conf", Section: "Exec", Key: "ResolvConf", Arg: RequiredArg, Placeholder: "MODE",
@@ -828,7 +852,4 @@ var Options = [...]Option{
 	{Name: "forward-journal-keep-free", Flag: "forward-journal-keep-free", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "forward-journal-max-file-size", Flag: "forward-journal-max-file-size", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "forward-journal-max-files", Flag: "forward-journal-max-files", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
-	{Name: "bind-user", Flag: "bind-user", Section: "Files", Key: "BindUser", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "bind-user-shell", Flag: "bind-user-shell", Section: "Files", Key: "BindUserShell", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "bind-user-group", Flag: "bind-user-group", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 }

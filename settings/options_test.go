@@ -173,6 +173,8 @@ func gained(before, after Settings) string {
 		return "a writable root"
 	case before.Image.Volatile != VolatileNo && after.Image.Volatile != before.Image.Volatile:
 		return "another tree"
+	case !reflect.DeepEqual(before.Bound, after.Bound):
+		return "users of the host"
 	case before.Users != after.Users:
 		return "other users"
 	case before.Network != after.Network:

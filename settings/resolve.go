@@ -504,6 +504,9 @@ func (r *resolver) check(assignments []Assignment) error {
 	if err := r.sameCredential(); err != nil {
 		return err
 	}
+	if err := r.checkBound(); err != nil {
+		return err
+	}
 	for _, m := range s.Mounts {
 		// Whose the files of another root are, nobody could tell beforehand.
 		u := s.Users

@@ -139,6 +139,17 @@ func Say(s Settings) (list []Saying, missed []string) {
 		}
 		both(name, words)
 	}
+	for _, u := range s.Bound.Users {
+		both("bind-user", u.Name)
+	}
+	if s.Bound.Shell == HostShell {
+		both("bind-user-shell", "yes")
+	} else {
+		text("bind-user-shell", s.Bound.Shell)
+	}
+	for _, g := range s.Bound.Groups {
+		both("bind-user-group", g)
+	}
 	text("resolv-conf", s.Host.ResolvConf)
 	text("timezone", s.Host.Timezone)
 	text("link-journal", s.Host.LinkJournal)

@@ -23,6 +23,8 @@ func TestSay(t *testing.T) {
 		{"directory=/srv/web", "bind=/a", `bind=/a\:b:/c\\d:norbind`, "bind-ro=-/x:/y", "bind=+/in:/out", "bind=:/fresh", "tmpfs=/t", "tmpfs=/u:size=1m,mode=0700"},
 		{"directory=/srv/web", "private-users=yes", "bind=/a:/b:idmap", "bind=/a:/c:rootidmap", "overlay=/l1:/l2:/u:/t", "overlay-ro=/l::/t2", "inaccessible=/proc/x"},
 		{"directory=/srv/web", "resolv-conf=bind-host", "timezone=off", "link-journal=no", "console=pipe", "register=no", "notify-ready=yes", "keep-unit=yes", "quiet=yes"},
+		{"directory=/srv/web", "bind-user=joe", "bind-user=ann", "bind-user-shell=/bin/zsh", "bind-user-group=wheel", "bind-user-group=video"},
+		{"directory=/srv/web", "bind-user=joe", "bind-user-shell=yes"},
 		{"directory=/srv/web", "ephemeral=yes", "machine=m", "pivot-root=/a:/b", "suppress-sync=yes"},
 	} {
 		around := Surroundings{Place: Place{Cwd: "/srv/web"}}
@@ -69,6 +71,11 @@ func TestSay(t *testing.T) {
 			}
 			for i := range want.Mounts {
 				want.Mounts[i].Origin = origin.Origin{}
+			}
+			for _, users := range [][]BoundUser{got.Bound.Users, want.Bound.Users} {
+				for i := range users {
+					users[i].Origin = origin.Origin{}
+				}
 			}
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("%q as keys %v:\ngot  %+v\nwant %+v", words, asKeys, got, want)

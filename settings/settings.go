@@ -27,6 +27,7 @@ type Settings struct {
 	Image   Image         `json:"image"`
 	Exec    Exec          `json:"exec"`
 	Users   Users         `json:"users"`
+	Bound   Bound         `json:"bound,omitzero"`
 	Mounts  []mount.Mount `json:"mounts,omitempty"`
 	Network Network       `json:"network"`
 	Host    Host          `json:"host,omitzero"`

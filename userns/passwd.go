@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -208,6 +209,68 @@ func ParseGroup(data []byte, group string) (uint32, error) {
 		return 0, fmt.Errorf("%q: no such group", group)
 	}
 	return gid, nil
+}
+
+// GroupName gives the name that the text of a group file has for an id; ok is
+// false if it has none.
+func GroupName(data []byte, gid uint32) (name string, ok bool, err error) {
+	err = lines(data, func(line string) bool {
+		if f := fields(line); len(f) == 4 && f[0] != "" {
+			if id, err := ParseID(f[2]); err == nil && id == gid {
+				name, ok = f[0], true
+			}
+		}
+		return !ok
+	})
+	return name, ok, err
+}
+
+// HasName tells whether an entry of the text, a passwd or a group file, has the
+// name.
+func HasName(data []byte, name string) (bool, error) {
+	ok := false
+	err := lines(data, func(line string) bool {
+		if f := fields(line); len(f) >= 4 && f[0] == name && name != "" {
+			_, err := ParseID(f[2])
+			ok = err == nil
+		}
+		return !ok
+	})
+	return ok, err
+}
+
+// IDs gives the ids from first to last that entries of the text have, a passwd or a
+// group file, each once.
+func IDs(data []byte, first, last uint32) (ids []uint32, err error) {
+	err = lines(data, func(line string) bool {
+		if f := fields(line); len(f) >= 3 && f[0] != "" {
+			if n, err := ParseID(f[2]); err == nil && n >= first && n <= last && !slices.Contains(ids, n) {
+				ids = append(ids, n)
+			}
+		}
+		return true
+	})
+	return ids, err
+}
+
+// ParseShadow gives what the text of a shadow file has in the place of a user's
+// password; ok is false if it has no entry of that name. The first counts. A line
+// whose other fields are not as they should be is no entry.
+func ParseShadow(data []byte, name string) (password string, ok bool, err error) {
+	err = lines(data, func(line string) bool {
+		f := fields(line)
+		if len(f) != 9 || f[0] != name || name == "" {
+			return true
+		}
+		for _, days := range f[2:] {
+			if days != "" && !digits(strings.TrimPrefix(days, "-")) {
+				return true
+			}
+		}
+		password, ok = f[1], true
+		return false
+	})
+	return password, ok, err
 }
 
 // HasID tells whether an entry of the text, a passwd or a group file, has the

@@ -211,3 +211,35 @@ func FuzzParseSubID(f *testing.F) {
 		}
 	})
 }
+
+func TestParseShadow(t *testing.T) {
+	const text = "root:*:19000:0:99999:7:::\njoe:$6$a$b:19000::::-1::\njoe:second:1::::::\nshort:a:1\nodd:a:x::::::\nempty::::::::\n+nis:a::::::::\n"
+	for name, want := range map[string]string{"root": "*", "joe": "$6$a$b", "empty": ""} {
+		if got, ok, err := ParseShadow([]byte(text), name); got != want || !ok || err != nil {
+			t.Errorf("%s: %q, %v, %v", name, got, ok, err)
+		}
+	}
+	for _, name := range []string{"", "nobody", "short", "odd", "nis", "+nis"} {
+		if got, ok, err := ParseShadow([]byte(text), name); ok || err != nil {
+			t.Errorf("%s: %q, %v, want nothing", name, got, err)
+		}
+	}
+}
+
+func TestNamesAndIDs(t *testing.T) {
+	const group = "root:x:0:\njoe:x:60514:a,b\nodd:x:y:\nwheel:x:60520:\nagain:x:60514:\n+nis:x:60515:\n"
+	for name, want := range map[string]bool{"joe": true, "odd": false, "a": false, "nis": false, "": false, "jo": false} {
+		if got, err := HasName([]byte(group), name); got != want || err != nil {
+			t.Errorf("%q: %v, %v", name, got, err)
+		}
+	}
+	if ids, err := IDs([]byte(group), 60514, 60519); err != nil || !slices.Equal(ids, []uint32{60514}) {
+		t.Errorf("%v, %v", ids, err)
+	}
+	if name, ok, err := GroupName([]byte(group), 60514); name != "joe" || !ok || err != nil {
+		t.Errorf("%s, %v, %v", name, ok, err)
+	}
+	if name, ok, err := GroupName([]byte(group), 60515); ok || err != nil {
+		t.Errorf("%s, %v", name, err)
+	}
+}

@@ -96,6 +96,16 @@ func ParseMap(text string) (m Map, err error) {
 // Map gives the map that puts the machine's ids 0… on the range.
 func (r Range) Map() Map { return Map{{0, r.Start, r.Size}} }
 
+// From gives the map that leads where m does, counted from an id.
+func (m Map) From(start uint32) Map {
+	var out Map
+	for _, e := range m {
+		e.Outside += start
+		out = append(out, e)
+	}
+	return out
+}
+
 // Host gives the host's id for one that the machine sees; false if it has
 // none.
 func (m Map) Host(id uint32) (uint32, bool) {

@@ -174,6 +174,9 @@ func start(req cli.Request, env []string, cwd string) int {
 	if f.Devices, err = probe.Devices(s.Mounts); err != nil && !planning {
 		return fail(err)
 	}
+	if err := people(&f, s, host.Hostname); err != nil && !planning {
+		return fail(err)
+	}
 	boot, err := probe.NewID()
 	if err != nil {
 		return fail(err)
@@ -242,6 +245,9 @@ func openTree(s settings.Settings, trace settings.Trace, planning bool, f *facts
 	if err != nil && !planning {
 		return -1, unusable(s, trace, f.Root, err)
 	}
+	if err := taken(f, s, pin); err != nil && !planning {
+		return -1, err
+	}
 	f.Root.Missing, f.Root.Parent = missing, parent
 	return pin, nil
 }
@@ -287,13 +293,48 @@ func openDisk(s settings.Settings, trace settings.Trace, planning bool, f *facts
 		return -1, e
 	}
 	f.Disk = d
-	if f.Root, err = probe.DiskTree(pin, file, &f.Disk, s.Image.Pivot.New); err != nil && !planning {
+	users := func(top int) error { return taken(f, s, top) }
+	if f.Root, err = probe.DiskTree(pin, file, &f.Disk, s.Image.Pivot.New, users); err != nil && !planning {
+		var bad *settings.Error
+		if errors.As(err, &bad) {
+			return -1, bad
+		}
 		if errors.Is(err, tree.ErrBusy) {
 			return -1, &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, err), Origin: trace.Origin("image"), Value: file, Hint: busyHint}
 		}
 		return -1, unusable(s, trace, f.Root, fmt.Errorf("look at the image %s: %w", file, err))
 	}
 	return pin, nil
+}
+
+// people looks up the users of the host's that the machine is to have.
+func people(f *facts.Facts, s settings.Settings, hostname string) (failed error) {
+	for _, u := range s.Bound.Users {
+		b, err := probe.Bound(u.Name, hostname)
+		if err != nil && failed == nil {
+			failed = &settings.Error{What: fmt.Sprintf("cannot bind the user %s: %v", u.Name, err), Origin: u.Origin, Value: u.Name,
+				Hint: "userdbctl user " + u.Name + " tells what systemd makes of it"}
+		}
+		f.Bound = append(f.Bound, b)
+	}
+	return failed
+}
+
+// taken looks what of their names and ids the tree has already. A machine that has
+// only the tree's /usr has none of its users.
+func taken(f *facts.Facts, s settings.Settings, top int) (err error) {
+	if len(s.Bound.Users) == 0 || s.Image.Volatile == settings.VolatileYes {
+		return nil
+	}
+	var names []string
+	for _, u := range s.Bound.Users {
+		names = append(names, u.Name)
+	}
+	if f.Taken, err = probe.Taken(top, s.Image.Pivot.New, names); err != nil {
+		return &settings.Error{What: fmt.Sprintf("cannot bind users of the host: %v", err), Origin: s.Bound.Users[0].Origin, Value: names[0],
+			Hint: "nobody can tell whether the machine has such a user: repair the tree, or leave it out"}
+	}
+	return nil
 }
 
 // withFile adds what the environment says, and the machine's settings file, if

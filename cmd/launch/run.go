@@ -108,7 +108,8 @@ func runImage(args, env []string, cwd string) int {
 }
 
 // alien are options that speak of a tree, which an image is not.
-var alien = [...]string{"directory", "template", "ephemeral", "oci-bundle", "pivot-root", "volatile", "boot", "machine", "link-journal", "uuid", "join"}
+var alien = [...]string{"directory", "template", "ephemeral", "oci-bundle", "pivot-root", "volatile", "boot", "machine", "link-journal", "uuid", "join",
+	"bind-user", "bind-user-shell", "bind-user-group"}
 
 // refuse gives an error for an option that an image can't have.
 func refuse(a settings.Assignment) error {
@@ -121,6 +122,8 @@ func refuse(a settings.Assignment) error {
 		hint = "use --name="
 	case "ephemeral", "volatile":
 		hint = "leave it out: without --name=, or with --rm, nothing is kept; --overlay-all is for what is bound, too"
+	case "bind-user", "bind-user-shell", "bind-user-group":
+		hint = "what an image runs doesn't look for users of the host; bind the home directory with --bind=, and leave the option out"
 	case "join":
 		hint = "only a bundle can join another machine (--oci-bundle=); leave the option out"
 	}

@@ -123,6 +123,7 @@ func (b *builder) build(l sys.Locked) (err error) {
 		t.Pin, t.Image = -1, b.opt.Pin
 	}
 	t.UserNS, t.Chown, t.Temp, t.Work = b.userNS, b.chown, b.temp, b.work
+	t.MapNS = b.mapNS
 	t.ProcFS = b.procFS
 	t.Path = b.plan.RootPath
 	t.Secret = func(id string) string { return b.secrets[id] }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -12,6 +13,7 @@ import (
 	"launch/internal/sys"
 	"launch/settings"
 	"launch/userns"
+	"launch/userns/record"
 )
 
 // user is what the finished tree says about the payload.
@@ -63,6 +65,11 @@ func (b *builder) account(p plan.Payload) error {
 		name = "0"
 	}
 	id, notID := userns.ParseID(name)
+	for _, g := range b.plan.Bound {
+		if g.Name == name || notID == nil && g.ID == id {
+			return b.bound(g)
+		}
+	}
 	number := notID == nil && p.AnyID
 	passwd, err := sys.ReadIn(b.treeRoot(), "/etc/passwd", sys.InRoot, 1<<20)
 	if err != nil && !(number && err == unix.ENOENT) {
@@ -81,6 +88,7 @@ func (b *builder) account(p plan.Payload) error {
 	}
 	u := &b.user
 	u.uid, u.gid, u.home = a.UID, a.GID, a.Home
+	b.named(a.Name)
 	if p.Group != "" {
 		if u.gid, err = userns.ParseGroup(groups, p.Group); err != nil {
 			return fmt.Errorf("cannot find the group %q in /etc/group of the tree: %w", p.Group, err)
@@ -89,17 +97,40 @@ func (b *builder) account(p plan.Payload) error {
 	} else if u.groups, err = userns.Groups(groups, a.Name, a.GID); err != nil {
 		return fmt.Errorf("cannot look up the groups of %q in /etc/group of the tree: %w", name, err)
 	}
+	return nil
+}
+
+// bound makes a user of the host's the payload's, whom the tree's files don't know.
+func (b *builder) bound(g record.Bound) error {
+	text, err := sys.ReadIn(b.treeRoot(), "/etc/group", sys.InRoot, 1<<20)
+	if err != nil && err != unix.ENOENT {
+		return fmt.Errorf("cannot look up the groups of %q: read /etc/group of the tree: %w", g.Name, err)
+	}
+	u := &b.user
+	u.uid, u.gid, u.home, u.groups = g.ID, g.ID, g.HomeDir(), []uint32{g.ID}
+	b.named(g.Name)
+	for _, name := range g.Groups {
+		// What the machine doesn't have, nobody can be in.
+		if gid, err := userns.ParseGroup(text, name); err == nil && !slices.Contains(u.groups, gid) {
+			u.groups = append(u.groups, gid)
+		}
+	}
+	return nil
+}
+
+// named tells the payload who it is.
+func (b *builder) named(name string) {
+	u := &b.user
 	if u.home == "" {
 		u.home = "/"
 	}
-	for _, e := range []string{"HOME=" + u.home, "USER=" + a.Name, "LOGNAME=" + a.Name} {
+	for _, e := range []string{"HOME=" + u.home, "USER=" + name, "LOGNAME=" + name} {
 		name, _, _ := strings.Cut(e, "=")
 		// Only the defaults: what the user set stays.
 		if plan.Getenv(u.env, name) == map[string]string{"HOME": "/root", "USER": "root", "LOGNAME": "root"}[name] {
 			u.env = plan.SetEnv(u.env, e)
 		}
 	}
-	return nil
 }
 
 // looker looks for programs below a root, as seen from a directory there.

@@ -6,7 +6,10 @@
 // Room: paper.
 package facts
 
-import "launch/internal/disk"
+import (
+	"launch/internal/disk"
+	"launch/userns/record"
+)
 
 // Kind is what a name in the tree is.
 type Kind string
@@ -29,6 +32,11 @@ type Facts struct {
 	Journal Journal `json:"journal,omitzero"`
 	Network Network `json:"network,omitzero"`
 	Watches Watches `json:"watches,omitzero"`
+	// Bound are the users of the host's that the machine is to have, in the order
+	// in which they were asked for, and Taken what of their names and ids the tree
+	// has already. Both are looked at only if there are such users.
+	Bound []Bound `json:"bound,omitempty"`
+	Taken Taken   `json:"taken,omitzero"`
 	// Devices are the device nodes among the sources of bind mounts. They are
 	// looked for only where there are such mounts.
 	Devices []Device `json:"devices,omitempty"`
@@ -47,6 +55,33 @@ type Disk struct {
 	// Efi and Boot tell about the directories where a boot partition may go.
 	Efi  Kind `json:"efi,omitempty"`
 	Boot Kind `json:"boot,omitempty"`
+}
+
+// Bound is what the host knows of one of its users.
+type Bound struct {
+	// Name is what was asked for.
+	Name string `json:"name"`
+	// Known is false where nobody could be asked, and Found where all were asked
+	// and none knows the name.
+	Known bool `json:"known"`
+	Found bool `json:"found"`
+	// From is who knows: a file, or systemd-userdbd.
+	From string      `json:"from,omitempty"`
+	User record.User `json:"user,omitzero"`
+	// Group is the user's own group; its name is "" if nobody knows its id.
+	Group record.Group `json:"group,omitzero"`
+	// Home is what the home directory is, links followed.
+	Home Kind `json:"home,omitempty"`
+}
+
+// Taken is what passwd and group of the tree have of what bound users want.
+type Taken struct {
+	Known bool `json:"known"`
+	// Users and Groups are those of the names that are there.
+	Users  []string `json:"users,omitempty"`
+	Groups []string `json:"groups,omitempty"`
+	// IDs are those from record.FirstID to LastID that a user or a group has.
+	IDs []uint32 `json:"ids,omitempty"`
 }
 
 // Device is a device node that is bound into the machine.

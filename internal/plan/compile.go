@@ -44,6 +44,9 @@ type compiler struct {
 	failed error
 	// linked is what the machine's journal asks for in the tree.
 	linked *Step
+	// records and homes are those of bound users.
+	records []Entry
+	homes   []mount.Mount
 }
 
 // Compile makes the plan. The same input gives the same plan.
@@ -79,6 +82,9 @@ func Compile(in Input) (*Plan, error) {
 		return nil, err
 	}
 	if err := c.ambient(); err != nil {
+		return nil, err
+	}
+	if err := c.bound(); err != nil {
 		return nil, err
 	}
 	c.namespaces()
@@ -675,7 +681,7 @@ func (c *compiler) mounts() error {
 			c.api(row)
 		}
 	}
-	custom := slices.DeleteFunc(mount.Sorted(c.Settings.Mounts), func(m mount.Mount) bool { return m.Target == "/" })
+	custom := slices.DeleteFunc(c.withHomes(mount.Sorted(c.Settings.Mounts)), func(m mount.Mount) bool { return m.Target == "/" })
 	for _, m := range custom {
 		if !mount.Below(m.Target, "/proc") {
 			if err := c.custom(m, settings.Outer); err != nil {
@@ -869,7 +875,7 @@ func (c *compiler) run() []Entry {
 	if len(c.Settings.Credentials) > 0 {
 		entries = append(entries, Entry{Path: "host/credentials", Mode: unix.S_IFDIR | 0o500})
 	}
-	return entries
+	return append(entries, c.records...)
 }
 
 // dashed writes an id of 32 hex digits as a UUID.
@@ -893,6 +899,9 @@ func (c *compiler) custom(m mount.Mount, w settings.World) error {
 	case mount.Bind:
 		s.Do, s.Source, s.Recursive, s.IDMap, s.Optional = Bind, m.Source, !m.NoRecurse, m.IDMap, m.Optional
 		s.Mode = 0o755
+		if s.UIDs, s.GIDs = m.UIDs, m.GIDs; s.UIDs != nil { // a home
+			s.MapAll, s.Counted = true, true
+		}
 		if m.ReadOnly {
 			s.Attr = ro
 		}

@@ -23,6 +23,7 @@ import (
 	"launch/mount"
 	"launch/settings"
 	"launch/userns"
+	"launch/userns/record"
 )
 
 // Plan is one start of one machine.
@@ -39,8 +40,10 @@ type Plan struct {
 	// Service is what the machine is told of who runs it.
 	Service string `json:"service"`
 
-	Users      Users       `json:"users"`
-	Namespaces []Namespace `json:"namespaces"`
+	Users Users `json:"users"`
+	// Bound are users of the host's that the machine has, too.
+	Bound      []record.Bound `json:"bound,omitempty"`
+	Namespaces []Namespace    `json:"namespaces"`
 	// Source is the tree that Directory is a copy of, if it is one, and
 	// Ephemeral says that the copy goes with the machine.
 	Source    string        `json:"source,omitempty"`
@@ -367,6 +370,9 @@ type Step struct {
 	UIDs   userns.Map `json:"uids,omitempty"`
 	GIDs   userns.Map `json:"gids,omitempty"`
 	MapAll bool       `json:"map_all,omitempty"`
+	// Counted: the maps lead to ids that are counted from the machine's root, and
+	// take the place of a map that the source has.
+	Counted bool `json:"counted,omitempty"`
 	// Fallback is done instead if the kernel or file system can't do it
 	// (EINVAL, EOPNOTSUPP).
 	Fallback Do            `json:"fallback,omitempty"`
@@ -388,6 +394,8 @@ type Entry struct {
 	Dev  uint64 `json:"dev,omitempty"`
 	// Data is a file's content, or a link's target.
 	Data string `json:"data,omitempty"`
+	// Hidden is the content of a file that nobody is shown.
+	Hidden string `json:"-"`
 	// Optional: what can't be made is left out.
 	Optional bool `json:"optional,omitempty"`
 	// UID and GID own it, counted from the machine's root.

@@ -18,6 +18,7 @@ import (
 	"launch/mount"
 	"launch/settings"
 	"launch/userns"
+	"launch/userns/record"
 )
 
 var update = flag.Bool("update", false, "write the goldens anew")
@@ -58,6 +59,12 @@ func bind(text string) mount.Mount {
 	return m
 }
 
+// bound gives a user of the host's as most are.
+func bound(name string, id uint32) facts.Bound {
+	return facts.Bound{Name: name, Known: true, Found: true, From: "/etc/passwd", Home: facts.Dir, Group: record.Group{Name: name, GID: id},
+		User: record.User{Name: name, UID: id, GID: id, HasUID: true, Home: "/home/" + name, Shell: "/bin/bash"}}
+}
+
 var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 	"plain": func(s *settings.Settings, f *facts.Facts) {},
 	"boot": func(s *settings.Settings, f *facts.Facts) {
@@ -67,6 +74,14 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 	"pick": func(s *settings.Settings, f *facts.Facts) { s.Users.Mode = userns.Pick },
 	"map": func(s *settings.Settings, f *facts.Facts) {
 		s.Users = settings.Users{Mode: userns.Fixed, Range: userns.Range{Start: 1310720, Size: 65536}, Ownership: userns.MapIt}
+	},
+	"bind-user": func(s *settings.Settings, f *facts.Facts) {
+		s.Users = settings.Users{Mode: userns.Fixed, Range: userns.Range{Start: 1310720, Size: 65536}, Ownership: userns.MapIt}
+		s.Bound = settings.Bound{Users: []settings.BoundUser{{Name: "joe", Origin: option("bind-user")}, {Name: "ann", Origin: option("bind-user")}}, Shell: settings.HostShell, Groups: []string{"wheel"}}
+		s.Mounts = []mount.Mount{bind("/srv:/run/host/home/joe/srv"), bind("/opt")}
+		f.Bound = []facts.Bound{bound("joe", 1500), bound("ann", 1600)}
+		f.Bound[1].User.Passwords = []string{"$6$never$shown"}
+		f.Taken = facts.Taken{Known: true, IDs: []uint32{60514, 60516}}
 	},
 	"saved":   func(s *settings.Settings, f *facts.Facts) { s.Image.Mounts = "/srv/web.mounts" },
 	"as-pid2": func(s *settings.Settings, f *facts.Facts) { s.Exec.Mode = settings.PID2 },

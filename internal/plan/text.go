@@ -187,6 +187,9 @@ func (s Step) how() string {
 	if s.Do == Disk {
 		w = append(w, fmt.Sprintf("%d bytes at %d", s.Size, s.Start))
 	}
+	if s.Counted {
+		w = append(w, fmt.Sprintf("%d:%d as %d of the machine", s.UIDs[0].Inside, s.GIDs[0].Inside, s.UIDs[0].Outside))
+	}
 	for _, o := range s.Options {
 		if o.Value == "" {
 			w = append(w, o.Key)
@@ -236,6 +239,9 @@ func (e Entry) how() string {
 	}
 	if e.Credential {
 		return fmt.Sprintf("credential mode=%04o%s", e.Mode&0o7777, optional)
+	}
+	if e.Hidden != "" {
+		return fmt.Sprintf("file mode=%04o, its content is not shown%s", e.Mode&0o7777, optional)
 	}
 	return fmt.Sprintf("file mode=%04o%s", e.Mode&0o7777, optional)
 }

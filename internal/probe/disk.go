@@ -125,8 +125,9 @@ func checkedBy(n int, path string) (bool, error) {
 
 // DiskTree looks at the tree that is on a disk image, which n is and which lies
 // at the path. It is mounted for that, for the moment and read-only, where
-// nobody else sees it; and not while somebody writes to it.
-func DiskTree(n int, path string, d *facts.Disk, pivot string) (r facts.Root, err error) {
+// nobody else sees it; and not while somebody writes to it. More is what else is to
+// be looked at below its root, if it has one.
+func DiskTree(n int, path string, d *facts.Disk, pivot string, more func(top int) error) (r facts.Root, err error) {
 	real, err := RealFile(n)
 	if err != nil {
 		return r, fmt.Errorf("look at the path of %s: %w", path, err)
@@ -157,7 +158,10 @@ func DiskTree(n int, path string, d *facts.Disk, pivot string) (r facts.Root, er
 				return facts.Root{}, err
 			}
 			defer sys.Close(top)
-			if r, err = Root(top, pivot); err != nil {
+			if r, err = Root(top, pivot); err == nil {
+				err = more(top)
+			}
+			if err != nil {
 				return r, err
 			}
 			var l look

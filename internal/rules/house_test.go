@@ -38,6 +38,7 @@ var house = []row{
 	{"internal/stub", base, "child"},
 
 	{"userns", paper, "paper"},
+	{"userns/record", paper, "paper"},
 	{"mount", paper, "paper"},
 	{"mount/tree", paper, "paper"},
 	{"settings", paper, "paper"},

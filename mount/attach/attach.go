@@ -603,8 +603,11 @@ func (t *Tree) entry(dir int, e plan.Entry, chown bool) error {
 	default:
 		err = sys.Mknodat(dir, e.Path, e.Mode, e.Dev)
 	}
-	if e.Credential {
+	switch {
+	case e.Credential:
 		e.Data = t.Secret(e.Path)
+	case e.Hidden != "":
+		e.Data = e.Hidden
 	}
 	if err == nil && e.Data != "" && e.Mode&unix.S_IFMT == unix.S_IFREG {
 		err = sys.WriteFile(dir, e.Path, e.Data)
@@ -650,7 +653,7 @@ func (t *Tree) bind(s plan.Step) error {
 		}
 		fallthrough // it is none
 	default:
-		n, err = t.clone(s.Source, s.Recursive, s.IDMap != mount.NoIDMap, s.SourceLink == mount.Bound)
+		n, err = t.clone(s.Source, s.Recursive, s.IDMap != mount.NoIDMap || s.Counted, s.SourceLink == mount.Bound)
 	}
 	if errors.Is(err, unix.ENOENT) && (s.Optional || s.Lenient) {
 		return nil
@@ -684,7 +687,11 @@ func (t *Tree) bind(s plan.Step) error {
 		}
 	}
 	if s.UIDs != nil {
-		ns, err := t.MapNS(s.UIDs, s.GIDs)
+		uids, gids := s.UIDs, s.GIDs
+		if s.Counted {
+			uids, gids = uids.From(t.UID), gids.From(t.GID)
+		}
+		ns, err := t.MapNS(uids, gids)
 		if err != nil {
 			return err
 		}

@@ -83,6 +83,9 @@ var bad = map[string][]string{
 	"overlay":                   {"OUT/dir", "OUT/dir:+/no/such:/mnt", "OUT/dir:OUT/no-such:/mnt", ":OUT/dir:/mnt"},
 	"overlay-ro":                {"OUT/file:OUT/dir:/mnt"},
 	"inaccessible":              {"srv", "/", "/no/such"},
+	"bind-user":                 {"", "1000", "a/b", strings.Repeat("x", 32), "nobody-such", "root", "nobody", "alice", "friends", "groupless", "lonely", "homeless", "rootless", "numberless", "relative", "strange", "filed", "full --private-users=1310720:2000 --private-users-ownership=off"},
+	"bind-user-shell":           {"maybe", "bin/sh", "/bin/../sh", "/bin/sh", "yes --bind-user=odd"},
+	"bind-user-group":           {"", "0", "a:b", "wheel"},
 	"resolv-conf":               {"copy-hots"},
 	"timezone":                  {"symlnik"},
 	"link-journal":              {"guets", "guest --ephemeral", "guest --overlay-all", "guest --volatile"},
@@ -93,6 +96,28 @@ var bad = map[string][]string{
 	"notify-ready":              {"maybe"},
 	"settings":                  {"overrdie"},
 	"plan":                      {"josn"},
+}
+
+// people are users of the host, by the records of which the values above speak.
+var people = map[string]string{
+	"alice.user":      `{"userName":"alice","uid":4001,"homeDirectory":"/tmp"}`,
+	"friends.user":    `{"userName":"friends","uid":4002,"homeDirectory":"/tmp"}`,
+	"groupless.user":  `{"userName":"groupless","uid":4003,"homeDirectory":"/tmp"}`,
+	"lonely.user":     `{"userName":"lonely","uid":4004,"gid":4001,"homeDirectory":"/tmp"}`,
+	"homeless.user":   `{"userName":"homeless","uid":4005,"homeDirectory":"/no/such"}`,
+	"rootless.user":   `{"userName":"rootless","uid":4006,"homeDirectory":"/"}`,
+	"numberless.user": `{"userName":"numberless","homeDirectory":"/tmp"}`,
+	"relative.user":   `{"userName":"relative","uid":4008,"homeDirectory":"tmp"}`,
+	"strange.user":    `{"userName":"stranger","uid":4009,"homeDirectory":"/tmp"}`,
+	"filed.user":      `{"userName":"filed","uid":4010,"homeDirectory":"/etc/passwd"}`,
+	"full.user":       `{"userName":"full","uid":4011,"homeDirectory":"/tmp"}`,
+	"4001.group":      `{"groupName":"alice","gid":4001}`,
+	"4002.group":      `{"groupName":"friends","gid":4002}`,
+	"4005.group":      `{"groupName":"homeless","gid":4005}`,
+	"4006.group":      `{"groupName":"rootless","gid":4006}`,
+	"4008.group":      `{"groupName":"relative","gid":4008}`,
+	"4010.group":      `{"groupName":"filed","gid":4010}`,
+	"4011.group":      `{"groupName":"full","gid":4011}`,
 }
 
 // anything are options that no value is bad for.
@@ -130,6 +155,8 @@ var files = []string{
 	"[Network]\nBridge=br0\n",
 	"[Exec]\nPrivateUsers=managed\n",
 	"[Files]\nBind=OUT/dir:/mnt:ro\n",
+	"[Files]\nBindUser=homeless 1x\n",
+	"[Files]\nBindUserShell=/bin/sh\n",
 	// With warnings before: nearest names, bad values.
 	"[Exec]\nHostnaem=x\nWorkingDirectory=/no/such\n",
 	"[Exce]\nBoot=no\n[Files]\nBind=/no/such:/mnt\n",
@@ -267,7 +294,10 @@ func TestErrors(t *testing.T) {
 	if code, err := p.Start(nil, p.bin, "--quiet", "--console=pipe", "--directory="+p.dir, "--machine="+name, "--tmpfs=/mnt", "/bin/true").Code(most); code != 0 || err != nil {
 		t.Fatal("no machine starts: ", code, err)
 	}
-	p.Look("mkdir", "-p", "/run/launch")
+	p.Look("mkdir", "-p", "/run/launch", "/run/userdb")
+	for name, text := range people {
+		p.Look("sh", "-c", `printf %s "$2" >"/run/userdb/$1"`, "sh", name, text)
+	}
 	before := p.things()
 
 	p.text.WriteString("# What launch says when it can't. Written by go test ./internal/itest/errors -update.\n\n")

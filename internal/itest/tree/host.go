@@ -35,7 +35,7 @@ var hostMasks = []mask{
 func Host(t testing.TB, suite string) string {
 	t.Helper()
 	NeedRoot(t, "mmdebstrap", "apt-get")
-	return cached(t, "host", hostID(suite), func(dir string) error { return makeHost(dir, suite) })
+	return cached(t, "host", hostID(suite), func(dir string) error { return makeHost(dir, suite, HostPackages) })
 }
 
 // HostThere gives that tree, and skips the test where nobody made it so far.
@@ -49,17 +49,44 @@ func HostThere(t testing.TB, suite string) string {
 	return dir
 }
 
-func hostID(suite string) string {
+// userPackages are what a host or a machine needs to know users by their
+// records.
+var userPackages = append(HostPackages[:len(HostPackages):len(HostPackages)], "systemd-userdbd", "libnss-systemd")
+
+// Users gives the path of a tree of the newest suite that boots as a host of
+// machines, or as a machine, where systemd-userdbd and getent know the users that
+// have records. It is to be copied, never used. It is made when it is not there yet
+// (about a minute).
+func Users(t testing.TB) string {
+	t.Helper()
+	NeedRoot(t, "mmdebstrap", "apt-get")
+	return cached(t, "users", idOf(PeerSuite, userPackages), func(dir string) error { return makeHost(dir, PeerSuite, userPackages) })
+}
+
+// UsersThere gives that tree, and skips the test where nobody made it so far.
+func UsersThere(t testing.TB) string {
+	t.Helper()
+	NeedRoot(t)
+	dir := keptAs("users", idOf(PeerSuite, userPackages))
+	if _, err := os.Stat(dir); err != nil {
+		t.Skipf("the tree of a host of %s that knows user records isn't there: a slow test makes it (make peers)", PeerSuite)
+	}
+	return dir
+}
+
+func hostID(suite string) string { return idOf(suite, HostPackages) }
+
+func idOf(suite string, packages []string) string {
 	id := []string{"2", suite, runtime.GOARCH} // count up when makeHost changes
-	id = append(append(append(id, Packages...), HostPackages...), left...)
+	id = append(append(append(id, Packages...), packages...), left...)
 	for _, m := range append(masks[:len(masks):len(masks)], hostMasks...) {
 		id = append(id, m.unit)
 	}
 	return strings.Join(id, "\n")
 }
 
-func makeHost(dir, suite string) error {
-	if err := debian(dir, suite, append(Packages[:len(Packages):len(Packages)], HostPackages...), append(masks[:len(masks):len(masks)], hostMasks...)); err != nil {
+func makeHost(dir, suite string, packages []string) error {
+	if err := debian(dir, suite, append(Packages[:len(Packages):len(Packages)], packages...), append(masks[:len(masks):len(masks)], hostMasks...)); err != nil {
 		return err
 	}
 	wants := filepath.Join(dir, "etc/systemd/system/multi-user.target.wants")
