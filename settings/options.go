@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"slices"
 	"strings"
 
 	"launch/mount"
@@ -273,6 +274,29 @@ var Options = [...]Option{
 		Help:  "Join the machine's network with the host's by a virtual cable",
 		Parse: parseBool,
 		Set:   func(s *Settings, a Assignment) { s.Network.Veth = a.Value.(bool) },
+	},
+	{
+		Name: "network-veth-extra", Flag: "network-veth-extra", Section: "Network", Key: "VirtualEthernetExtra", Arg: RequiredArg, Placeholder: "HOST[:MACHINE]",
+		Repeat: true, Group: GroupNetwork, Topic: TopicNetwork, Trusted: TrustedOnly, Since: 228,
+		Help:  "One more cable, with these names at its ends",
+		Parse: parseCable,
+		Set: func(s *Settings, a Assignment) {
+			s.Network.Extra = append(slices.Clip(s.Network.Extra), a.Value.(Cable))
+		},
+	},
+	{
+		Name: "network-bridge", Flag: "network-bridge", Section: "Network", Key: "Bridge", Arg: RequiredArg, Placeholder: "INTERFACE",
+		Group: GroupNetwork, Topic: TopicNetwork, Trusted: TrustedOnly, Empty: EmptyClears, Since: 209,
+		Help:  "Join the host's end of the cable to a bridge",
+		Parse: parseInterface,
+		Set:   func(s *Settings, a Assignment) { s.Network.Bridge, s.Network.Zone = a.Value.(string), false },
+	},
+	{
+		Name: "network-zone", Flag: "network-zone", Section: "Network", Key: "Zone", Arg: RequiredArg, Placeholder: "NAME",
+		Group: GroupNetwork, Topic: TopicNetwork, Trusted: TrustedOnly, Empty: EmptyClears, Since: 230,
+		Help:  "The same, with a bridge that all machines of the zone share",
+		Parse: parseZone,
+		Set:   func(s *Settings, a Assignment) { s.Network.Bridge, s.Network.Zone = a.Value.(string), true },
 	},
 	{
 		Name: "network-namespace-path", Flag: "network-namespace-path", Section: "Network", Key: "NamespacePath", Arg: RequiredArg, Placeholder: "PATH",
@@ -841,9 +865,6 @@ var Options = [...]Option{
 	{Name: "network-interface", Flag: "network-interface", Section: "Network", Key: "Interface", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "network-macvlan", Flag: "network-macvlan", Section: "Network", Key: "MACVLAN", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "network-ipvlan", Flag: "network-ipvlan", Section: "Network", Key: "IPVLAN", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "network-veth-extra", Flag: "network-veth-extra", Section: "Network", Key: "VirtualEthernetExtra", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "network-bridge", Flag: "network-bridge", Section: "Network", Key: "Bridge", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "network-zone", Flag: "network-zone", Section: "Network", Key: "Zone", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "port", Flag: "port", Short: 'p', Section: "Network", Key: "Port", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "selinux-context", Flag: "selinux-context", Short: 'Z', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "selinux-apifs-context", Flag: "selinux-apifs-context", Short: 'L', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},

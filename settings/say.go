@@ -84,8 +84,16 @@ func Say(s Settings) (list []Saying, missed []string) {
 		both("private-users", u.Range.String())
 	}
 	text("private-users-ownership", string(s.Users.Ownership))
-	flag("private-network", s.Network.Private && !s.Network.Veth)
-	flag("network-veth", s.Network.Veth)
+	flag("private-network", s.Network.Private && !s.Network.Veth && len(s.Network.Extra) == 0)
+	flag("network-veth", s.Network.Veth && s.Network.Bridge == "")
+	if zone, ok := strings.CutPrefix(s.Network.Bridge, "vz-"); ok && s.Network.Zone {
+		both("network-zone", zone)
+	} else {
+		text("network-bridge", s.Network.Bridge)
+	}
+	for _, c := range s.Network.Extra {
+		both("network-veth-extra", c.String())
+	}
 	text("network-namespace-path", s.Network.Path)
 	caps := func(name string, mask uint64) {
 		var names []string

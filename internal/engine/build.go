@@ -482,7 +482,10 @@ func (b *builder) join() error {
 		if err := loopback(); err != nil {
 			return fmt.Errorf("bring up the loopback interface: %w", err)
 		}
-		if v := b.plan.Veth; v != nil && v.Machine.Up {
+		for _, v := range b.plan.Veth {
+			if !v.Machine.Up {
+				continue
+			}
 			if err := netns.Up(v.Machine.Name); err != nil {
 				return err
 			}

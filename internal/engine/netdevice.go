@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"launch/internal/netns"
+	"launch/internal/plan"
 	"launch/internal/state"
 	"launch/internal/sys"
 	"launch/settings"
@@ -40,13 +41,23 @@ func (b *builder) setUpNetDevices() error {
 	return nil
 }
 
-// veth makes the pair of interfaces between host and machine. Its number on the
-// host is chosen before, and recorded: so what is removed later is what was
-// made here, and not another of the same name.
+// veth makes the pairs of interfaces between host and machine.
 func (b *builder) veth() error {
-	v := b.plan.Veth
-	if v == nil {
-		return nil
+	for _, v := range b.plan.Veth {
+		if err := b.pair(v); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// pair makes one. Its number on the host is chosen before, and recorded: so what
+// is removed later is what was made here, and not another of the same name.
+func (b *builder) pair(v plan.Veth) error {
+	if v.Zone { // before the interface, and so undone after it
+		if err := b.state.Record(state.Zone, "/"+v.Bridge); err != nil {
+			return err
+		}
 	}
 	mac := func(text string) []byte {
 		if a, err := hex.DecodeString(text); err == nil && text != "" {
@@ -67,14 +78,38 @@ func (b *builder) veth() error {
 		err := p.Make(b.proc.PID)
 		switch {
 		case err == nil:
-			b.interfaces = append(b.interfaces, int32(p.Index))
-			return nil
+			return b.bridge(v, p.Index)
 		case errors.Is(err, unix.EBUSY) && try < 8:
 			continue // the number is taken
 		case errors.Is(err, unix.EEXIST):
-			return &settings.Error{What: fmt.Sprintf("cannot make the network interface %s: there is one of that name", p.Name), Origin: v.Origin,
+			e := &settings.Error{What: fmt.Sprintf("cannot make the network interfaces %s and %s: there is one of that name", p.Name, p.Peer), Origin: v.Origin,
 				Hint: "it belongs to another machine of this name, or to nobody any more (ip link delete " + p.Name + ")"}
+			if v.Machine.Name != "host0" {
+				e.Hint = "give it another name"
+			}
+			return e
 		}
 		return &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", b.plan.Machine, err), Origin: v.Origin}
 	}
+}
+
+// bridge joins the host's end of a pair to the bridge that it is for, which then
+// stands for it with those who ask for the machine's interfaces.
+func (b *builder) bridge(v plan.Veth, index int) error {
+	var err error
+	switch {
+	case v.Zone:
+		index, err = netns.JoinZone(v.Bridge, index, v.BridgeUp)
+	case v.Bridge != "":
+		index, err = netns.Join(v.Bridge, index)
+	}
+	if err != nil {
+		e := &settings.Error{What: fmt.Sprintf("cannot start machine %q: join the interface %s to the bridge %s: %v", b.plan.Machine, v.Host.Name, v.Bridge, err), Origin: v.Origin, Value: v.Bridge}
+		if errors.Is(err, unix.ENODEV) {
+			e.Hint = "make it first (ip link add " + v.Bridge + " type bridge), or use --network-zone="
+		}
+		return e
+	}
+	b.interfaces = append(b.interfaces, int32(index))
+	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -158,20 +159,126 @@ func Remove(name string, index int) error {
 	return nil
 }
 
+// Join joins an interface of the thread's namespace to a bridge there, brings it
+// up, and gives the bridge's number.
+func Join(bridge string, index int) (int, error) {
+	master, err := number(bridge)
+	if err != nil {
+		return 0, err
+	}
+	b := attribute(link(uint32(index), unix.IFF_UP), unix.IFLA_MASTER, binary.NativeEndian.AppendUint32(nil, master))
+	if _, err := request(unix.RTM_NEWLINK, 0, b); err != nil {
+		return 0, err
+	}
+	return int(master), nil
+}
+
+// number gives the number of an interface.
+func number(name string) (uint32, error) {
+	answers, err := request(unix.RTM_GETLINK, 0, attribute(link(0, 0), unix.IFLA_IFNAME, append([]byte(name), 0)))
+	if err == nil && (len(answers) != 1 || len(answers[0]) < unix.SizeofIfInfomsg) {
+		err = errTorn
+	}
+	if err != nil {
+		return 0, err
+	}
+	return binary.NativeEndian.Uint32(answers[0][4:]), nil
+}
+
+// ZoneLock is held by who makes or removes the bridge of a zone. It is
+// systemd-nspawn's, whose machines share zones with ours.
+var ZoneLock = "/run/systemd/nspawn-network-zone"
+
+// locked runs f while nobody else makes or removes the bridge of a zone.
+func locked(f func() error) error {
+	if err := sys.Mkdirat(unix.AT_FDCWD, path.Dir(ZoneLock), 0o755); err != nil && err != unix.EEXIST {
+		return fmt.Errorf("make %s: %w", path.Dir(ZoneLock), err)
+	}
+	n, err := sys.Openat(unix.AT_FDCWD, ZoneLock, unix.O_RDWR|unix.O_CREAT|unix.O_NOFOLLOW|unix.O_NOCTTY, 0o600)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", ZoneLock, err)
+	}
+	defer sys.Close(n)
+	if err := sys.Flock(n, unix.LOCK_EX); err != nil {
+		return fmt.Errorf("lock %s: %w", ZoneLock, err)
+	}
+	return f()
+}
+
+// JoinZone is Join for a bridge that is made if it is missing, and brought up if
+// up says so.
+func JoinZone(bridge string, index int, up bool) (master int, err error) {
+	err = locked(func() error {
+		_, err := number(bridge)
+		if err != nil && err != unix.ENODEV {
+			return err
+		}
+		if err != nil {
+			flags := uint32(0)
+			if up {
+				flags = unix.IFF_UP
+			}
+			info := attribute(nil, unix.IFLA_INFO_KIND, []byte("bridge"))
+			b := attribute(attribute(link(0, flags), unix.IFLA_IFNAME, append([]byte(bridge), 0)), unix.IFLA_LINKINFO, info)
+			if _, err := request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, b); err != nil {
+				return fmt.Errorf("make it: %w", err)
+			}
+		}
+		master, err = Join(bridge, index)
+		return err
+	})
+	return master, err
+}
+
+// LeaveZone removes a bridge of the thread's namespace, unless something is still
+// joined to it.
+func LeaveZone(bridge string) error {
+	return locked(func() error {
+		master, err := number(bridge)
+		if err == unix.ENODEV {
+			return nil
+		}
+		var all [][]byte
+		if err == nil {
+			all, err = request(unix.RTM_GETLINK, unix.NLM_F_DUMP, link(0, 0))
+		}
+		for _, a := range all {
+			if len(a) < unix.SizeofIfInfomsg {
+				continue
+			}
+			if m := find(a[unix.SizeofIfInfomsg:], unix.IFLA_MASTER); len(m) == 4 && binary.NativeEndian.Uint32(m) == master {
+				return nil
+			}
+		}
+		if err == nil {
+			_, err = request(unix.RTM_DELLINK, 0, link(master, 0))
+		}
+		if err != nil && err != unix.ENODEV {
+			return fmt.Errorf("remove the bridge %s: %w", bridge, err)
+		}
+		return nil
+	})
+}
+
 // nameOf looks for the name among the attributes of an interface.
 func nameOf(b []byte) string {
+	name, _, _ := strings.Cut(string(find(b, unix.IFLA_IFNAME)), "\x00")
+	return name
+}
+
+// find gives the value of the first attribute of that kind, or nil.
+func find(b []byte, kind uint16) []byte {
 	for len(b) >= 4 {
 		size := int(binary.NativeEndian.Uint16(b))
 		if size < 4 || size > len(b) {
 			break
 		}
-		if binary.NativeEndian.Uint16(b[2:]) == unix.IFLA_IFNAME {
-			name, _, _ := strings.Cut(string(b[4:size]), "\x00")
-			return name
+		if binary.NativeEndian.Uint16(b[2:]) == kind {
+			return b[4:size]
 		}
 		b = b[min(align(size), len(b)):]
 	}
-	return ""
+	return nil
 }
 
 // Up brings up an interface of the thread's namespace.

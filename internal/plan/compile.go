@@ -969,7 +969,10 @@ func (c *compiler) effects() {
 		}
 		add(r.Origin, what, c.Machine, "unregistered")
 	}
-	if v := c.Plan.Veth; v != nil {
+	for _, v := range c.Plan.Veth {
+		if v.Zone {
+			add(v.Origin, "network bridge", v.Bridge, "removed by the last machine of the zone")
+		}
 		add(v.Origin, "network interface", v.Host.String()+" to "+v.Machine.String(), "removed")
 	}
 	for _, s := range c.Steps {

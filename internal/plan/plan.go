@@ -53,7 +53,7 @@ type Plan struct {
 	Register  *Registration `json:"register,omitempty"`
 	// User: the user's own service manager is asked for both.
 	User    bool             `json:"user,omitempty"`
-	Veth    *Veth            `json:"veth,omitempty"`
+	Veth    []Veth           `json:"veth,omitempty"`
 	Console settings.Console `json:"console"`
 	// Terminal is the machine's own; without one, it is zero.
 	Terminal TTY      `json:"terminal,omitzero"`
@@ -235,7 +235,13 @@ type Registration struct {
 // Veth is a pair of network interfaces, one on the host, one in the machine.
 type Veth struct {
 	Host, Machine Interface
-	Origin        origin.Origin `json:"origin,omitzero"`
+	// Bridge is an interface of the host's that Host is joined to. Zone: it is
+	// made if it is missing, brought up if BridgeUp, and removed by the last
+	// machine.
+	Bridge   string        `json:"bridge,omitempty"`
+	Zone     bool          `json:"zone,omitempty"`
+	BridgeUp bool          `json:"bridge_up,omitempty"`
+	Origin   origin.Origin `json:"origin,omitzero"`
 }
 
 // Interface is a network interface that is made.

@@ -428,13 +428,19 @@ func TestInterfaces(t *testing.T) {
 		}
 	}
 	const id = "0123456789abcdef0123456789abcdef"
-	if got := mac(id, "foo", hostMACKey); got != "8a68082a1a13" {
+	if got := mac(id, "foo", hostMACKey, 0); got != "8a68082a1a13" {
 		t.Error(got)
 	}
-	if got := mac(id, "foo", machineMACKey); got != "b26d7c0edc94" {
+	if got := mac(id, "foo", machineMACKey, 0); got != "b26d7c0edc94" {
 		t.Error(got)
 	}
-	if got := mac("", "foo", hostMACKey); got != "" {
+	if got := mac(id, "foo", extraHostKey, 0); got != "5e6146eb04c1" {
+		t.Error(got)
+	}
+	if got := mac(id, "foo", extraHostKey, 1); got != "7e931cb32b25" {
+		t.Error(got)
+	}
+	if got := mac("", "foo", hostMACKey, 0); got != "" {
 		t.Error(got)
 	}
 }

@@ -48,6 +48,7 @@ const (
 	Group  Effect = "group"  // a bundle's cgroup, of any version
 	Empty  Effect = "empty"  // an empty directory, unless somebody uses it
 	Link   Effect = "link"   // a network interface: /NAME/NUMBER
+	Zone   Effect = "zone"   // a bridge that machines share, if nobody is left there: /NAME
 	Mounts Effect = "mounts" // a directory: what is mounted on it and on its entries is unmounted, they are removed
 )
 
@@ -272,6 +273,8 @@ func (e entry) undo() error {
 			return fmt.Errorf("undo %s %q: no number of an interface", e.effect, e.what)
 		}
 		return netns.Remove(name, int(index))
+	case Zone:
+		return netns.LeaveZone(e.what[1:])
 	case Tree:
 		return tree.Remove(unix.AT_FDCWD, e.what)
 	case Mounts:

@@ -84,6 +84,16 @@ func forms() (list []form) {
 		add(form{name: "in a network that is there " + words, setup: lab, args: "--network-namespace-path=/run/netns/lab " + words,
 			payload: bounding + "; ls /sys /sys/class/net; cat /sys/class/net/*/flags; cut -d: -f1 /proc/net/dev; " + `cut -d' ' -f5,6 /proc/self/mountinfo | grep -e ' /sys' -e /proc/sys | sort -u`, after: "ip netns del lab"})
 	}
+	// What is on the host meanwhile: names, addresses, bridges, and nothing afterwards.
+	// Whether the ends are up is for a network manager, which isn't there.
+	const links = `ip -br link | sed 's/@[^ ]*//; s/  *[A-Z]*  */ /; s/<.*//; s/^br9 .*/br9/' | sort; ls -d /sys/class/net/*/brif/*`
+	for _, words := range []string{"-n", "--network-bridge=br9", "--network-bridge=none", "--network-bridge=lo", "--network-bridge=", "--network-zone=lab", "--network-zone=twelvechars12", "--network-zone=a/b",
+		"--network-zone=lab --network-bridge=br9", "--network-veth-extra=one", "--network-veth-extra=one:two --network-veth-extra=three:", "--network-veth-extra=one:two:three", "--network-veth-extra=:two",
+		"--network-veth-extra=one:host0 -n", "--network-veth-extra=lo", "--network-veth-extra=one -n --network-bridge=br9", "--network-veth-extra=7", "--network-zone=lab -U", "--network-bridge=br9 -U --network-veth-extra=one",
+		"--network-zone=lab --network-namespace-path=/proc/self/ns/net", "--network-bridge=br9 -M a-machine-with-a-long-name"} {
+		add(form{name: "cable " + words, setup: "ip link add br9 type bridge 2>/dev/null; (sleep 0.5; " + links + " >/run/links) &", args: words,
+			payload: "sleep 1; for i in /sys/class/net/*; do echo ${i##*/} $(cat $i/address); done; " + bounding, after: "wait; cat /run/links; " + links})
+	}
 	add(form{name: "a network by a relative path", setup: lab + "cd /run/netns", args: "--network-namespace-path=lab", payload: "cut -d: -f1 /proc/net/dev", after: "ip netns del lab"})
 	add(form{name: "a network in a file", setup: lab + "printf '[Network]\\nNamespacePath=/run/netns/lab\\n' >/etc/systemd/nspawn/cmp.nspawn", payload: "cut -d: -f1 /proc/net/dev", after: "ip netns del lab"})
 	add(form{name: "a network in a file that isn't trusted", setup: lab + "printf '[Network]\\nNamespacePath=/run/netns/lab\\n' >cmp.nspawn", payload: "cut -d: -f1 /proc/net/dev", after: "ip netns del lab"})
@@ -121,7 +131,9 @@ func forms() (list []form) {
 	key("Exec", "DropCapability", bounding, "CAP_KILL|CAP_NEWER CAP_KILL|")
 	key("Exec", "PrivateUsers", "cat /proc/self/uid_map; "+bounding, "yes|no|0|1|identity|131072|managed|foo|")
 	key("Files", "Bind", mounts, "/etc:/mnt/x|/etc:/mnt/x:norbind|/etc:/mnt/x:foo|/etc:rel|/nope|")
-	key("Network", "Bridge", "", "br9")
+	key("Network", "Bridge", "cat /sys/class/net/host0/address", "br9|none|a/b|")
+	key("Network", "Zone", "cat /sys/class/net/host0/address", "lab|a/b")
+	key("Network", "VirtualEthernetExtra", "cat /sys/class/net/*/address", "one:two|one|a:b:c|")
 	key("Network", "Interface", "", "eth9")
 
 	// What is run.

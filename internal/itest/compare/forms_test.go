@@ -60,7 +60,7 @@ func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) +
 // than systemd-nspawn once.
 func always(name string) bool {
 	for _, p := range []string{"uid=", "tmpfs=/mnt/t:", "tmpfs, users", "file is", "Capability=", "DropCapability=", "PrivateUsers=", "Bind=", "boot words", "load-credential=a:.", "timezone=symlink",
-		"resolv-conf=bind", "set-credential=a b", "private-users=identity", "bind=d:/mnt/x:", "in a network", "a network"} {
+		"resolv-conf=bind", "set-credential=a b", "private-users=identity", "bind=d:/mnt/x:", "in a network", "a network", "cable --network-zone=lab", "cable --network-bridge=br9 -U"} {
 		if strings.HasPrefix(name, p) {
 			return true
 		}

@@ -67,6 +67,9 @@ var bad = map[string][]string{
 	"suppress-sync":             {"maybe"},
 	"private-users":             {"pikc", "managed", "1:0", "4294967290:10", "0x10"},
 	"private-users-ownership":   {"mpa", "foreign --private-users=1310720", "chown --private-users=pick --read-only"},
+	"network-veth-extra":        {"", "a:b:c", "lo", "averyverylongname"},
+	"network-bridge":            {"", "a/b", "launch-none"},
+	"network-zone":              {"", "a-zone-with-a-long-name"},
 	"network-namespace-path":    {"/no/such", "/etc/passwd", "/proc/self/ns/uts", "/proc/self/ns/net --network-veth"},
 	"background":                {"red", "4;;4"},
 	"capability":                {"CAP_SYS_ADMNI", "CAP_SYS_ADMIN,bogus"},
@@ -128,7 +131,7 @@ var anything = map[string]string{
 // others are mistakes that are no option's value.
 var others = []string{
 	// Options that aren't any.
-	"--read-olny", "--bnid=/x", "--pri=x", "-y", "--directory", "--chdir", "-u", "--read-only=yes", "--mstack=/x", "--network-zone=x", "--help=x",
+	"--read-olny", "--bnid=/x", "--pri=x", "-y", "--directory", "--chdir", "-u", "--read-only=yes", "--mstack=/x", "--network-zone=x --network-bridge=y", "--help=x",
 	// What doesn't go together.
 	"--boot --as-pid2", "--ephemeral --template=OUT/dir --directory=OUT/other", "--template=OUT/dir",
 	// Trees that are none.
@@ -152,7 +155,7 @@ var files = []string{
 	"[Exec]\nWorkingDirectory=/no/such\n",
 	"[Exec]\nPivotRoot=/no/such\n",
 	// What launch can't do, or what nobody knows, and can't be left out.
-	"[Network]\nBridge=br0\n",
+	"[Network]\nInterface=eth9\n",
 	"[Exec]\nPrivateUsers=managed\n",
 	"[Files]\nBind=OUT/dir:/mnt:ro\n",
 	"[Files]\nBindUser=homeless 1x\n",

@@ -124,6 +124,9 @@ var others = func() []machine {
 	terminal.args = slices.DeleteFunc(terminal.args, func(a string) bool { return a == "--pipe" })
 	terminal.drifts = true
 
+	zone := of("zone", "--network-zone=faults", "--network-veth-extra=launch-faults")
+	zone.grows = []string{"/run/systemd/nspawn-network-zone"} // the lock of all zones stays
+
 	layers := of("layers", "--overlay-all", "--bind="+place+"/lower:/data", "--bind="+place+"/one:/file")
 	layers.dirs, layers.files = []string{"lower"}, [][2]string{{"one", "1"}}
 
@@ -150,7 +153,7 @@ var others = func() []machine {
 		of("second", "--as-pid2"), files,
 		of("limits", "--rlimit=NOFILE=100", "--oom-score-adjust=300", "--cpu-affinity=0", "--ambient-capability=CAP_CHOWN",
 			"--restrict-address-families=AF_UNIX"),
-		terminal, of("cable", "--network-veth"),
+		terminal, of("cable", "--network-veth"), zone,
 		run("passing", "--rm", "--name=passing"), nameless, kept,
 	}
 }()
