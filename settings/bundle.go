@@ -1,6 +1,8 @@
 package settings
 
 import (
+	"slices"
+
 	"github.com/opencontainers/runtime-spec/specs-go"
 
 	"launch/internal/origin"
@@ -46,6 +48,11 @@ type Bundle struct {
 	MountContext string `json:"mount_context,omitempty"`
 
 	Hooks Hooks `json:"hooks,omitzero"`
+}
+
+// Owns reports whether a namespace of that kind is made for the container.
+func (b *Bundle) Owns(kind string) bool {
+	return slices.ContainsFunc(b.Namespaces, func(n Namespace) bool { return n.Kind == kind && n.Path == "" })
 }
 
 // Namespace is one that the container has of its own, or, with a Path, shares

@@ -1,6 +1,7 @@
 package cgroup
 
 import (
+	"errors"
 	"fmt"
 	"path"
 	"slices"
@@ -220,6 +221,30 @@ func (h Hierarchy) below(p string) (string, error) {
 	return path.Clean("/" + rest), nil
 }
 
+// Roots gives, for each controller of version 1 and for "", which stands for
+// version 2, where the group is in the whole tree that the caller's cgroup
+// namespace shows, whatever part of that is mounted.
+func (l Layout) Roots(g Group) (list [][2]string) {
+	for _, d := range g.Dirs {
+		root := "/"
+		for _, h := range l.Hierarchies {
+			if h.Mount == d.Mount {
+				root = h.Root
+			}
+		}
+		full := path.Join(root, d.Path)
+		if d.Version == 2 {
+			list = append(list, [2]string{"", full})
+		}
+		for _, c := range d.Controllers {
+			if d.Version == 1 {
+				list = append(list, [2]string{c, full})
+			}
+		}
+	}
+	return list
+}
+
 // OfProcess gives the cgroups that a process is in. One more process of a
 // container goes beside its first one where it can't go into the container's
 // own cgroup: in version 2 that is EBUSY once the container divided it.
@@ -251,21 +276,31 @@ func (l Layout) group(text string) (Group, error) {
 }
 
 // UnitGroup gives the cgroups of the unit that systemd put a process into: the
-// same path in each hierarchy.
-func (l Layout) UnitGroup(pid int) (Group, error) {
+// same path in each hierarchy. A process that ended too early to be put there
+// is an error: it is still where it was born, and that is the caller's.
+func (l Layout) UnitGroup(pid int, unit string) (Group, error) {
 	g, err := l.OfProcess(pid)
 	if err != nil {
 		return Group{}, err
 	}
+	return l.unitGroup(g, unit)
+}
+
+func (l Layout) unitGroup(g Group, unit string) (Group, error) {
+	at, ok := g.Unified()
 	for _, d := range g.Dirs {
-		if slices.Contains(d.Controllers, "name=systemd") || d.Version == 2 && l.Kind() == "v2" {
-			return l.Group(d.Path, "")
+		if slices.Contains(d.Controllers, "name=systemd") {
+			at, ok = d, true
 		}
 	}
-	if d, ok := g.Unified(); ok {
-		return l.Group(d.Path, "")
+	if !ok {
+		return Group{}, errors.New("there is no hierarchy of systemd's")
 	}
-	return Group{}, fmt.Errorf("process %d is in no cgroup of systemd", pid)
+	// Systemd puts a _ before names that could be a file's.
+	if name := path.Base(at.Path); name != unit && name != "_"+unit {
+		return Group{}, fmt.Errorf("systemd left the process in cgroup %s, which is not that of %s", at, unit)
+	}
+	return l.Group(at.Path, "")
 }
 
 // Offers says which controllers the host has, for packages that work out

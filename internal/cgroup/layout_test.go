@@ -109,6 +109,46 @@ func TestOfProcess(t *testing.T) {
 	}
 }
 
+// TestUnitGroup: only the unit's own cgroup is taken for it.
+func TestUnitGroup(t *testing.T) {
+	for _, c := range []struct{ mounts, own, text, unit, want string }{
+		{hybridMounts, hybridOwn, "9:name=systemd:/s/x.scope\n4:memory:/m\n1:cpu,cpuacct:/\n0::/u\n", "x.scope", "/s/x.scope /s/x.scope /s/x.scope /s/x.scope"},
+		{hybridMounts, hybridOwn, "9:name=systemd:/s/_cgroup.x.scope\n0::/u\n", "cgroup.x.scope", "/s/_cgroup.x.scope /s/_cgroup.x.scope /s/_cgroup.x.scope /s/_cgroup.x.scope"},
+		{hybridMounts, hybridOwn, "9:name=systemd:/s/caller.service\n0::/s/x.scope\n", "x.scope", "systemd left the process in cgroup /sys/fs/cgroup/systemd/s/caller.service, which is not that of x.scope"},
+		{unifiedMounts, "0::/\n", "0::/s/x.scope\n", "x.scope", "/s/x.scope"},
+		{unifiedMounts, "0::/\n", "0::/s/caller.service\n", "x.scope", "systemd left the process in cgroup /sys/fs/cgroup/s/caller.service, which is not that of x.scope"},
+		{unifiedMounts, "0::/\n", "", "x.scope", "there is no hierarchy of systemd's"},
+	} {
+		l := layout(c.mounts, c.own)
+		g, err := l.group(c.text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		if g, err = l.unitGroup(g, c.unit); err != nil {
+			got = []string{err.Error()}
+		}
+		for _, d := range g.Dirs {
+			got = append(got, d.Path)
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("%q: %q, want %q", c.text, strings.Join(got, " "), c.want)
+		}
+	}
+}
+
+// TestRoots: paths in a whole tree, of which a part may be mounted.
+func TestRoots(t *testing.T) {
+	l := Layout{Hierarchies: []Hierarchy{{Version: 1, Controllers: []string{"cpu", "cpuacct"}, Mount: "/c", Root: "/"}, {Version: 2, Controllers: []string{"memory"}, Mount: "/u", Root: "/part"}}}
+	g, err := l.Group("/a/b", "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(l.Roots(g)); got != "[[cpu /a/b] [cpuacct /a/b] [ /part/a/b]]" {
+		t.Error(got)
+	}
+}
+
 func TestBelow(t *testing.T) {
 	l := layout(hybridMounts, hybridOwn)
 	g, err := l.Group("/c", "")

@@ -343,14 +343,13 @@ func (d *Dir) fill(b *settings.Bundle, p *plan.Plan, warn func(string)) error {
 		return err
 	}
 	// A cgroup that the payload sees as the root and can write to is its own.
-	own := slices.ContainsFunc(b.Namespaces, func(n settings.Namespace) bool { return n.Kind == "cgroup" && n.Path == "" })
 	writable := false
 	for _, s := range p.Steps {
 		if s.Do == plan.Cgroups && s.Target == "/sys/fs/cgroup" {
 			writable = s.Attr&unix.MOUNT_ATTR_RDONLY == 0
 		}
 	}
-	if !own || !writable {
+	if !b.Owns("cgroup") || !writable {
 		return nil
 	}
 	uid, ok := p.Payload.Exact.IDs.UID, true
@@ -419,9 +418,13 @@ func (d *Dir) scope(b *settings.Bundle, p *plan.Plan, pid int, warn func(string)
 	}
 	d.unasked = false
 	if err := bus.Start(d.Unit, pid, d.ID, append(props, annotated...)); err != nil {
+		if errors.Is(err, systemd.ErrTaken) {
+			// It is somebody else's, with all that is in it.
+			d.Unit = systemd.Unit{}
+		}
 		return err
 	}
-	if d.Group, err = layout.UnitGroup(pid); err != nil {
+	if d.Group, err = layout.UnitGroup(pid, d.Unit.Name); err != nil {
 		return err
 	}
 	d.Group.Rootless = d.Unit.User
@@ -468,13 +471,7 @@ func (d *Dir) destroy() error {
 		return err
 	}
 	if d.Unit.Name != "" && !d.unasked && systemd.Running() {
-		bus, err := systemd.Connect(d.Unit.User)
-		if err != nil {
-			return err
-		}
-		err = bus.Stop(d.Unit)
-		bus.Close()
-		if err != nil {
+		if err := d.unscope(); err != nil {
 			return err
 		}
 	}
@@ -491,6 +488,24 @@ func (d *Dir) destroy() error {
 		return err
 	}
 	return d.remove()
+}
+
+// unscope removes the container's unit. As long as its cgroup isn't known, one
+// of that name may be somebody else's.
+func (d *Dir) unscope() error {
+	known := len(d.Group.Dirs) > 0
+	bus, err := systemd.Connect(d.Unit.User)
+	if err != nil && !known {
+		return nil // nor did who made the container reach it
+	}
+	if err != nil {
+		return err
+	}
+	defer bus.Close()
+	if !known {
+		return bus.StopEmpty(d.Unit)
+	}
+	return bus.Stop(d.Unit)
 }
 
 // mountOf gives the number of the mount that a directory is on.

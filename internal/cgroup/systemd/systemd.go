@@ -1,6 +1,6 @@
 // Package systemd is the driver for hosts whose systemd wants to be the only
-// one to make cgroups: a container becomes a transient scope (or slice) with
-// its limits as properties, and its cgroup is delegated to us.
+// one to make cgroups: a container becomes a transient scope with its limits as
+// properties, and its cgroup is delegated to us.
 //
 // It guarantees that a unit that it started is complete, with the process in
 // it, when Start returns. Limits that systemd has no property for are set in
@@ -11,7 +11,7 @@
 //	bus, err := systemd.Connect(false)
 //	props, err := bus.Properties(resources, hierarchies)
 //	err = bus.Start(u, pid, "web", props)
-//	group, err := layout.UnitGroup(pid)
+//	group, err := layout.UnitGroup(pid, u.Name)
 //
 // Room: host.
 package systemd
@@ -23,6 +23,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 
@@ -32,7 +33,7 @@ import (
 
 // Unit is a container's unit. It is plain data for a state file.
 type Unit struct {
-	// Name ends in .scope or .slice; Slice is the one it is in.
+	// Name ends in .scope; Slice is the one it is in.
 	Name  string `json:"name"`
 	Slice string `json:"slice,omitempty"`
 	// User says that it belongs to the user's own manager.
@@ -60,16 +61,12 @@ func Parse(cgroupsPath, id string, user bool) (Unit, error) {
 	if err := validSlice(u.Slice); err != nil {
 		return Unit{}, fmt.Errorf("cgroupsPath %q: %w", cgroupsPath, err)
 	}
-	switch {
-	case strings.HasSuffix(name, ".slice"):
-		u.Name = name
-		if err := validSlice(name); err != nil {
-			return Unit{}, fmt.Errorf("cgroupsPath %q: %w", cgroupsPath, err)
-		}
-	case prefix != "":
-		u.Name = prefix + "-" + name + ".scope"
-	default:
-		u.Name = name + ".scope"
+	if strings.HasSuffix(name, ".slice") {
+		return Unit{}, fmt.Errorf("cgroupsPath %q: systemd puts no processes into a slice: give a name without .slice for a scope in it", cgroupsPath)
+	}
+	u.Name = name + ".scope"
+	if prefix != "" {
+		u.Name = prefix + "-" + u.Name
 	}
 	if !validName(u.Name) || name == "" {
 		return Unit{}, fmt.Errorf("cgroupsPath %q: %q can't be the name of a unit", cgroupsPath, u.Name)
@@ -102,25 +99,22 @@ func validSlice(s string) error {
 // own: each dash of a slice's name stands for a slice above it.
 func (u Unit) CgroupPath() string {
 	var p strings.Builder
-	slice := u.Slice
-	if strings.HasSuffix(u.Name, ".slice") {
-		slice = u.Name
-	}
-	if name := strings.TrimSuffix(slice, ".slice"); name != "-" {
+	if name := strings.TrimSuffix(u.Slice, ".slice"); name != "-" {
 		for i := range len(name) + 1 {
 			if i == len(name) || name[i] == '-' {
 				p.WriteString("/" + name[:i] + ".slice")
 			}
 		}
 	}
-	if u.Name != slice {
-		p.WriteString("/" + u.Name)
-	}
+	p.WriteString("/" + u.Name)
 	return p.String()
 }
 
 // infinity is no limit.
 const infinity = ^uint64(0)
+
+// ErrTaken is the error of Start for a unit that somebody else has.
+var ErrTaken = errors.New("there is a unit of that name already")
 
 // Start starts the unit with the process in it, and waits until it is there.
 // A unit of that name that has failed is cleared away.
@@ -130,17 +124,11 @@ func (b *Bus) Start(u Unit, pid int, id string, limits []Property) error {
 		{"Delegate", true},
 		{"DefaultDependencies", false},
 		{"MemoryAccounting", true}, {"CPUAccounting", true}, {"TasksAccounting", true}, {"IOAccounting", true},
+		{"Slice", u.Slice}, {"PIDs", []uint32{uint32(pid)}},
 	}
-	if strings.HasSuffix(u.Name, ".slice") {
-		// A slice has no processes; ours goes into its cgroup afterwards.
-		props = slices.DeleteFunc(props, func(p Property) bool { return p.Name == "Delegate" })
-		props = append(props, Property{"Wants", []string{u.Slice}})
-	} else {
-		props = append(props, Property{"Slice", u.Slice}, Property{"PIDs", []uint32{uint32(pid)}})
-		if b.version == 0 || b.version >= 236 {
-			// Else what failed would stay in the list for ever.
-			props = append(props, Property{"CollectMode", "inactive-or-failed"})
-		}
+	if b.version == 0 || b.version >= 236 {
+		// Else what failed would stay in the list for ever.
+		props = append(props, Property{"CollectMode", "inactive-or-failed"})
 	}
 	body := &bus.Writer{Sig: "ssa(sv)a(sa(sv))"}
 	body.Str(u.Name)
@@ -148,10 +136,12 @@ func (b *Bus) Start(u Unit, pid int, id string, limits []Property) error {
 	body.Properties(wire(append(props, limits...)))
 	body.Array(8, func() {})
 	m, err := b.ask("StartTransientUnit", body)
-	var e *bus.Error
-	if errors.As(err, &e) && e.Name == "org.freedesktop.systemd1.UnitExists" {
+	if exists(err) {
 		if _, reset := b.ask("ResetFailedUnit", bus.Strings("s", u.Name)); reset == nil {
 			m, err = b.ask("StartTransientUnit", body)
+		}
+		if exists(err) {
+			return fmt.Errorf("start unit %s: %w", u.Name, ErrTaken)
 		}
 	}
 	if err == nil {
@@ -161,6 +151,11 @@ func (b *Bus) Start(u Unit, pid int, id string, limits []Property) error {
 		return fmt.Errorf("start unit %s: %w", u.Name, err)
 	}
 	return nil
+}
+
+func exists(err error) bool {
+	var e *bus.Error
+	return errors.As(err, &e) && e.Name == "org.freedesktop.systemd1.UnitExists"
 }
 
 // Update changes the limits of a unit, until it ends.
@@ -194,6 +189,28 @@ func (b *Bus) Stop(u Unit) error {
 	}
 	// If it had failed, it would be kept.
 	_, _ = b.ask("ResetFailedUnit", bus.Strings("s", u.Name)) // it is gone, mostly
+	return nil
+}
+
+// StopEmpty removes a unit that we asked for without having heard that it is
+// ours: if our process ended meanwhile, systemd keeps the unit, though it
+// will never hear that nothing is left in it. One with processes is somebody
+// else's, and stays; ours may take a moment to end.
+func (b *Bus) StopEmpty(u Unit) error {
+	for range 100 {
+		m, err := b.ask("GetUnitProcesses", bus.Strings("s", u.Name))
+		var e *bus.Error
+		if errors.As(err, &e) && e.Name == "org.freedesktop.systemd1.NoSuchUnit" {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("look for the processes of unit %s: %w", u.Name, err)
+		}
+		if m.Reader().Uint32() == 0 { // the length of the list
+			return b.Stop(u)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
 	return nil
 }
 

@@ -31,5 +31,9 @@ sed -i 's/"unified": {"pids.max": "50"}, //' config.json`)
 	step("end", "launch-oci kill one KILL; until_ 'launch-oci state one | grep -q stopped'; launch-oci delete one; until_ '! systemctl is-active oci-one.scope'; systemctl show -p LoadState --value oci-one.scope; launch-oci list -q", "not-found")
 	step("a slice that is made", `sed -i 's/system.slice:oci:one/a-b.slice:oci:two/' config.json; launch-oci --cgroup-manager systemd run -d two >/dev/null 2>&1 </dev/null; sed -n 's/^0:://p' /proc/$(launch-oci state two | sed -n 's/.*"pid": \([0-9]*\).*/\1/p')/cgroup; launch-oci delete -f two`, "/a.slice/a-b.slice/oci-two.scope")
 	step("bad names", `for p in a b:c 'x.slice' 'a/b.slice:c:d' '-.slice:x:y:z'; do sed "s|a-b.slice:oci:two|$p|" config.json >bad.json; launch-oci --systemd-cgroup run -f bad.json three >/dev/null 2>&1; echo $?; launch-oci list -q; done | sort -u`, "1")
+	// Whoever has the name keeps it, and who called lives on.
+	step("a slice", `sed 's|a-b.slice:oci:two|a.slice:oci:two.slice|' config.json >bad.json; launch-oci --systemd-cgroup run -f bad.json three 2>&1 </dev/null | sed 's/.*cgroupsPath//; s/: give.*//'; launch-oci list -q`, `\"a.slice:oci:two.slice\": systemd puts no processes into a slice`)
+	step("a name that is taken", `launch-oci --systemd-cgroup run -d two >/dev/null 2>&1 </dev/null; launch-oci --systemd-cgroup run -d three 2>&1 </dev/null | sed 's/.*run failed: //'; launch-oci list -q; systemctl is-active oci-two.scope; launch-oci state two | grep -c running; launch-oci delete -f two`,
+		`start unit oci-two.scope: there is a unit of that name already"`+"\ntwo\nactive\n1")
 	step("systemctl stop", `launch-oci --systemd-cgroup run -d two >/dev/null 2>&1 </dev/null; systemctl stop oci-two.scope; until_ 'launch-oci state two | grep -q stopped'; launch-oci delete two; launch-oci list -q`, "")
 }
