@@ -83,6 +83,9 @@ type With struct {
 	Env     []string
 	// Cgroup is where it and what it restores are born; -1: where the caller is.
 	Cgroup int
+	// Rooted: it is in a cgroup namespace that begins at its cgroup, and so is
+	// what it restores.
+	Rooted bool
 }
 
 // CRIU is a running one. It serves one request.
@@ -98,7 +101,7 @@ func Start(l sys.Locked, file string, w With) (*CRIU, error) {
 		return nil, fmt.Errorf("make a socket for CRIU: %w", err)
 	}
 	defer sys.Close(theirs)
-	p := child.New(12 + 2*len(w.Inherit))
+	p := child.New(13 + 2*len(w.Inherit))
 	p.Add("die with the launcher", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
 	// Out of the way first, of numbers that are still to be given.
 	const apart = 1 << 9
@@ -118,6 +121,9 @@ func Start(l sys.Locked, file string, w With) (*CRIU, error) {
 		p.Add("pass on a descriptor", unix.SYS_DUP3, uintptr(to), uintptr(socketFd+i), 0)
 	}
 	p.Add("close all other descriptors", unix.SYS_CLOSE_RANGE, uintptr(firstInherited+len(w.Inherit)), ^uintptr(0)>>32, 0)
+	if w.Rooted {
+		p.Add("unshare the cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
+	}
 	p.Add("unblock signals", unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, child.Keep(p, new(uint64)), 0, 8)
 	p.Add("execute "+file, unix.SYS_EXECVE, p.String(file), p.Strings("criu", "swrk", fmt.Sprint(socketFd)), p.Strings(w.Env...))
 	o := child.Options{}

@@ -161,11 +161,12 @@ type Options struct {
 	Inherit []string
 	// Sibling: what is restored is the caller's child.
 	Sibling bool
-	// Cgroups is the mode of CgroupModes, CgroupRoot where the container's are.
-	Cgroups    uint64
-	CgroupRoot []string
-	EmptyNS    uint64
-	StatusFD   int // 0: none
+	// Cgroups is the mode of CgroupModes. CgroupRoots are where the container's
+	// are: the controller, "" for version 2, Every for all; and a path.
+	Cgroups     uint64
+	CgroupRoots [][2]string
+	EmptyNS     uint64
+	StatusFD    int // 0: none
 	// Server is the address of a page server, Port its port.
 	Server string
 	Port   int
@@ -178,6 +179,9 @@ var CgroupModes = [...]struct {
 	Word string
 	Mode uint64
 }{{"ignore", Ignore}, {"soft", 3}, {"full", 4}, {"strict", 5}}
+
+// Every controller, in CgroupRoots.
+const Every = "*"
 
 // Ignore: CRIU leaves cgroups alone.
 const Ignore = 0
@@ -217,9 +221,12 @@ func (o *Options) encode() (m message) {
 		m.text(23, string(p))
 	}
 	m.flag(24, o.Cgroups != Ignore)
-	for _, root := range o.CgroupRoot {
+	for _, root := range o.CgroupRoots {
 		var p message
-		p.text(2, root)
+		if root[0] != Every {
+			p.text(1, root[0])
+		}
+		p.text(2, root[1])
 		m.text(25, string(p))
 	}
 	m.flag(26, o.Sibling)

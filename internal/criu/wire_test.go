@@ -16,7 +16,7 @@ func TestEncode(t *testing.T) {
 		LeaveRunning: true, ExtUnixSk: true, TCPEstablished: true, TCPSkipInFlight: true, TCPClose: true, ShellJob: true, FileLocks: true,
 		TrackMem: true, AutoDedup: true, LinkRemap: true, LazyPages: true, OrphanPtsMaster: true,
 		External: [][2]string{{"/data", "m-1"}, {"/x,y]", "m-2"}}, Others: []string{"net[5]:x"}, Inherit: []string{"pipe:[1]", "k"},
-		Sibling: true, Cgroups: 3, CgroupRoot: []string{"/box"}, EmptyNS: 0x40000000, StatusFD: 9, Server: "::1", Port: 77,
+		Sibling: true, Cgroups: 3, CgroupRoots: [][2]string{{Every, "/box"}, {"name=systemd", "/old"}, {"", "/new"}}, EmptyNS: 0x40000000, StatusFD: 9, Server: "::1", Port: 77,
 	}
 	var m message
 	m.number(1, uint64(Dump))
@@ -38,7 +38,7 @@ func TestEncode(t *testing.T) {
 		{x.GetNotifyScripts(), true}, {x.GetManageCgroups(), true}, {x.GetManageCgroupsMode(), rpc.CriuCgMode_SOFT}, {x.GetEmptyNs(), uint32(0x40000000)},
 		{x.GetStatusFd(), int32(9)}, {x.GetPs().GetAddress(), "::1"}, {x.GetPs().GetPort(), int32(77)}, {x.GetExternal(), []string{"net[5]:x"}},
 		{len(x.GetExtMnt()), 2}, {x.GetExtMnt()[1].GetKey(), "/x,y]"}, {x.GetExtMnt()[1].GetVal(), "m-2"}, {x.GetInheritFd()[1].GetKey(), "k"},
-		{x.GetInheritFd()[1].GetFd(), int32(5)}, {x.GetCgRoot()[0].GetPath(), "/box"}, {x.GetNetworkLock(), rpc.CriuNetworkLockMethod_SKIP},
+		{x.GetInheritFd()[1].GetFd(), int32(5)}, {x.GetCgRoot()[0].GetPath(), "/box"}, {x.GetCgRoot()[0].Ctrl == nil, true}, {*x.GetCgRoot()[2].Ctrl, ""}, {x.GetCgRoot()[1].GetCtrl(), "name=systemd"}, {x.GetNetworkLock(), rpc.CriuNetworkLockMethod_SKIP},
 	} {
 		if !reflect.DeepEqual(c.got, c.want) {
 			t.Errorf("got %v, want %v", c.got, c.want)

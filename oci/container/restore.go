@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"launch/internal/cgroup"
 	"launch/internal/criu"
 	"launch/internal/engine"
 	"launch/internal/plan"
@@ -108,10 +109,22 @@ func Restore(o CreateOptions, r CRIUOptions) (l *Live, err error) {
 	}()
 	c := &r.CRIU
 	c.Log, c.Sibling, c.OrphanPtsMaster = "restore.log", true, true
-	if c.Cgroups != criu.Ignore {
-		c.CgroupRoot = append(c.CgroupRoot, d.Group.Path())
+	w := criu.With{Cgroup: place.FD, Rooted: b.Owns("cgroup")}
+	// CRIU's images name cgroups by their paths of then.
+	roots := func() error {
+		switch {
+		case c.Cgroups == criu.Ignore:
+		case w.Rooted:
+			c.CgroupRoots = [][2]string{{criu.Every, "/"}}
+		default:
+			layout, err := cgroup.Detect()
+			if err != nil {
+				return err
+			}
+			c.CgroupRoots = layout.Roots(d.Group)
+		}
+		return nil
 	}
-	w := criu.With{Cgroup: place.FD}
 	for n, name := range out.Stdio {
 		if name != "" && !slices.Contains(c.Inherit, name) {
 			c.Inherit, w.Inherit = append(c.Inherit, name), append(w.Inherit, n)
@@ -162,6 +175,11 @@ func Restore(o CreateOptions, r CRIUOptions) (l *Live, err error) {
 			if err := place.Finish(pid); err != nil {
 				return err
 			}
+			if b.Owns("cgroup") {
+				if err := d.apart(); err != nil {
+					return err
+				}
+			}
 			if err := d.inspect(f, p, wanted, found); err != nil {
 				return err
 			}
@@ -187,7 +205,7 @@ func Restore(o CreateOptions, r CRIUOptions) (l *Live, err error) {
 		// the parent.
 		l := sys.Lock()
 		started <- func() (err error) {
-			pid, err = restoreOn(l, seat, pin, wanted, found, &r, w, place.Enter, place.Leave, stage)
+			pid, err = restoreOn(l, seat, pin, wanted, found, &r, w, place.Enter, place.Leave, roots, stage)
 			return err
 		}()
 		select {}
@@ -305,7 +323,7 @@ func targetOf(f *tree.File, key string) string {
 // container's root and all that it takes from outside, each looked up without
 // links just before. What CRIU makes of it is looked at afterwards.
 func restoreOn(l sys.Locked, seat string, pin int, wanted map[string]external, found map[string]int, r *CRIUOptions, w criu.With,
-	enter, leave func(sys.Locked) error, stage criu.Told) (pid int, err error) {
+	enter, leave func(sys.Locked) error, placed func() error, stage criu.Told) (pid int, err error) {
 	c := &r.CRIU
 	if err := sys.Unshare(l, unix.CLONE_NEWNS|unix.CLONE_FS); err != nil {
 		return 0, fmt.Errorf("unshare the mount namespace: %w", err)
@@ -318,6 +336,17 @@ func restoreOn(l sys.Locked, seat string, pin int, wanted map[string]external, f
 	if err := sys.MountSetattr(host, unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_SLAVE}); err != nil {
 		return 0, fmt.Errorf("cut off mount propagation: %w", err)
 	}
+	// CRIU mounts on a directory there, which it can in its own namespace only.
+	work, err := sys.Openat(unix.AT_FDCWD, r.Work, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return 0, fmt.Errorf("open %s: %w", r.Work, err)
+	}
+	defer sys.Close(work)
+	if err := same(work, c.WorkFD); err != nil {
+		return 0, fmt.Errorf("open %s: %w", r.Work, err)
+	}
+	defer func(before int) { c.WorkFD = before }(c.WorkFD)
+	c.WorkFD = work
 	fs, err := sys.Fsopen("tmpfs")
 	if err != nil {
 		return 0, err
@@ -432,6 +461,9 @@ func restoreOn(l sys.Locked, seat string, pin int, wanted map[string]external, f
 		return 0, err
 	}
 	defer proc.Close()
+	if err := placed(); err != nil {
+		return 0, err
+	}
 	return proc.Do(criu.Restore, c, stage)
 }
 
@@ -447,6 +479,21 @@ func same(a, b int) error {
 		err = errors.New("it was replaced meanwhile")
 	}
 	return err
+}
+
+// apart makes sure that the container doesn't see the cgroups around its own.
+func (d *Dir) apart() error {
+	var ns [2]string
+	for i, who := range []string{"thread-self", strconv.Itoa(d.PID)} {
+		var err error
+		if ns[i], err = sys.Readlinkat(unix.AT_FDCWD, "/proc/"+who+"/ns/cgroup"); err != nil {
+			return fmt.Errorf("look at its cgroup namespace: %w", err)
+		}
+	}
+	if ns[0] == ns[1] {
+		return errors.New("the container came back without a cgroup namespace of its own")
+	}
+	return nil
 }
 
 // inspect looks at the mounts that came back, before anything runs on them:

@@ -124,6 +124,37 @@ simple)
 	$oci exec box /bin/sh -c 'echo inside' 2>/dev/null
 	end
 	;;
+cgroups)
+	# A cgroup namespace of its own, and what it shows of the host's cgroups.
+	config /run/src "" ' {"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["ro"]},' "$kill"
+	mkdir -p b/rootfs/sys/fs/cgroup
+	sed -i 's|{"type": "mount"}|{"type": "mount"}, {"type": "cgroup"}|' b/config.json
+	cp b/config.json kept
+	sees() {
+		grep -c ' - cgroup2\? ' "/proc/$(cat pid)/mountinfo"
+		grep ' - cgroup2 ' "/proc/$(cat pid)/mountinfo" | cut -d' ' -f4 | sort -u
+		sed -n 's/^0:://p' "/proc/$(cat pid)/cgroup"
+		$oci exec box /bin/busybox sed -n '/:[^/]*:\/./p; s/^0:://p' /proc/1/cgroup
+	}
+	$oci run -d --pid-file pid -b b box </dev/null >/dev/null 2>&1 || exit 9
+	wait_for src
+	sees >before
+	cat before
+	for mode in ignore soft; do
+		checkpoint --manage-cgroups-mode $mode
+		sed -i 's|"/box"|"/other/box"|' b/config.json
+		restore --manage-cgroups-mode $mode || exit 8
+		wait_for src && echo "$mode: it counts on"
+		sees
+		checkpoint --manage-cgroups-mode $mode
+		cp kept b/config.json
+		restore --manage-cgroups-mode $mode || exit 8
+		wait_for src
+		sees | cmp - before && echo "it sees the same"
+		ls -d img/.criu* /sys/fs/cgroup/other 2>/dev/null
+	done
+	end
+	;;
 moved)
 	begin
 	checkpoint

@@ -28,6 +28,7 @@ var script string
 var cases = []struct{ name, want string }{
 	{"simple", "it goes on\nso does its tmpfs\nwith the same mounts\n/box\n1\nrunning\ninside\n0\n"},
 	{"moved", "it counts elsewhere\n0\n"},
+	{"cgroups", "1\n/box\n/box\n/\nignore: it counts on\n1\n/other/box\n/other/box\n/\nit sees the same\nsoft: it counts on\n1\n/other/box\n/other/box\n/\nit sees the same\n0\n"},
 	{"missing", "runc restore failed: cannot restore: the container had something of the host's mounted on \\\"/data\\\", which the bundle says nothing of\n" +
 		"criu was not started\n0\n"},
 	{"additional", "runc restore failed: cannot restore: the bundle mounts \\\"/run/more\\\" on \\\"/more\\\", where the container had nothing of the host's\n" +
