@@ -394,18 +394,10 @@ func (d *Dir) stdio(c *criu.Options, out *beyond) error {
 		if err != nil {
 			return fmt.Errorf("look at descriptor %d: %w", n, err)
 		}
-		// The same file has the same name.
-		name := fmt.Sprintf("file[%x:%x]", id, st.Ino)
-		out.Stdio[n] = "stdio-" + strconv.Itoa(n)
-		for _, x := range c.Others {
-			if rest, ok := strings.CutPrefix(x, name+":"); ok {
-				out.Stdio[n] = rest
-				name = ""
-				break
-			}
-		}
-		if name != "" {
-			c.Others = append(c.Others, name+":"+out.Stdio[n])
+		// CRIU knows it by these numbers in both directions.
+		out.Stdio[n] = fmt.Sprintf("file[%x:%x]", id, st.Ino)
+		if !slices.Contains(c.Others, out.Stdio[n]) {
+			c.Others = append(c.Others, out.Stdio[n])
 		}
 	}
 	return nil
@@ -494,10 +486,16 @@ func parseBeyond(text []byte) (*beyond, error) {
 	}
 	for _, s := range o.Stdio {
 		kind, rest, _ := strings.Cut(s, "[")
-		ok := s == "" || s == "stdio-0" || s == "stdio-1" || s == "stdio-2"
-		if kind == "pipe:" || kind == "socket:" {
-			number, closed := strings.CutSuffix(rest, "]")
-			ok = closed && len(number) < 21 && strings.Trim(number, "0123456789") == ""
+		number, ok := strings.CutSuffix(rest, "]")
+		switch kind {
+		case "":
+			ok = s == ""
+		case "pipe:", "socket:":
+			ok = ok && len(number) < 21 && strings.Trim(number, "0123456789") == ""
+		case "file":
+			ok = ok && len(number) < 42 && strings.Trim(number, "0123456789abcdef:") == ""
+		default:
+			ok = false
 		}
 		if !ok {
 			return nil, fmt.Errorf("bad descriptor %q", s)

@@ -288,6 +288,21 @@ pipe)
 	[ "$b" -gt "$a" ] && [ "$b" -lt $((a + 100)) ] && echo "it goes on in another pipe"
 	end
 	;;
+files)
+	# What it writes goes to files of the host's, then to others.
+	config /run/src "" "" "$kill"
+	$oci run -d --pid-file pid -b b box </dev/null >>one 2>&1 || exit 9
+	wait_for src
+	checkpoint
+	$oci restore -d --image-path img --pid-file pid -b b box </dev/null >>two 2>err
+	wait_for src
+	cat err
+	sleep 0.3
+	a=$(tail -n1 one) b=$(sed -n 2p two)
+	[ "$b" -gt "$a" ] && [ "$b" -lt $((a + 100)) ] && echo "it goes on in another file"
+	[ "$(tail -n1 one)" = "$a" ] && echo "and not in the first"
+	end
+	;;
 terminal)
 	asking
 	terminal tty1 one

@@ -42,6 +42,7 @@ var cases = []struct{ name, want string }{
 	{"paused", "it counts on\n0\n"},
 	{"predump", "it counts on\n1\nit goes on\n0\n"},
 	{"pipe", "it goes on in another pipe\n0\n"},
+	{"files", "it goes on in another file\nand not in the first\n0\n"},
 	{"terminal", "a terminal came\none\nasked: one, on a terminal\nit was closed\n" +
 		"a terminal came\ntwo\nasked: two, on a terminal\nrunning\n0\n"},
 	{"terminals", "runc restore failed: the container had a terminal, and the bundle gives it none\n0\n" +
