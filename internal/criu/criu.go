@@ -83,6 +83,8 @@ type With struct {
 	Env     []string
 	// Cgroup is where it and what it restores are born; -1: where the caller is.
 	Cgroup int
+	// Placed, if there is one, may put it into a cgroup before it begins.
+	Placed func(pid int) error
 	// Rooted: it is in a cgroup namespace that begins at its cgroup, and so is
 	// what it restores.
 	Rooted bool
@@ -101,7 +103,7 @@ func Start(l sys.Locked, file string, w With) (*CRIU, error) {
 		return nil, fmt.Errorf("make a socket for CRIU: %w", err)
 	}
 	defer sys.Close(theirs)
-	p := child.New(13 + 2*len(w.Inherit))
+	p := child.New(14 + 2*len(w.Inherit))
 	p.Add("die with the launcher", unix.SYS_PRCTL, unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL))
 	// Out of the way first, of numbers that are still to be given.
 	const apart = 1 << 9
@@ -121,6 +123,10 @@ func Start(l sys.Locked, file string, w With) (*CRIU, error) {
 		p.Add("pass on a descriptor", unix.SYS_DUP3, uintptr(to), uintptr(socketFd+i), 0)
 	}
 	p.Add("close all other descriptors", unix.SYS_CLOSE_RANGE, uintptr(firstInherited+len(w.Inherit)), ^uintptr(0)>>32, 0)
+	if w.Placed != nil {
+		var one byte
+		p.Add("wait for the launcher", unix.SYS_READ, socketFd, child.Keep(p, &one), 1).NeedResult()
+	}
 	if w.Rooted {
 		p.Add("unshare the cgroup namespace", unix.SYS_UNSHARE, unix.CLONE_NEWCGROUP)
 	}
@@ -135,7 +141,17 @@ func Start(l sys.Locked, file string, w With) (*CRIU, error) {
 		sys.Close(ours)
 		return nil, fmt.Errorf("start CRIU: %w", err)
 	}
-	return &CRIU{proc, ours}, nil
+	c := &CRIU{proc, ours}
+	if w.Placed != nil {
+		if err = w.Placed(proc.PID); err == nil {
+			err = sys.WriteString(ours, "g")
+		}
+		if err != nil {
+			c.Close()
+			return nil, err
+		}
+	}
+	return c, nil
 }
 
 // Close ends CRIU.

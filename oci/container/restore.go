@@ -75,9 +75,6 @@ func Restore(o CreateOptions, r CRIUOptions) (l *Live, err error) {
 	if err := d.group(o, b); err != nil {
 		return nil, err
 	}
-	if d.Unit.Name != "" {
-		return nil, errors.New("cannot restore into a scope of systemd's: leave out --systemd-cgroup")
-	}
 	if err := d.write(configName, string(text)); err != nil {
 		return nil, fmt.Errorf("keep config.json: %w", err)
 	}
@@ -110,6 +107,10 @@ func Restore(o CreateOptions, r CRIUOptions) (l *Live, err error) {
 	c := &r.CRIU
 	c.Log, c.Sibling, c.OrphanPtsMaster = "restore.log", true, true
 	w := criu.With{Cgroup: place.FD, Rooted: b.Owns("cgroup")}
+	if d.Unit.Name != "" {
+		// Systemd wants a process for a unit, and CRIU is the first one there.
+		w.Placed = func(pid int) error { return d.scope(b, p, pid, o.Warn) }
+	}
 	// CRIU's images name cgroups by their paths of then.
 	roots := func() error {
 		switch {

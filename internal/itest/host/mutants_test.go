@@ -33,6 +33,10 @@ var mutants = []struct{ what, file, old, new, pkg, notices string }{
 	// What a start asks for goes on beside the mounts.
 	{"the scope is waited for", "internal/engine/build.go", "	waits := b.plan.Scope != nil\n", "	waits := b.plan.Scope != nil\n	if err := b.place(); err != nil {\n		return err\n	}\n", "internal/itest/host", "TestBeside"},
 	{"the registration is waited for", "internal/engine/build.go", "b.registered = sync.OnceValue(sys.Go(\"register\", b.register))\n", "b.registered = sync.OnceValue(sys.Go(\"register\", b.register))\n		if err := b.registered(); err != nil {\n			return err\n		}\n", "internal/itest/host", "TestBeside"},
+	// Which cgroups are a container's, and which it sees.
+	{"any cgroup is the unit's", "internal/cgroup/layout.go", `name != unit && name != "_"+unit`, `name == ""`, "internal/cgroup", "TestUnitGroup"},
+	{"any unit is stopped", "internal/cgroup/systemd/systemd.go", "m.Reader().Uint32() == 0", "m.Reader().Uint32() >= 0", "internal/cgroup/systemd", "TestStopEmpty"},
+	{"what comes back is among the host's cgroups", "oci/container/restore.go", `Rooted: b.Owns("cgroup")`, "Rooted: false", "internal/itest/checkpoint", "TestCheckpoint"},
 	// What somebody names a machine, and where a start makes files.
 	{"any name is a machine's", "settings/value.go", "	if bad == \"\" {\n		return nil\n	}\n	return fmt.Errorf(\"%q is not a machine name", "	if bad == \"\" || name != \"\" {\n		return nil\n	}\n	return fmt.Errorf(\"%q is not a machine name", "internal/itest/host", "TestInstances"},
 	{"a start makes a file in /tmp", "internal/engine/engine.go", "	if err := notify.Send(s.opt.Notify, lines...); err != nil {", "	sys.Openat(unix.AT_FDCWD, \"/tmp/launch-mutant\", unix.O_CREAT|unix.O_RDWR, 0o600)\n	if err := notify.Send(s.opt.Notify, lines...); err != nil {", "internal/itest/share", "TestPlaces"},

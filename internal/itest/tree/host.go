@@ -12,6 +12,18 @@ import (
 // networks of machines needs beside the packages of a bootable tree.
 var HostPackages = []string{"systemd-container", "dbus-user-session", "libnss-mymachines", "polkitd", "udev", "nftables", "strace"}
 
+// hostRuntimes are what containers on the newest host are held against, and made
+// of: older hosts have no CRIU that would work with this kernel.
+var hostRuntimes = []string{"runc", "criu", "iptables", "busybox-static"}
+
+// hostPackages are what a host of the suite has beside those.
+func hostPackages(suite string) []string {
+	if suite != PeerSuite {
+		return HostPackages
+	}
+	return append(HostPackages[:len(HostPackages):len(HostPackages)], hostRuntimes...)
+}
+
 // hostMasks are units that would reach what belongs to the machine outside.
 var hostMasks = []mask{
 	{"systemd-sysctl.service", "sets the outer kernel's variables"},
@@ -35,7 +47,7 @@ var hostMasks = []mask{
 func Host(t testing.TB, suite string) string {
 	t.Helper()
 	NeedRoot(t, "mmdebstrap", "apt-get")
-	return cached(t, "host", hostID(suite), func(dir string) error { return makeHost(dir, suite, HostPackages) })
+	return cached(t, "host", hostID(suite), func(dir string) error { return makeHost(dir, suite, hostPackages(suite)) })
 }
 
 // HostThere gives that tree, and skips the test where nobody made it so far.
@@ -74,7 +86,7 @@ func UsersThere(t testing.TB) string {
 	return dir
 }
 
-func hostID(suite string) string { return idOf(suite, HostPackages) }
+func hostID(suite string) string { return idOf(suite, hostPackages(suite)) }
 
 func idOf(suite string, packages []string) string {
 	id := []string{"2", suite, runtime.GOARCH} // count up when makeHost changes
