@@ -1393,9 +1393,14 @@ func (b *builder) stdioExact(add func(nr uintptr, args ...uintptr) child.Step) {
 		add(unix.SYS_DUP3, uintptr(b.statW), uintptr(b.status()), 0)
 		add(unix.SYS_DUP3, uintptr(b.stub.run), uintptr(b.status()+3), unix.O_CLOEXEC)
 	}
-	if b.gate >= 0 {
+	switch {
+	case b.gate >= 0 && b.stub != nil:
+		// Who opened the gate sees it closed when the payload is executed, and
+		// not when the stub is.
+		add(unix.SYS_DUP3, uintptr(b.gate), uintptr(b.status()+1), 0)
+	case b.gate >= 0:
 		add(unix.SYS_DUP3, uintptr(b.gate), uintptr(b.status()+1), unix.O_CLOEXEC)
-	} else {
+	default:
 		add(unix.SYS_DUP3, uintptr(b.statW), uintptr(b.status()+1), unix.O_CLOEXEC)
 	}
 	add(unix.SYS_DUP3, uintptr(b.goR), uintptr(b.status()+2), unix.O_CLOEXEC)

@@ -59,7 +59,8 @@ type Options struct {
 const Name = "(sd-stubinit)"
 
 // Status is the descriptor on which the program tells a failure. It is closed
-// when the payload runs. All descriptors above must be closed before.
+// when the payload runs, and so is the next one: whoever has the other end of
+// that sees when it is. All descriptors above must be closed before.
 const Status = 3
 
 // Step is something that can fail before the payload runs.

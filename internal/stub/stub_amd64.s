@@ -44,6 +44,12 @@ TEXT program<>(SB), NOSPLIT|NOFRAME, $0
 	TESTQ AX, AX
 	JLT  leave
 
+	// Nor must the one behind it, if there is one: see Status.
+	MOVQ block_status(BX), DI
+	INCQ DI
+	MOVQ $SYS_fcntl, AX
+	SYSCALL
+
 	CMPQ block_only(BX), $0
 	JNE  payload
 

@@ -44,6 +44,12 @@ TEXT program<>(SB), NOSPLIT|NOFRAME, $0
 	MOVD $127, R0
 	TBNZ $63, R9, leave
 
+	// Nor must the one behind it, if there is one: see Status.
+	MOVD block_status(R19), R0
+	ADD  $1, R0
+	MOVD $SYS_fcntl, R8
+	SVC
+
 	MOVD block_only(R19), R9
 	CBNZ R9, payload
 

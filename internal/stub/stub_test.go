@@ -245,6 +245,51 @@ func TestOnly(t *testing.T) {
 	}
 }
 
+// TestGate: the descriptor behind the status one is closed when the payload
+// runs, for whoever has the other end.
+func TestGate(t *testing.T) {
+	if os.Getenv(qemu) != "" {
+		t.Skip("the emulator has descriptors of its own")
+	}
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	defer w.Close()
+	o := sh("read line; [ -e /proc/$$/fd/4 ] && echo has 4; exit 7")
+	o.Only = true
+	file := filepath.Join(t.TempDir(), "stub")
+	if err := os.WriteFile(file, Image(o), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	status, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer status.Close()
+	cmd := exec.Command(file)
+	cmd.ExtraFiles = []*os.File{status, w}
+	var out bytes.Buffer
+	cmd.Stdout = &out
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	r.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if n, err := r.Read(make([]byte, 1)); n != 0 || err != io.EOF {
+		t.Errorf("the payload waits, and the other end hears %d, %v", n, err)
+	}
+	in.Close()
+	if err := cmd.Wait(); cmd.ProcessState.ExitCode() != 7 || out.Len() > 0 {
+		t.Errorf("%v, output %q", err, out.String())
+	}
+}
+
 // TestOnce: a payload whose interpreter is /proc/self/exe gets the program
 // again, and that ends at once, instead of starting it over and over.
 func TestOnce(t *testing.T) {

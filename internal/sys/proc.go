@@ -101,6 +101,13 @@ func Ioctl(n int, req uint, arg uintptr) (int, error) {
 	return result(call("ioctl", unix.SYS_IOCTL, fd(n), uintptr(req), arg, 0, 0, 0))
 }
 
+// Unread gives how many bytes lie in a pipe.
+func Unread(n int) (int, error) {
+	var bytes int32
+	err := IoctlPtr(n, unix.TIOCINQ, unsafe.Pointer(&bytes))
+	return int(bytes), err
+}
+
 // IoctlPtr makes a request with a pointer as argument.
 func IoctlPtr(n int, req uint, arg unsafe.Pointer) error {
 	_, err := call("ioctl", unix.SYS_IOCTL, fd(n), uintptr(req), uintptr(arg), 0, 0, 0)

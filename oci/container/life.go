@@ -45,7 +45,11 @@ func (d *Dir) Start(notify string, warn func(string)) error {
 			return err
 		}
 	}
-	if err := d.start(s.Bundle.Hooks, warn); err != nil {
+	executed := func(int) error { return nil }
+	if len(s.Bundle.Hooks.Poststart) > 0 {
+		executed = d.executed
+	}
+	if err := d.start(s.Bundle.Hooks, warn, executed); err != nil {
 		return err
 	}
 	if heard >= 0 {
@@ -61,13 +65,12 @@ func (l *Live) Start() (heard int, err error) {
 	if heard, err = l.listen(); err != nil {
 		return -1, err
 	}
-	if err := l.start(l.Settings.Bundle.Hooks, l.warn); err != nil {
-		return -1, err
-	}
-	return heard, l.Process.Started()
+	return heard, l.start(l.Settings.Bundle.Hooks, l.warn, func(int) error { return l.Process.Started() })
 }
 
-func (d *Dir) start(hooks settings.Hooks, warn func(string)) error {
+// start opens the gate, and runs the hooks around that. executed waits until
+// the payload is, or is not going to be.
+func (d *Dir) start(hooks settings.Hooks, warn func(string), executed func(gate int) error) error {
 	if len(hooks.StartContainer) > 0 {
 		pidfd, err := d.Pidfd()
 		if err != nil {
@@ -97,24 +100,60 @@ func (d *Dir) start(hooks settings.Hooks, warn func(string)) error {
 	if err == nil {
 		err = sys.WriteString(gate, "s")
 	}
+	if err == nil {
+		err = executed(gate)
+	} else if err == unix.EPIPE { // since a moment ago
+		err = errStopped
+	} else {
+		err = fmt.Errorf("let the first process go: %w", err)
+	}
 	sys.Close(gate)
-	if err == unix.EPIPE { // since a moment ago
-		return errStopped
-	}
 	if err != nil {
-		return fmt.Errorf("let the first process go: %w", err)
+		return err
 	}
-	for _, h := range hooks.Poststart {
-		if err := engine.RunHook(h, d.StateJSON(Running, d.PID)); err != nil {
-			return errors.Join(err, d.kill())
-		}
+	if err := d.poststart(hooks); err != nil {
+		return errors.Join(err, d.kill())
 	}
 	return nil
 }
 
 var errStopped = errors.New("cannot start a container that has stopped")
 
-// kill ends the container at once.
+// executed waits until the first process has closed the gate, which it does by
+// executing the payload, or by its end.
+func (d *Dir) executed(gate int) error {
+	// Others may kill it, or let it go on, while that takes its time.
+	d.Unlock()
+	for fds := []unix.PollFd{{Fd: int32(gate)}}; fds[0].Revents == 0; {
+		if _, err := sys.Poll(fds, -1); err != nil {
+			return fmt.Errorf("wait for the payload: %w", err)
+		}
+	}
+	if err := d.Lock(); err != nil {
+		return err
+	}
+	// A word that nobody read: it was killed before.
+	unread, err := sys.Unread(gate)
+	if err != nil {
+		return fmt.Errorf("look into the exec fifo: %w", err)
+	}
+	if unread > 0 {
+		return errStopped
+	}
+	return nil
+}
+
+// poststart runs the hooks after the start.
+func (d *Dir) poststart(hooks settings.Hooks) error {
+	for _, h := range hooks.Poststart {
+		if err := engine.RunHook(h, d.StateJSON(Running, d.PID)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kill ends the container at once, if it hasn't ended by itself.
 func (d *Dir) kill() error {
 	if err := d.Group.Kill(); err != nil {
 		return err

@@ -1,12 +1,15 @@
 package oci
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 var kinds = []string{"prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"}
@@ -178,4 +181,80 @@ func TestHookFails(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestPoststart: the hooks after the start wait for the payload, and others
+// can have the container meanwhile.
+func TestPoststart(t *testing.T) {
+	w := theWorld(t)
+	// startContainer's would be the first to execute a file of the tree.
+	b := w.hooked("p", func(h object) { delete(h, "startContainer") })
+	ran := func(b string) string { return strings.Join(lines(b+"/rootfs/tmp/order"), " ") }
+	w.ok("create", "-b", b, "p")
+	// Its program takes until we have looked at it.
+	fan, err := unix.FanotifyInit(unix.FAN_CLASS_CONTENT|unix.FAN_CLOEXEC, unix.O_RDONLY|unix.O_CLOEXEC)
+	must(t, err)
+	exec := os.NewFile(uintptr(fan), "fanotify")
+	defer exec.Close()
+	must(t, unix.FanotifyMark(fan, unix.FAN_MARK_ADD, unix.FAN_OPEN_EXEC_PERM, unix.AT_FDCWD, b+"/rootfs/bin/busybox"))
+	start := make(chan result)
+	go func() { start <- w.do("start", "p") }()
+	var event unix.FanotifyEventMetadata
+	must(t, binary.Read(exec, binary.NativeEndian, &event))
+	time.Sleep(300 * time.Millisecond)
+	if got := ran(b); strings.Contains(got, "poststart") {
+		t.Errorf("before the payload: %q", got)
+	}
+	must(t, binary.Write(exec, binary.NativeEndian, unix.FanotifyResponse{Fd: event.Fd, Response: unix.FAN_ALLOW}))
+	unix.Close(int(event.Fd))
+	exec.Close()
+	if r := <-start; r.code != 0 || !strings.HasSuffix(ran(b), "poststart.1 b poststart.2 b") {
+		t.Errorf("%v; ran %q", r, ran(b))
+	}
+	w.ok("delete", "--force", "p")
+
+	// Who is frozen at that moment can be resumed; who is killed has no payload.
+	for what, words := range map[string]string{"resume q": "", "kill q KILL": "has stopped", "delete --force q": "does not exist"} {
+		b := w.hooked("q", func(h object) {
+			h["startContainer"].([]any)[0].(object)["args"] = []string{"sh", "-c", "touch /tmp/waits; until [ -e /tmp/go ]; do sleep 0.05; done"}
+		})
+		for _, name := range []string{"order", "waits", "go"} {
+			os.Remove(b + "/rootfs/tmp/" + name)
+		}
+		w.ok("create", "-b", b, "q")
+		go func() { start <- w.do("start", "q") }()
+		w.soon("the hook", func() bool { _, err := os.Stat(b + "/rootfs/tmp/waits"); return err == nil })
+		freeze(t, w.cgroups+"/q")
+		must(t, os.WriteFile(b+"/rootfs/tmp/go", nil, 0o644))
+		w.soon("started", func() bool { _, err := os.Stat(w.root + "/q/exec.fifo"); return err != nil })
+		time.Sleep(100 * time.Millisecond)
+		if got := ran(b); strings.Contains(got, "poststart") {
+			t.Errorf("before the payload: %q", got)
+		}
+		w.ok(strings.Fields(what)...)
+		select {
+		case r := <-start:
+			if (r.code != 0) != (words != "") || !strings.Contains(r.err, words) || strings.Contains(ran(b), "poststart") != (words == "") {
+				t.Errorf("%s: start gives %v, ran %q", what, r, ran(b))
+			}
+		case <-time.After(10 * time.Second):
+			t.Fatalf("start hangs after %s", what)
+		}
+		w.ok("delete", "--force", "q")
+	}
+
+	if left := w.left(); len(left) > 0 {
+		t.Errorf("left %q", left)
+	}
+}
+
+// freeze freezes a cgroup, past the runtime's locks.
+func freeze(t *testing.T, group string) {
+	t.Helper()
+	for _, f := range [][2]string{{"/sys/fs/cgroup/freezer" + group + "/freezer.state", "FROZEN"}, {"/sys/fs/cgroup" + group + "/cgroup.freeze", "1"}} {
+		if os.WriteFile(f[0], []byte(f[1]), 0) == nil {
+			return
+		}
+	}
+	t.Fatal("nothing freezes ", group)
 }
