@@ -105,6 +105,8 @@ type Hooks struct {
 	StartContainer  []Hook `json:"start_container,omitempty"`
 	Poststart       []Hook `json:"poststart,omitempty"`
 	Poststop        []Hook `json:"poststop,omitempty"`
+	// PoststartWarns: one of Poststart that fails is no more than a warning.
+	PoststartWarns bool `json:"poststart_warns,omitempty"`
 }
 
 // Hook is one program. Args start with argv[0]; none means the path alone.

@@ -154,6 +154,18 @@ func TestProblems(t *testing.T) {
 	golden(t, name, b.String())
 }
 
+// TestUntil: what is called X-dev was written after X, and before the next.
+func TestUntil(t *testing.T) {
+	for v, want := range map[string][2]bool{
+		"1.0.0": {true, true}, "1.0.2-rc1": {true, true}, "1.0.2": {true, true}, "1.0.2-dev": {false, true}, "1.1.0-rc.1": {false, true},
+		"1.2.0": {false, true}, "1.2.0+dev": {false, false}, "1.2.1": {false, false}, "1.10.0": {false, false}, "": {false, false}, "1.0": {false, false},
+	} {
+		if got := [2]bool{until(v, 1, 0, 2), until(v, 1, 2, 0)}; got != want {
+			t.Errorf("%q: until 1.0.2, 1.2.0: %v, want %v", v, got, want)
+		}
+	}
+}
+
 // patched gives a good configuration with the changes of a line.
 func patched(t *testing.T, line string) string {
 	t.Helper()

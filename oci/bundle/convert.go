@@ -198,7 +198,8 @@ func (r *reader) version() {
 		r.refuse(problem{"/ociVersion", nil, "cannot do without the version of the runtime specification", `add "ociVersion": "` + Version + `"`})
 		return
 	}
-	major, minor, ok := semver(v)
+	n, ok := semver(v)
+	major, minor := n[0], n[1]
 	switch {
 	case !ok:
 		r.refuse(problem{"/ociVersion", v, "cannot read the version: it is not of the form 1.2.3", ""})
@@ -210,7 +211,7 @@ func (r *reader) version() {
 }
 
 // semver reads 1.2.3, with -rc1 and +build behind it or not.
-func semver(v string) (major, minor int, ok bool) {
+func semver(v string) (n [3]int, ok bool) {
 	core, build, plus := strings.Cut(v, "+")
 	core, pre, dash := strings.Cut(core, "-")
 	words := func(s string) bool {
@@ -228,17 +229,25 @@ func semver(v string) (major, minor int, ok bool) {
 	}
 	parts := strings.Split(core, ".")
 	if len(parts) != 3 || plus && !words(build) || dash && !words(pre) {
-		return 0, 0, false
+		return n, false
 	}
-	var n [3]int
 	for i, p := range parts {
 		m, err := strconv.ParseUint(p, 10, 31)
 		if err != nil || len(p) > 1 && p[0] == '0' {
-			return 0, 0, false
+			return n, false
 		}
 		n[i] = int(m)
 	}
-	return n[0], n[1], true
+	return n, true
+}
+
+// until reports whether the text of the runtime specification that a version
+// names is that of a release or of one before. What is called 1.0.2-dev was
+// written after 1.0.2.
+func until(v string, release ...int) bool {
+	n, ok := semver(v)
+	c := slices.Compare(n[:], release)
+	return ok && (c < 0 || c == 0 && !strings.Contains(v, "dev"))
 }
 
 func (r *reader) root() {
@@ -486,6 +495,8 @@ func (r *reader) hooks() {
 		Poststart:       r.hookList("/hooks/poststart", h.Poststart),
 		Poststop:        r.hookList("/hooks/poststop", h.Poststop),
 	}
+	// Up to 1.2.0 the container was to live on, since 1.2.1 it must not.
+	r.b.Hooks.PoststartWarns = len(h.Poststart) > 0 && until(r.spec.Version, 1, 2, 0)
 }
 
 func (r *reader) hookList(at string, list []specs.Hook) []settings.Hook {

@@ -171,7 +171,7 @@ func (r *reader) resources() {
 	r.b.Resources = r.linux.Resources
 	// Before 1.3 the field was required, and engines write 0 into it where
 	// nobody asked for a limit.
-	if _, minor, ok := semver(r.spec.Version); ok && minor < 3 {
+	if n, ok := semver(r.spec.Version); ok && n[1] < 3 {
 		if p := r.linux.Resources.Pids; p != nil && p.Limit != nil && *p.Limit == 0 {
 			p.Limit = nil
 		}

@@ -162,7 +162,6 @@ func (r *reader) capabilities(at string, c *specs.LinuxCapabilities, out *settin
 				mask |= 1 << n
 			case !contains(told, name):
 				told = append(told, name)
-				what := "ignored: unknown capability"
 				hint := ""
 				if err != nil {
 					if _, near, ok := strings.Cut(err.Error(), ", "); ok {
@@ -171,7 +170,15 @@ func (r *reader) capabilities(at string, c *specs.LinuxCapabilities, out *settin
 				} else if _, err := settings.ParseCapability("CAP_" + name); err == nil {
 					hint = "did you mean CAP_" + strings.ToUpper(name) + "?"
 				}
-				r.warn(problem{point(at, set, i), name, what, hint})
+				p := problem{point(at, set, i), name, "ignored: unknown capability", hint}
+				// Such a bundle was to be refused; since then engines may name
+				// what this kernel, or this runtime, is too old for.
+				if until(r.spec.Version, 1, 0, 2) {
+					p.what = "unknown capability"
+					r.refuse(p)
+				} else {
+					r.warn(p)
+				}
 			}
 		}
 		return mask

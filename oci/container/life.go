@@ -111,7 +111,7 @@ func (d *Dir) start(hooks settings.Hooks, warn func(string), executed func(gate 
 	if err != nil {
 		return err
 	}
-	if err := d.poststart(hooks); err != nil {
+	if err := d.poststart(hooks, warn); err != nil {
 		return errors.Join(err, d.kill())
 	}
 	return nil
@@ -144,10 +144,14 @@ func (d *Dir) executed(gate int) error {
 }
 
 // poststart runs the hooks after the start.
-func (d *Dir) poststart(hooks settings.Hooks) error {
+func (d *Dir) poststart(hooks settings.Hooks, warn func(string)) error {
 	for _, h := range hooks.Poststart {
-		if err := engine.RunHook(h, d.StateJSON(Running, d.PID)); err != nil {
+		err := engine.RunHook(h, d.StateJSON(Running, d.PID))
+		if err != nil && !hooks.PoststartWarns {
 			return err
+		}
+		if err != nil {
+			warn(err.Error())
 		}
 	}
 	return nil

@@ -224,10 +224,8 @@ func Restore(o CreateOptions, r CRIUOptions) (l *Live, err error) {
 		return nil, fmt.Errorf("open the first process: %w", err)
 	}
 	l.Process = &engine.Container{PID: pid, Pidfd: pidfd}
-	for _, h := range b.Hooks.Poststart {
-		if err := engine.RunHook(h, d.StateJSON(Running, pid)); err != nil {
-			return nil, err
-		}
+	if err := d.poststart(b.Hooks, o.Warn); err != nil {
+		return nil, err
 	}
 	return l, announce(o.PidfdSocket, o.PidFile, l.Process)
 }

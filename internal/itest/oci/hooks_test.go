@@ -184,7 +184,8 @@ func TestHookFails(t *testing.T) {
 }
 
 // TestPoststart: the hooks after the start wait for the payload, and others
-// can have the container meanwhile.
+// can have the container meanwhile. What a failed one is depends on the version
+// that the bundle is written for.
 func TestPoststart(t *testing.T) {
 	w := theWorld(t)
 	// startContainer's would be the first to execute a file of the tree.
@@ -243,6 +244,28 @@ func TestPoststart(t *testing.T) {
 		w.ok("delete", "--force", "q")
 	}
 
+	for version, warns := range map[string]bool{"1.0.2": true, "1.0.2-dev": true, "1.2.0": true, "1.2.1": false, "1.3.0": false} {
+		name := "v" + version
+		b := w.hooked(name, func(h object) {
+			h["poststart"].([]any)[0].(object)["args"] = []string{"sh", "-c", "echo what I say >&2; exit 3"}
+		})
+		text, err := os.ReadFile(b + "/config.json")
+		must(t, err)
+		must(t, os.WriteFile(b+"/config.json", []byte(strings.Replace(string(text), `"ociVersion": "1.3.0"`, `"ociVersion": "`+version+`"`, 1)), 0o644))
+		w.ok("create", "-b", b, name)
+		r := w.do("start", name)
+		if !strings.Contains(r.err, "exit status 3: what I say") {
+			t.Errorf("%s: %v", name, r)
+		}
+		state, code := "stopped", 1
+		if warns {
+			state, code = "running", 0
+		}
+		if s := w.state(name); r.code != code || s != state || strings.Contains(ran(b), "poststart.2") != warns {
+			t.Errorf("%s: %v, it is %s, and ran %q", name, r, s, ran(b))
+		}
+		w.ok("delete", "--force", name)
+	}
 	if left := w.left(); len(left) > 0 {
 		t.Errorf("left %q", left)
 	}
