@@ -41,6 +41,9 @@ const (
 	Unified View = "unified"
 	// Host is the layout that the host has.
 	Host View = "host"
+	// Legacy is what the host has of cgroup v1, without the cgroup2 beside it;
+	// Unified where it has nothing.
+	Legacy View = "legacy"
 )
 
 // Options say what a cell is like.
@@ -243,6 +246,9 @@ func Open(o Options) (c *Cell, err error) {
 		if len(dirs) > 1 && !slices.ContainsFunc(dirs, func(d string) bool { return filepath.Base(d) == "unified" }) {
 			return nil, errors.New("no cgroup2 is mounted here")
 		}
+	}
+	if o.View == Legacy {
+		view = slices.DeleteFunc(view, func(h string) bool { return strings.HasPrefix(h, "cgroup2=") })
 	}
 	if o.Root == "" {
 		o.Root = "/"

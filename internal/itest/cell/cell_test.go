@@ -42,7 +42,7 @@ func TestCell(t *testing.T) {
 	if err := os.WriteFile(bound, []byte("bound\n"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	for _, view := range []View{Unified, Host} {
+	for _, view := range []View{Unified, Host, Legacy} {
 		t.Run(string(view), func(t *testing.T) {
 			c := open(t, Options{View: view, Name: "inside", Bind: map[string]string{"/run/given/file": bound}})
 			out, code, err := c.Shell(`
@@ -50,6 +50,7 @@ func TestCell(t *testing.T) {
 				ls /sys/class/net
 				rm /dev/full && [ -c /dev/null ] || echo no devices
 				: >/usr/here /etc/here; ls /usr/here
+				ls -d /sys/fs/cgroup/unified
 				grep -c . /proc/self/cgroup; cut -d: -f3 /proc/self/cgroup | sort -u
 				sleep 1000 >/dev/null 2>&1 & exit 7`, 20*time.Second)
 			if err != nil || code != 7 {
@@ -59,6 +60,9 @@ func TestCell(t *testing.T) {
 				if !strings.Contains("\n"+out, want) {
 					t.Errorf("no %q in:\n%s", want, out)
 				}
+			}
+			if view == Legacy && strings.Contains(out, "\n/sys/fs/cgroup/unified\n") {
+				t.Errorf("cgroup2 is in:\n%s", out)
 			}
 			if strings.Contains(out, "no devices") {
 				t.Errorf("no devices in:\n%s", out)

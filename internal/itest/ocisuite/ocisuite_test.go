@@ -1,7 +1,9 @@
 package ocisuite
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"os/exec"
@@ -68,31 +70,128 @@ const lanes = 3
 // most is how long a program may take; the slowest take 25 s of waiting.
 const most = 3 * time.Minute
 
-// TestSuite is the run.
+// TestSuite is the run. Unless a runtime is named, crun has its turn as well,
+// where it is installed.
 func TestSuite(t *testing.T) {
 	tree.NeedRoot(t)
 	if testing.Short() {
 		t.Skip("it takes a minute or two")
 	}
-	rt := oci.Under(t)
 	dir := programs(t)
+	rt := oci.Under(t)
+	ours := 0
+	t.Run(rt.Name, func(t *testing.T) { ours = suite(t, rt, dir, t.Errorf) })
+	if os.Getenv("RUNTIME") != "" || os.Getenv("PROGRAMS") != "" {
+		return
+	}
+	t.Run("crun", func(t *testing.T) {
+		path, err := exec.LookPath("crun")
+		if err != nil {
+			t.Skip(err)
+		}
+		// What it is steady in is not for us to hold.
+		if clean := suite(t, oci.Named(t, path), dir, t.Logf); clean > ours {
+			t.Errorf("%d programs are clean under crun, and %d under launch-oci", clean, ours)
+		}
+	})
+}
+
+// suite runs the programs under a runtime, and gives how many were clean. It
+// holds the results against the runtime's list, and tells wrong what differs.
+func suite(t *testing.T, rt oci.Runtime, dir string, wrong func(format string, args ...any)) (clean int) {
 	all, err := os.ReadDir(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	jobs := make(chan string, len(all))
+	var names []string
 	for _, e := range all {
 		if n := e.Name(); n != "runtimetest" && !strings.HasPrefix(n, "rootfs-") && wanted(n) {
-			jobs <- n
+			names = append(names, n)
 		}
+	}
+	want, err := list(rt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := runs(t, rt, dir, names)
+	// A busy computer can make any of them late, as killsig, which takes a
+	// shell to have its traps when the runtime says that it runs. What was
+	// lost for good isn't clean the third time either.
+	for range 2 {
+		names = nil
+		for name, r := range found {
+			if want[name].word == "clean" && !r.clean() {
+				t.Logf("once more: %s: %s", name, r)
+				names = append(names, name)
+			}
+		}
+		maps.Copy(found, runs(t, rt, dir, names))
+	}
+	ok, notOK, skip := 0, 0, 0
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		r := found[name]
+		ok, notOK, skip = ok+r.ok, notOK+r.notOK, skip+r.skip
+		if r.clean() {
+			clean++
+			continue
+		}
+		t.Logf("%s: %s", name, r)
+		if os.Getenv("LAUNCH_TEST_VERBOSE") != "" {
+			t.Log(r.said)
+		}
+	}
+	always := 0
+	for _, w := range want {
+		if w.word == "clean" {
+			always++
+		}
+	}
+	summary := fmt.Sprintf("%s: %d of %d programs clean, %d of them always; %d ok, %d not ok, %d skipped", rt.Version, clean, len(found), always, ok, notOK, skip)
+	t.Log(summary)
+	fmt.Println(summary)
+	if want == nil {
+		t.Logf("no list for %s: nothing to hold this against", rt.List())
+	} else if os.Getenv("PROGRAMS") == "" {
+		for _, w := range compare(found, want) {
+			name, _, _ := strings.Cut(w, " ")
+			wrong("%s\n%s", w, found[name].said)
+		}
+	}
+	return clean
+}
+
+// list reads what is expected of a runtime; nil if nobody has written it down.
+func list(rt oci.Runtime) (map[string]expected, error) {
+	file := filepath.Join("expected", rt.List()+".txt")
+	text, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	want, err := expectations(string(text))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", file, err)
+	}
+	return want, nil
+}
+
+// runs gives what each program printed. They know cgroup v1 alone; and crun
+// refuses a host of both versions once anybody, such as a test beside this one,
+// has passed on a controller of version 2.
+func runs(t *testing.T, rt oci.Runtime, dir string, names []string) map[string]result {
+	jobs := make(chan string, len(names))
+	for _, n := range names {
+		jobs <- n
 	}
 	close(jobs)
 	found := map[string]result{}
 	var mu sync.Mutex
 	var all3 sync.WaitGroup
-	for range lanes {
+	for range min(lanes, len(names)) {
 		all3.Go(func() {
-			c, err := cell.Open(cell.Options{View: cell.Host, Bind: map[string]string{"/run/suite": dir, "/run/suite-runtime/" + rt.Name: rt.Path}})
+			c, err := cell.Open(cell.Options{View: cell.Legacy, Bind: map[string]string{"/run/suite": dir, "/run/suite-runtime/" + rt.Name: rt.Path}})
 			if err != nil {
 				t.Error(err)
 				return
@@ -115,39 +214,7 @@ func TestSuite(t *testing.T) {
 		})
 	}
 	all3.Wait()
-
-	clean, ok, notOK, skip := 0, 0, 0, 0
-	for _, name := range slices.Sorted(maps.Keys(found)) {
-		r := found[name]
-		ok, notOK, skip = ok+r.ok, notOK+r.notOK, skip+r.skip
-		if r.clean() {
-			clean++
-			continue
-		}
-		t.Logf("%s: %s", name, r)
-		if os.Getenv("LAUNCH_TEST_VERBOSE") != "" {
-			t.Log(r.said)
-		}
-	}
-	summary := fmt.Sprintf("%s: %d of %d programs clean; %d ok, %d not ok, %d skipped", rt.Version, clean, len(found), ok, notOK, skip)
-	t.Log(summary)
-	fmt.Println(summary)
-	if os.Getenv("PROGRAMS") != "" {
-		return
-	}
-	text, err := os.ReadFile(filepath.Join("expected", rt.List()+".txt"))
-	if err != nil {
-		t.Logf("no list for %s: nothing to hold this against", rt.List())
-		return
-	}
-	want, err := expectations(string(text))
-	if err != nil {
-		t.Fatalf("expected/%s.txt: %v", rt.List(), err)
-	}
-	for _, w := range compare(found, want) {
-		name, _, _ := strings.Cut(w, " ")
-		t.Errorf("%s\n%s", w, found[name].said)
-	}
+	return found
 }
 
 // wanted lets PROGRAMS="start state" run some alone.
