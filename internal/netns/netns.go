@@ -1,11 +1,13 @@
 // Package netns moves network interfaces between network namespaces, with what
-// makes them usable: their global addresses, and whether they are up; and it
-// makes pairs of them.
+// makes them usable: their global addresses, and whether they are up; it
+// makes pairs of them; and it forwards ports of one namespace to another, wherever
+// the address there is.
 //
 // It guarantees that an interface which could not be moved is where it was,
-// and that none is removed that it didn't make. It
-// speaks rtnetlink itself, a few messages of it. It refuses to know what a
-// container is.
+// that none is removed that it didn't make, and that nothing is forwarded any more
+// when the process that asked for it is gone, however that ended. It
+// speaks rtnetlink and nftables itself, a few messages of both. It refuses to know
+// what a container is.
 //
 //	i, err := netns.Look("eth1")       // in the host's namespace
 //	err = i.Move(pid, "eth0")
@@ -59,26 +61,25 @@ func request(kind, flags uint16, body []byte) (answers [][]byte, err error) {
 		if err != nil {
 			return nil, err
 		}
-		for b := buf[:got]; len(b) >= unix.SizeofNlMsghdr; {
-			size := int(binary.NativeEndian.Uint32(b))
-			if size < unix.SizeofNlMsghdr || size > len(b) {
-				return nil, errTorn
+		for b := buf[:got]; len(b) > 0; {
+			var m message
+			if m, b, err = cut(b); err != nil {
+				return nil, err
 			}
-			kind, body := binary.NativeEndian.Uint16(b[4:]), b[unix.SizeofNlMsghdr:size]
-			switch kind {
+			switch m.kind {
 			case unix.NLMSG_DONE:
 				return answers, nil
 			case unix.NLMSG_ERROR:
-				if len(body) < 4 {
-					return nil, errTorn
-				}
-				if errno := -int32(binary.NativeEndian.Uint32(body)); errno != 0 {
-					return nil, unix.Errno(errno)
+				errno, err := m.errno()
+				switch {
+				case err != nil:
+					return nil, err
+				case errno != 0:
+					return nil, errno
 				}
 				return answers, nil
 			}
-			answers = append(answers, append([]byte(nil), body...))
-			b = b[min(align(size), len(b)):]
+			answers = append(answers, append([]byte(nil), m.body...))
 		}
 	}
 }
@@ -268,15 +269,10 @@ func nameOf(b []byte) string {
 
 // find gives the value of the first attribute of that kind, or nil.
 func find(b []byte, kind uint16) []byte {
-	for len(b) >= 4 {
-		size := int(binary.NativeEndian.Uint16(b))
-		if size < 4 || size > len(b) {
-			break
+	for k, value := range attributes(b) {
+		if k == kind {
+			return value
 		}
-		if binary.NativeEndian.Uint16(b[2:]) == kind {
-			return b[4:size]
-		}
-		b = b[min(align(size), len(b)):]
 	}
 	return nil
 }

@@ -119,3 +119,21 @@ func Socketpair(family, kind int) (a, b int, err error) {
 	_, err = call("socketpair", unix.SYS_SOCKETPAIR, uintptr(family), uintptr(kind|unix.SOCK_CLOEXEC), 0, uintptr(unsafe.Pointer(&p)), 0, 0)
 	return int(p[0]), int(p[1]), err
 }
+
+// BindNetlink makes a socket hear of what the groups are about; group n is bit
+// n-1.
+func BindNetlink(n int, groups uint32) error {
+	a := &unix.RawSockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}
+	_, err := call("bind", unix.SYS_BIND, fd(n), uintptr(unsafe.Pointer(a)), unix.SizeofSockaddrNetlink, 0, 0, 0)
+	return err
+}
+
+// ReceiveNetlink takes what has come to a netlink socket, without waiting, and
+// tells whether the kernel said it. Others in its namespace may send, too.
+func ReceiveNetlink(n int, b []byte) (got int, kernel bool, err error) {
+	a := &unix.RawSockaddrNetlink{}
+	size := uint32(unix.SizeofSockaddrNetlink)
+	got, err = result(call("recvfrom", unix.SYS_RECVFROM, fd(n), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)),
+		unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(a)), uintptr(unsafe.Pointer(&size))))
+	return got, err == nil && a.Pid == 0, err
+}
