@@ -141,6 +141,7 @@ const (
 	GroupBindUser      Group = "bind-user"
 	GroupBindUserShell Group = "bind-user-shell"
 	GroupBindUserGroup Group = "bind-user-group"
+	GroupPorts         Group = "ports"
 	GroupConsole       Group = "console"
 	GroupQuiet         Group = "quiet"
 	GroupRegister      Group = "register"

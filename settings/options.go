@@ -305,6 +305,17 @@ var Options = [...]Option{
 		Parse: parseDirectory,
 		Set:   func(s *Settings, a Assignment) { s.Network.Path = a.Value.(string) },
 	},
+	{
+		Name: "port", Flag: "port", Short: 'p', Section: "Network", Key: "Port", Arg: RequiredArg, Placeholder: "[PROTO:]HOST[:MACHINE]",
+		Repeat: true, Group: GroupPorts, Topic: TopicNetwork, Trusted: TrustedOnly, Since: 219,
+		Help:  "Forward a port of the host to the machine",
+		Parse: parsePort,
+		Set: func(s *Settings, a Assignment) {
+			p := a.Value.(Port)
+			p.Origin = a.Origin
+			s.Network.Ports = append(s.Network.Ports, p)
+		},
+	},
 
 	// Security.
 	{
@@ -865,7 +876,6 @@ var Options = [...]Option{
 	{Name: "network-interface", Flag: "network-interface", Section: "Network", Key: "Interface", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "network-macvlan", Flag: "network-macvlan", Section: "Network", Key: "MACVLAN", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "network-ipvlan", Flag: "network-ipvlan", Section: "Network", Key: "IPVLAN", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "port", Flag: "port", Short: 'p', Section: "Network", Key: "Port", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "selinux-context", Flag: "selinux-context", Short: 'Z', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "selinux-apifs-context", Flag: "selinux-apifs-context", Short: 'L', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "forward-journal", Flag: "forward-journal", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},

@@ -235,6 +235,8 @@ func (r *resolver) readFile() {
 		})
 	}
 
+	r.samePort()
+
 	// The way to start is settled by the first line that says yes; what speaks
 	// against it later is dropped. The words of Parameters= belong to it.
 	mode, told := Plain, false
@@ -508,6 +510,9 @@ func (r *resolver) check(assignments []Assignment) error {
 		return err
 	}
 	if err := r.checkBound(); err != nil {
+		return err
+	}
+	if err := r.checkPorts(); err != nil {
 		return err
 	}
 	for _, m := range s.Mounts {

@@ -95,6 +95,9 @@ func Say(s Settings) (list []Saying, missed []string) {
 		both("network-veth-extra", c.String())
 	}
 	text("network-namespace-path", s.Network.Path)
+	for _, p := range s.Network.Ports {
+		both("port", p.String())
+	}
 	caps := func(name string, mask uint64) {
 		var names []string
 		for n := range 64 {

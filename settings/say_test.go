@@ -14,6 +14,7 @@ func TestSay(t *testing.T) {
 		{"directory=/srv/web"},
 		{"directory=/srv/web", "boot=yes", "machine=box", "hostname=other", "read-only=yes", "private-users=pick", "private-users-ownership=map", "private-network=yes"},
 		{"directory=/srv/web", "network-veth=yes"},
+		{"directory=/srv/web", "private-network=yes", "port=80", "port=udp:53:5353", "port=tcp:0x1f90:80"},
 		{"directory=/srv/web", "volatile=state", "private-users=65536:4096", "kill-signal=TERM", "uuid=0123456789abcdef0123456789abcdef"},
 		{"directory=/srv/web", "chdir=/srv", "setenv=A=1 '2\" #", "setenv=B=", "uid=www", "words=sh -c \"a b\" ''"},
 		{"directory=/srv/web", "capability=CAP_NET_ADMIN,CAP_SYS_TIME", "drop-capability=CAP_MKNOD", "no-new-privileges=yes", "ambient-capability=CAP_KILL"},
@@ -76,6 +77,12 @@ func TestSay(t *testing.T) {
 				for i := range users {
 					users[i].Origin = origin.Origin{}
 				}
+			}
+			for i := range got.Network.Ports {
+				got.Network.Ports[i].Origin = origin.Origin{}
+			}
+			for i := range want.Network.Ports {
+				want.Network.Ports[i].Origin = origin.Origin{}
 			}
 			if !reflect.DeepEqual(got, want) {
 				t.Errorf("%q as keys %v:\ngot  %+v\nwant %+v", words, asKeys, got, want)

@@ -191,6 +191,8 @@ type Network struct {
 	Extra []Cable `json:"extra,omitempty"`
 	// Path is the file of a network namespace that is there already.
 	Path string `json:"path,omitempty"`
+	// Ports of the host lead to the machine.
+	Ports []Port `json:"ports,omitempty"`
 }
 
 // Cable is a pair of interfaces by their names.

@@ -76,6 +76,8 @@ func TestPeer(t *testing.T) {
 			"AS=1K", "AS=1k", "AS=1.5K", "AS=1B", "AS=1KB", "AS=1M2K", "AS=2K1M", "AS=1 K", "AS=1K ", "AS=16E", "AS=15E", "AS=-1", "AS=0", "AS=1.K", "AS=.5K", "AS=1.5", "AS=1K1K", "AS=1K 1B", "AS= 1K", "AS=+1K",
 			"CPU=1", "CPU=1s", "CPU=1min 30s", "CPU=1h5", "CPU=1ms", "CPU=1.5", "CPU=1x", "CPU=-1", "CPU=0", "CPU=", "CPU=1 ", "CPU= 1", "CPU=1 s", "CPU=.5", "CPU=1.", "CPU=1s1s", "CPU=1M", "CPU=1month", "CPU=1S", "CPU=5μs", "CPU=infinity:infinity",
 			"RTTIME=1", "RTTIME=1week", "RTTIME=1.5", "NICE=+19", "NICE=+20", "NICE=-20", "NICE=-21", "NICE=40", "NICE=41", "NICE=0", "NICE=infinity", "NICE=-1:+1", "NICE=+1:-1", "NICE=+-1", "NICE=", "RTPRIO=100", "NOSUCH=1", ""},
+		"--port": {"80", "080", "0x50", "+80", " 80", "80 ", "0", "65535", "65536", "-1", "80:0", "80:65536", "80:", ":80", "", ":", "tcp:80", "TCP:80", "udp:80", "sctp:80", "dccp:80",
+			"tcp:", "tcp:80:90", "tcp:80:90:1", "80:90:1", "80:080", "80:0x50", "80-90", "http", "80/tcp", "99999999999", "80: 90", "80 :90", "6:80", "tcp::80", "1:2:3", "00", "0b11", "0o17", "0x", "0xg", "++1", "+080", "+ 1", "+0x1"},
 		"--oom-score-adjust":   {"0", "1000", "1001", "-1000", "-1001", "", "+5", "0x10", "5x", "010", " 1"},
 		"--cpu-affinity":       {"", "0", "0,1", "0 1", "0-3", "3-0", "0-", "8191", "8192", "a", "0,,1", ",", "0 - 3", `"0"`, "-1", "0x1", "01"},
 		"--ambient-capability": {"CAP_CHOWN", "all", "", "CAP_CHOWN,CAP_KILL", "CAP_NOSUCH"},

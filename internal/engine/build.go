@@ -73,6 +73,9 @@ type builder struct {
 	times   int                // the time namespace of that process, where it is joined
 	entered uint64             // the namespaces that it has and we don't
 	moved   []*netns.Interface // of the host's, in the container now
+	// watch tells of the machine's addresses, follower does what follows from it.
+	watch    *netns.Watch
+	follower *follower
 	// interfaces are the numbers of the machine's interfaces on the host.
 	interfaces []int32
 	// rebirthAt is the op with which the first process is born again, or 0.
@@ -489,6 +492,11 @@ func (b *builder) join() error {
 			if err := netns.Up(v.Machine.Name); err != nil {
 				return err
 			}
+		}
+	}
+	if len(b.plan.Forwards) > 0 {
+		if b.watch, err = netns.WatchAddresses(); err != nil {
+			return err
 		}
 	}
 	for _, s := range b.plan.Sysctl {

@@ -29,6 +29,7 @@ import (
 
 	"launch/internal/console"
 	"launch/internal/machine"
+	"launch/internal/netns"
 	"launch/internal/notify"
 	"launch/internal/origin"
 	"launch/internal/plan"
@@ -124,6 +125,10 @@ func Run(p *plan.Plan, o Options) (status int, err error) {
 			err = errors.Join(err, &LeftError{uerr})
 		}
 	}()
+	if err := s.forward(); err != nil {
+		return 1, err
+	}
+	defer s.ports.Close()
 	if err := s.before(); err != nil {
 		return 1, err
 	}
@@ -178,8 +183,9 @@ type supervisor struct {
 	secrets map[string]string
 	thread  *Thread // that builds the machine next
 	signals *sys.Caught
-	stored  int       // how often the machine had descriptors kept
-	ping    time.Time // when the service manager is told next that we live
+	ports   *netns.Ports // that lead to the machine, or nil
+	stored  int          // how often the machine had descriptors kept
+	ping    time.Time    // when the service manager is told next that we live
 }
 
 // listen makes signals wake the loop instead of ending the launcher.
@@ -245,6 +251,10 @@ func (s *supervisor) once() (status int, err error) {
 	}()
 	b.compiled = sys.Go("filters", b.compile)
 	err = t.run(b.build)
+	if b.watch != nil {
+		b.follower = &follower{watch: b.watch, ports: s.ports, warn: s.opt.Warn, due: true}
+		defer b.follower.close()
+	}
 	if b.notify >= 0 {
 		defer sys.Close(b.notify)
 	}
@@ -401,10 +411,13 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 			unix.PollFd{Fd: int32(s.signals.R), Events: unix.POLLIN},
 			unix.PollFd{Fd: int32(ear), Events: unix.POLLIN}, // ignored if negative
 			unix.PollFd{Fd: int32(host), Events: unix.POLLIN})
-		timeout := -1
+		watch, timeout := b.follower.poll()
+		fds = append(fds, unix.PollFd{Fd: int32(watch), Events: unix.POLLIN})
 		if f != nil {
 			fds = f.Fds(fds)
-			timeout = f.Timeout()
+			if next := f.Timeout(); next >= 0 && (timeout < 0 || next < timeout) {
+				timeout = next
+			}
 		}
 		if next := s.alive(time.Now()); next >= 0 && (timeout < 0 || next < timeout) {
 			timeout = next
@@ -477,8 +490,9 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 				host = -1
 			}
 		}
+		b.follower.look(fds[4].Revents != 0)
 		if f != nil {
-			state, err := f.Handle(fds[4:])
+			state, err := f.Handle(fds[5:])
 			if err != nil && !errors.As(err, &lost) {
 				s.opt.Warn(err.Error())
 			}

@@ -112,6 +112,7 @@ func Compile(in Input) (*Plan, error) {
 		c.note("this user may watch few files more: what is booted may not come up; raise fs.inotify.max_user_instances, which is %d", w.Most)
 	}
 	c.veth()
+	c.Plan.Forwards = s.Network.Ports
 	c.register() // the directory is known by now
 	c.effects()
 	for i := range c.Steps {
@@ -974,6 +975,9 @@ func (c *compiler) effects() {
 			add(v.Origin, "network bridge", v.Bridge, "removed by the last machine of the zone")
 		}
 		add(v.Origin, "network interface", v.Host.String()+" to "+v.Machine.String(), "removed")
+	}
+	for _, p := range c.Plan.Forwards {
+		add(p.Origin, "forwarded port", fmt.Sprintf("%s %d to %d", p.Protocol, p.Host, p.Machine), "ends with the launcher")
 	}
 	for _, s := range c.Steps {
 		switch {

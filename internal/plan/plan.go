@@ -52,9 +52,12 @@ type Plan struct {
 	Scope     *Scope        `json:"scope,omitempty"`
 	Register  *Registration `json:"register,omitempty"`
 	// User: the user's own service manager is asked for both.
-	User    bool             `json:"user,omitempty"`
-	Veth    []Veth           `json:"veth,omitempty"`
-	Console settings.Console `json:"console"`
+	User bool   `json:"user,omitempty"`
+	Veth []Veth `json:"veth,omitempty"`
+	// Forwards are ports of the host that lead to the machine, wherever its
+	// address is.
+	Forwards []settings.Port  `json:"forwards,omitempty"`
+	Console  settings.Console `json:"console"`
 	// Terminal is the machine's own; without one, it is zero.
 	Terminal TTY      `json:"terminal,omitzero"`
 	Steps    []Step   `json:"steps"`

@@ -97,6 +97,11 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 		f.Network = facts.Network{Known: true, HostID: "0123456789abcdef0123456789abcdef", Managed: true}
 		f.Watches = facts.Watches{Known: true, Few: true, Most: 128}
 	},
+	"ports": func(s *settings.Settings, f *facts.Facts) {
+		s.Network = settings.Network{Private: true, Veth: true, Ports: []settings.Port{
+			{Protocol: "tcp", Host: 8080, Machine: 80, Origin: option("port")}, {Protocol: "udp", Host: 53, Machine: 53, Origin: option("port")}}}
+		f.Network = facts.Network{Known: true}
+	},
 	"read-only": func(s *settings.Settings, f *facts.Facts) { s.Image.ReadOnly = true },
 	"sandbox": func(s *settings.Settings, f *facts.Facts) {
 		s.Image.ReadOnly, s.Profile = true, "sandbox"

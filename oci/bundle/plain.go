@@ -305,6 +305,7 @@ func FromSettings(s settings.Settings, profile *settings.Profile) (spec *specs.S
 	miss(s.Image.Template != "", "--template")
 	miss(s.Image.Pivot.New != "", "--pivot-root")
 	miss(len(s.Bound.Users) > 0, "--bind-user")
+	miss(len(s.Network.Ports) > 0, "--port")
 	miss(len(e.SystemCalls) > 0, "--system-call-filter")
 	miss(!e.Unfiltered, "the default system-call filter")
 	miss(e.SuppressSync, "--suppress-sync")

@@ -72,6 +72,7 @@ var bad = map[string][]string{
 	"network-zone":              {"", "a-zone-with-a-long-name"},
 	"network-namespace-path":    {"/no/such", "/etc/passwd", "/proc/self/ns/uts", "/proc/self/ns/net --network-veth"},
 	"background":                {"red", "4;;4"},
+	"port":                      {"0", "8080:65536", "sctp:80", "http", "1:2:3", "80", "80:81 --private-network --port=tcp:80"},
 	"capability":                {"CAP_SYS_ADMNI", "CAP_SYS_ADMIN,bogus"},
 	"drop-capability":           {"CAP_BOGUS"},
 	"ambient-capability":        {"all", "CAP_SYS_TIME", "CAP_CHOWN --boot"},
@@ -160,6 +161,7 @@ var files = []string{
 	"[Files]\nBind=OUT/dir:/mnt:ro\n",
 	"[Files]\nBindUser=homeless 1x\n",
 	"[Files]\nBindUserShell=/bin/sh\n",
+	"[Network]\nPort=sctp:80\nPort=80\n",
 	// With warnings before: nearest names, bad values.
 	"[Exec]\nHostnaem=x\nWorkingDirectory=/no/such\n",
 	"[Exce]\nBoot=no\n[Files]\nBind=/no/such:/mnt\n",

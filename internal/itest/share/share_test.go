@@ -21,7 +21,12 @@ import (
 	"launch/internal/itest/tree"
 )
 
-func TestMain(m *testing.M) { os.Exit(stage.Main(m)) }
+func TestMain(m *testing.M) {
+	if filepath.Base(os.Args[0]) == "serve" {
+		serve(os.Args[1]) // we are a machine's payload
+	}
+	os.Exit(stage.Main(m))
+}
 
 const (
 	most = 30 * time.Second

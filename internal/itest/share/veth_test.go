@@ -14,8 +14,9 @@ import (
 
 // network is a network namespace that stands for the host's.
 type network struct {
-	t  *testing.T
-	ns string
+	t   *testing.T
+	ns  string
+	pid int // of somebody in it
 }
 
 func newNetwork(t *testing.T) network {
@@ -28,7 +29,7 @@ func newNetwork(t *testing.T) network {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { c.Process.Kill(); c.Wait() })
-	n := network{t, fmt.Sprintf("--net=/proc/%d/ns/net", c.Process.Pid)}
+	n := network{t, fmt.Sprintf("--net=/proc/%d/ns/net", c.Process.Pid), c.Process.Pid}
 	// unshare has executed sleep when it is in the namespace.
 	for end := time.Now().Add(5 * time.Second); ; time.Sleep(5 * time.Millisecond) {
 		if out, err := exec.Command("nsenter", n.ns, "cat", fmt.Sprintf("/proc/%d/comm", c.Process.Pid)).Output(); err == nil && string(out) == "sleep\n" {
