@@ -127,6 +127,9 @@ var others = func() []machine {
 	zone := of("zone", "--network-zone=faults", "--network-veth-extra=launch-faults")
 	zone.grows = []string{"/run/systemd/nspawn-network-zone"} // the lock of all zones stays
 
+	ported := of("ported", "--network-veth", "--port=8080:80", "--port=udp:53")
+	ported.program, ported.drifts = "/bin/ported", true
+
 	layers := of("layers", "--overlay-all", "--bind="+place+"/lower:/data", "--bind="+place+"/one:/file")
 	layers.dirs, layers.files = []string{"lower"}, [][2]string{{"one", "1"}}
 
@@ -153,7 +156,7 @@ var others = func() []machine {
 		of("second", "--as-pid2"), files,
 		of("limits", "--rlimit=NOFILE=100", "--oom-score-adjust=300", "--cpu-affinity=0", "--ambient-capability=CAP_CHOWN",
 			"--restrict-address-families=AF_UNIX"),
-		terminal, of("cable", "--network-veth"), zone,
+		terminal, of("cable", "--network-veth"), zone, ported,
 		run("passing", "--rm", "--name=passing"), nameless, kept,
 	}
 }()
@@ -273,7 +276,7 @@ func (w *world) tree(m machine, root string) error {
 		// Names outside of the tree would keep a file from being given away.
 		place = copyFile
 	}
-	for _, f := range [...]struct{ name, from string }{{"usr/bin/true", w.probe}, {"usr/bin/again", w.init}, {"usr/sbin/init", w.init}} {
+	for _, f := range [...]struct{ name, from string }{{"usr/bin/true", w.probe}, {"usr/bin/again", w.init}, {"usr/bin/ported", w.init}, {"usr/sbin/init", w.init}} {
 		if err := place(f.from, filepath.Join(root, f.name)); err != nil {
 			return err
 		}

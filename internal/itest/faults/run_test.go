@@ -1,6 +1,7 @@
 package faults
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -157,6 +158,11 @@ func (w *world) things(m machine) (list []string, err error) {
 			list = append(list, "interface "+strings.TrimSpace(name))
 		}
 	}
+	tables, err := tables()
+	if err != nil {
+		return nil, err
+	}
+	list = append(list, tables...)
 	// The work of other tests is in this table, too; theirs have other names.
 	if h := w.cgroups; h != "" {
 		filepath.WalkDir(h, func(p string, d fs.DirEntry, err error) error {
@@ -196,6 +202,44 @@ func (w *world) things(m machine) (list []string, err error) {
 	}
 	slices.Sort(list)
 	return slices.Compact(list), nil
+}
+
+// tables lists the tables of nftables. A kernel without any has none.
+func tables() (list []string, err error) {
+	n, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	if err == unix.EPROTONOSUPPORT {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(n)
+	ask := binary.NativeEndian.AppendUint32(nil, unix.SizeofNlMsghdr+4)
+	ask = binary.NativeEndian.AppendUint16(ask, unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETTABLE)
+	ask = binary.NativeEndian.AppendUint16(ask, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	if _, err := unix.Write(n, append(ask, make([]byte, 12)...)); err != nil {
+		return nil, err
+	}
+	for b := make([]byte, 1<<16); ; {
+		got, err := unix.Read(n, b)
+		if err != nil {
+			return nil, err
+		}
+		messages, err := syscall.ParseNetlinkMessage(b[:got])
+		if err != nil {
+			return nil, err
+		}
+		for _, m := range messages {
+			switch {
+			case m.Header.Type == unix.NLMSG_DONE || m.Header.Type == unix.NLMSG_ERROR:
+				return list, nil
+			case len(m.Data) < 8:
+				return nil, errors.New("a table without a name")
+			}
+			name, _, _ := strings.Cut(string(m.Data[8:]), "\x00") // the first attribute
+			list = append(list, fmt.Sprintf("table %d %s", m.Data[0], name))
+		}
+	}
 }
 
 // octal undoes what the kernel does to names in mountinfo.
