@@ -150,6 +150,7 @@ func create(c *call) int {
 	if err != nil {
 		return c.fail(err)
 	}
+	o.Say = true
 	if _, err := container.Create(o); err != nil {
 		return c.fail(fmt.Errorf("runc create failed: %w", err))
 	}

@@ -35,7 +35,7 @@ type Op struct {
 	Ret uintptr
 	// Allow has bit E set where errno E (below 64) is no failure.
 	Allow uint64
-	// Flags: needResult, needNone.
+	// Flags: needResult, needNone, failed.
 	Flags uintptr
 }
 
@@ -46,6 +46,9 @@ const (
 	// needNone: any other result than 0 is a failure (a poll that must find
 	// nothing).
 	needNone = 2
+	// failed: an errno in Allow is a failure all the same, after which the child
+	// goes on. Only the launcher looks at it.
+	failed = 4
 
 	// end ends the table: the child exits with status 127.
 	end = ^uintptr(0)
@@ -64,6 +67,8 @@ type Program struct {
 	shared []byte
 	// reborn is set by AddRebirth.
 	reborn *rebirth
+	// after is how many ops there are behind the execve.
+	after int
 }
 
 // New gives an empty program with room for max ops.
@@ -120,6 +125,15 @@ func (s Step) NeedNone() Step {
 	return s
 }
 
+// OrElse appends a call that is made when the step, which is the execve and the
+// last so far, fails with that errno. It has failed all the same.
+func (s Step) OrElse(errno unix.Errno, name string, nr uintptr, args ...uintptr) {
+	s.Allow(errno)
+	s.p.ops[s.i].Flags |= failed
+	s.p.after++
+	s.p.Add(name, nr, args...)
+}
+
 // Names lists what the ops do, in order.
 func (p *Program) Names() []string { return p.names }
 
@@ -147,9 +161,9 @@ func (f *Failure) Unwrap() error {
 	return f.Errno
 }
 
-// Reached reports whether all ops but the last returned: the child was at its
-// execve, or beyond.
+// Reached reports whether all ops before the last, which is an execve, returned:
+// the child was there, or beyond.
 func (p *Program) Reached() bool {
-	n := len(p.ops) - 2
+	n := len(p.ops) - 2 - p.after
 	return n < 1 || p.ops[n-1].Ret != pending
 }

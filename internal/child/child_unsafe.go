@@ -110,7 +110,7 @@ func (c *Process) Failure() *Failure {
 			return nil
 		}
 		switch e := -op.Ret; {
-		case e-1 < 4095 && !(e < 64 && op.Allow>>e&1 == 1):
+		case e-1 < 4095 && (op.Flags&failed != 0 || !(e < 64 && op.Allow>>e&1 == 1)):
 			return &Failure{i, c.prog.names[i], unix.Errno(e)}
 		case op.Ret == 0 && op.Flags&needResult != 0, op.Ret != 0 && e-1 >= 4095 && op.Flags&needNone != 0:
 			return &Failure{i, c.prog.names[i], 0}

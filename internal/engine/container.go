@@ -59,6 +59,9 @@ type CreateOptions struct {
 	// the caller may not make one in /run.
 	Rootless bool
 	Own      string
+	// Say: the caller will not be there to hear that the payload could not be
+	// executed, so the container says it itself.
+	Say bool
 	// Bound: the first process does not outlive the caller.
 	Bound bool
 	// Thread is what the container is built on; nil: a new one.

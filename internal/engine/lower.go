@@ -167,7 +167,11 @@ func (b *builder) lower(op plan.Op) error {
 	case plan.Exec:
 		if b.stub == nil {
 			u := b.user
-			add(unix.SYS_EXECVE, p.String(u.program), p.Strings(u.args...), p.Strings(u.env...))
+			s := add(unix.SYS_EXECVE, p.String(u.program), p.Strings(u.args...), p.Strings(u.env...))
+			if b.create0 != nil && b.create0.Say {
+				words := notExecutable(u.program)
+				s.OrElse(unix.ENOEXEC, "say that the payload can't be executed", unix.SYS_WRITE, 2, p.Bytes([]byte(words)), uintptr(len(words)))
+			}
 		}
 		// Else it is done by the stub.
 	case plan.ExecStub:
@@ -183,6 +187,11 @@ func (b *builder) lower(op plan.Op) error {
 	}
 	return nil
 }
+
+// notExecutable is what a container says that nobody listens to any more, on
+// its standard error: engines show that with what its payload wrote. They know
+// these words.
+func notExecutable(program string) string { return "exec " + program + ": exec format error\n" }
 
 // nulls opens those of the payload's standard input and output anew that are
 // the host's /dev/null: an open file of the host's would keep the container

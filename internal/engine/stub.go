@@ -101,6 +101,9 @@ func (s *stubFile) close() {
 func (b *builder) image() []byte {
 	o := stub.Options{Only: len(b.plan.Second) == 0, Program: b.user.program, Args: b.user.args, Env: b.user.env, Grace: grace}
 	o.Status = b.status()
+	if b.create0 != nil && b.create0.Say {
+		o.Words = notExecutable(b.user.program)
+	}
 	for _, op := range b.plan.Program {
 		if op.Call == plan.Seccomp && op.B == 1 {
 			o.Filter, o.FilterFlags = b.filters[op.A], b.plan.Filters[op.A].Flags

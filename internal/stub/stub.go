@@ -48,6 +48,9 @@ type Options struct {
 	Grace time.Duration
 	// Status is the descriptor that failures are told on; 0: the usual one.
 	Status int
+	// Words are written to standard error if the kernel knows no way to execute
+	// the payload (ENOEXEC).
+	Words string
 	// Filter is a system-call filter that is installed last, with FilterFlags
 	// (SECCOMP_FILTER_FLAG_…); nil: none. It sees the payload's execve, and
 	// what comes after.
@@ -108,6 +111,7 @@ type block struct {
 	status              uint64
 	filter, filterAddr  uint64 // struct sock_fprog: how many, and where
 	filterFlags         uint64
+	words, wordsSize    uint64 // address and length
 }
 
 // mark is what the assembly has behind its last instruction.
@@ -169,6 +173,7 @@ func Image(o Options) []byte {
 		table = binary.LittleEndian.AppendUint64(table, 0)
 	}
 	b.program = put(o.Program)
+	b.words, b.wordsSize = put(o.Words), uint64(len(o.Words))
 	for len(text)%8 != 0 {
 		text = append(text, 0)
 	}

@@ -230,6 +230,15 @@ execute:
 	MOVQ block_envp(BX), DX
 	MOVQ $SYS_execve, AX
 	SYSCALL
+	CMPQ AX, $-8 // ENOEXEC
+	JNE  failed
+	MOVQ AX, R12
+	MOVQ $2, DI
+	MOVQ block_words(BX), SI
+	MOVQ block_wordsSize(BX), DX
+	MOVQ $SYS_write, AX
+	SYSCALL
+	MOVQ R12, AX
 
 failed:
 	NEGQ AX

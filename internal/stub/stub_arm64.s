@@ -222,6 +222,15 @@ execute:
 	MOVD block_envp(R19), R2
 	MOVD $SYS_execve, R8
 	SVC
+	CMN  $8, R0 // ENOEXEC
+	BNE  failed
+	MOVD R0, R20
+	MOVD $2, R0
+	MOVD block_words(R19), R1
+	MOVD block_wordsSize(R19), R2
+	MOVD $SYS_write, R8
+	SVC
+	MOVD R20, R0
 
 failed:
 	NEG  R0, R0

@@ -54,6 +54,9 @@ type CreateOptions struct {
 	// Notify is the service manager's socket, if it is to be told when the
 	// container is ready.
 	Notify string
+	// Say: the caller doesn't start the container, and so will not hear that its
+	// payload can't be executed.
+	Say bool
 	// Doubt takes what is odd about the bundle.
 	Doubt func(settings.Warning)
 }
@@ -223,7 +226,7 @@ func Create(o CreateOptions) (l *Live, err error) {
 			}
 			return nil
 		},
-		Console: terminalTo(o.ConsoleSocket, o.Master), Keep: o.Keep, KeepKeyring: o.KeepKeyring, Thread: thread,
+		Console: terminalTo(o.ConsoleSocket, o.Master), Keep: o.Keep, KeepKeyring: o.KeepKeyring, Thread: thread, Say: o.Say,
 		State: func(status string, pid int) []byte {
 			hooked = true
 			return d.StateJSON(Status(status), pid)

@@ -307,3 +307,41 @@ func TestStartRaces(t *testing.T) {
 		}
 	}
 }
+
+// TestNotExecutable: nobody listens when the payload of a created container
+// turns out to be no program, so that stands in what the container wrote.
+func TestNotExecutable(t *testing.T) {
+	w := theWorld(t)
+	for name, edit := range map[string]func(c object){
+		"stub": nil,
+		// Such a filter comes before the rights go, and the stub with it.
+		"filter": func(c object) {
+			c["process"].(object)["noNewPrivileges"] = false
+			c["linux"].(object)["seccomp"] = object{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": []any{object{"names": []any{"mkdir"}, "action": "SCMP_ACT_ERRNO"}}}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := w.bundle("n", []string{"/bin/garbage"}, edit)
+			must(t, os.WriteFile(b+"/rootfs/bin/garbage", []byte("neither ELF nor a script\n"), 0o755))
+			said, err := os.Create(w.dir + "/said")
+			must(t, err)
+			defer said.Close()
+			c := w.command("create", "-b", b, "n")
+			c.Stderr = said
+			if r := w.run(c); r.code != 0 {
+				t.Fatal(r)
+			}
+			w.ok("start", "n")
+			w.soon("stopped", func() bool { return w.state("n") == "stopped" })
+			w.ok("delete", "n")
+			const words = "exec /bin/garbage: exec format error"
+			if text, err := os.ReadFile(said.Name()); err != nil || string(text) != words+"\n" {
+				t.Errorf("it said %q, %v", text, err)
+			}
+			// Here somebody listens: it is said once.
+			if r := w.do("run", "-b", b, "n"); r.code != 1 || strings.Count(r.err, "exec format error") != 1 {
+				t.Error(r)
+			}
+		})
+	}
+}
