@@ -61,10 +61,10 @@ run() {
 	$oci run -d -b b "$@" </dev/null >/dev/null 2>>$err && counts "$1" && return
 	sed 's/.*msg="//; s/"$//' $err
 }
-checkpoint() { $runtime checkpoint $modes --image-path img "$@" 2>&1 | grep -v level=warning | sed 's/.*msg="//; s/"$//'; }
+checkpoint() { $runtime checkpoint $modes --image-path "$PWD/img" "$@" 2>&1 | grep -v level=warning | sed 's/.*msg="//; s/"$//'; }
 restore() {
 	: >$err
-	$oci restore -d $modes -b b --image-path img "$@" </dev/null >/dev/null 2>>$err && return
+	$oci restore -d $modes -b "$PWD/b" --image-path "$PWD/img" "$@" </dev/null >/dev/null 2>>$err && return
 	grep -v level=warning $err | sed 's/.*msg="//; s/"$//; s/process [0-9]*/process PID/'
 	return 1
 }
