@@ -449,3 +449,36 @@ func TestInterfaces(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestHidden: a plan that is shown says nothing of passwords and keys.
+func TestHidden(t *testing.T) {
+	s := settings.Settings{Machine: "m", Bound: settings.Bound{Users: []settings.BoundUser{{Name: "joe"}}}}
+	f := facts.Facts{Root: root, Host: host, Bound: []facts.Bound{bound("joe", 1500)}}
+	f.Bound[0].User.Passwords, f.Bound[0].User.Keys = []string{"$6$never"}, []string{"ssh-never"}
+	p, err := Compile(Input{Settings: s, Facts: f, Profile: settings.NSpawn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var text strings.Builder
+	if err := p.Print(&text); err != nil {
+		t.Fatal(err)
+	}
+	object, err := json.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, shown := range []string{text.String(), string(object)} {
+		if strings.Contains(shown, "never") || !strings.Contains(shown, "joe.user-privileged") {
+			t.Errorf("the plan shows %s", shown)
+		}
+	}
+	there := false
+	for _, step := range p.Steps {
+		for _, e := range step.Content {
+			there = there || strings.Contains(e.Hidden, "$6$never") && strings.Contains(e.Hidden, "ssh-never")
+		}
+	}
+	if !there {
+		t.Error("no file has them")
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -55,8 +56,35 @@ type Here struct {
 var ErrOther = errors.New("it is the record of somebody else")
 
 // object is a JSON object. Names count as they are written, which they don't for
-// structs.
+// structs; of two of the same name the first counts, as it does for systemd.
 type object map[string]json.RawMessage
+
+// UnmarshalJSON reads it.
+func (o *object) UnmarshalJSON(text []byte) error {
+	if string(text) == "null" {
+		return nil
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return errors.New("no object")
+	}
+	*o = object{}
+	for d.More() {
+		t, err := d.Token()
+		var v json.RawMessage
+		if err == nil {
+			err = d.Decode(&v)
+		}
+		if err != nil {
+			return err
+		}
+		name, _ := t.(string)
+		if _, ok := (*o)[name]; !ok {
+			(*o)[name] = v
+		}
+	}
+	return nil
+}
 
 // ParseUser reads the record of the user of that name. privileged is the text of a
 // file beside it with what not everybody may read, or nil.
@@ -85,10 +113,11 @@ func ParseUser(name string, text, privileged []byte, here Here) (User, error) {
 	} else if !has {
 		u.GID = u.UID
 	}
-	if !Clean(u.Home) {
+	// A line of passwd could not hold a colon.
+	if !Clean(u.Home) || strings.Contains(u.Home, ":") {
 		u.Home = "/home/" + name
 	}
-	if !Clean(u.Shell) {
+	if !Clean(u.Shell) || strings.Contains(u.Shell, ":") {
 		u.Shell = ""
 	}
 	var p object
@@ -131,11 +160,10 @@ func parse(text []byte, here Here) (object, error) {
 	if _, ok := r["secret"]; ok {
 		return nil, errors.New("it has secrets, which no record has that is kept")
 	}
-	over := func(part object) {
-		for k, v := range part {
-			switch k {
-			case "userName", "groupName", "privileged", "perMachine", "binding":
-			default:
+	// Each part has its own fields, and what else is in it is nothing.
+	over := func(part object, names ...string) {
+		for _, k := range names {
+			if v, ok := part[k]; ok {
 				r[k] = v
 			}
 		}
@@ -145,23 +173,20 @@ func parse(text []byte, here Here) (object, error) {
 		return nil, errors.New("its part perMachine is no list of objects")
 	}
 	for _, part := range per {
-		if has(part["matchMachineId"], here.MachineID, true) || has(part["matchHostname"], here.Hostname, false) {
-			over(part)
+		if here.is(part) {
+			over(part, "uid", "gid", "shell")
 		}
 	}
 	var binding object
 	if json.Unmarshal(or(r["binding"]), &binding) != nil {
 		return nil, errors.New("its part binding is no object")
 	}
-	for machine, text := range binding {
+	if text, ok := binding[here.MachineID]; ok {
 		var part object
-		if !sameID(machine, here.MachineID) {
-			continue
-		}
 		if json.Unmarshal(or(text), &part) != nil {
 			return nil, errors.New("its part binding has what is no object")
 		}
-		over(part)
+		over(part, "uid", "gid", "homeDirectory")
 	}
 	return r, nil
 }
@@ -173,23 +198,26 @@ func or(text json.RawMessage) []byte {
 	return text
 }
 
-// has tells whether a word, or one of a list, is the one.
-func has(text json.RawMessage, one string, machine bool) bool {
-	list, err := texts(text)
-	if err != nil || one == "" {
-		return false
-	}
-	for _, w := range list {
-		if w == one || machine && sameID(w, one) {
-			return true
-		}
-	}
-	return false
+// is tells whether a part of a record is about this computer: one of the words that
+// it is held against must say so.
+func (h Here) is(part object) bool {
+	return has(part["matchMachineId"], h.MachineID, sameID) || has(part["matchHostname"], h.Hostname, sameName) ||
+		hasNot(part["matchNotMachineId"], h.MachineID, sameID) || hasNot(part["matchNotHostname"], h.Hostname, sameName)
 }
 
-func sameID(a, b string) bool {
-	return b != "" && strings.EqualFold(strings.ReplaceAll(a, "-", ""), b)
+// has tells whether a word, or one of a list, is the one.
+func has(text json.RawMessage, one string, same func(a, b string) bool) bool {
+	list, err := texts(text)
+	return err == nil && slices.ContainsFunc(list, func(w string) bool { return same(w, one) })
 }
+
+func hasNot(text json.RawMessage, one string, same func(a, b string) bool) bool {
+	return len(text) > 0 && !has(text, one, same)
+}
+
+func sameID(a, b string) bool { return b != "" && strings.EqualFold(strings.ReplaceAll(a, "-", ""), b) }
+
+func sameName(a, b string) bool { return b != "" && a == b }
 
 // texts reads a list of strings, or a single one.
 func texts(text json.RawMessage) ([]string, error) {
@@ -219,13 +247,12 @@ func word(text json.RawMessage) string {
 	return s
 }
 
-// id reads a number, which may be in quotes.
+// id reads a number; what is none is as if it were not there.
 func id(text json.RawMessage) (n uint32, has bool, err error) {
-	if len(text) == 0 || string(text) == "null" {
+	if len(text) == 0 || text[0] != '-' && (text[0] < '0' || text[0] > '9') {
 		return 0, false, nil
 	}
-	s := strings.Trim(string(text), `"`)
-	if n, err = userns.ParseID(s); err != nil {
+	if n, err = userns.ParseID(string(text)); err != nil {
 		return 0, false, err
 	}
 	return n, true, nil

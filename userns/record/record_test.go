@@ -13,6 +13,14 @@ var here = Here{MachineID: "6c61756e636841a5b6c7d8e9f0a1b2c3", Hostname: "desk"}
 // zoe is the record that each case adds to.
 const zoe = `{"userName":"zoe","uid":3100,"gid":3101,"homeDirectory":"/home/z","shell":"/bin/zsh"`
 
+// with gives the record with more in it: behind the rest, or with a - before it.
+func with(more string) []byte {
+	if first, ok := strings.CutPrefix(more, "-"); ok {
+		return []byte("{" + first + "," + zoe[1:] + "}")
+	}
+	return []byte(zoe + more + "}")
+}
+
 func TestParseUser(t *testing.T) {
 	plain := User{Name: "zoe", UID: 3100, GID: 3101, HasUID: true, Home: "/home/z", Shell: "/bin/zsh"}
 	for _, c := range []struct {
@@ -21,20 +29,25 @@ func TestParseUser(t *testing.T) {
 	}{
 		{"", "", func(u *User) {}},
 		{`,"foo":{"bar":1},"locked":true,"memberOf":["adm"],"realName":"Z"`, "", func(u *User) {}},
+		{`,"shell":"/second"`, "", func(u *User) {}},
 		{`,"disposition":"regular"`, "", func(u *User) { u.Disposition = "regular" }},
 		{`,"disposition":"mine"`, "", func(u *User) {}},
-		{`,"uid":"77"`, "", func(u *User) { u.UID = 77 }},
-		{`,"gid":null`, "", func(u *User) { u.GID = 3100 }},
-		{`,"uid":null`, "", func(u *User) { u.UID, u.HasUID = 0, false }},
-		{`,"homeDirectory":"z"`, "", func(u *User) { u.Home = "/home/zoe" }},
-		{`,"homeDirectory":"/home/../z"`, "", func(u *User) { u.Home = "/home/zoe" }},
-		{`,"shell":"zsh"`, "", func(u *User) { u.Shell = "" }},
+		{`-"uid":"77"`, "", func(u *User) { u.UID, u.HasUID = 0, false }},
+		{`-"gid":"77"`, "", func(u *User) { u.GID = 3100 }},
+		{`-"homeDirectory":"/a:b"`, "", func(u *User) { u.Home = "/home/zoe" }},
+		{`-"gid":null`, "", func(u *User) { u.GID = 3100 }},
+		{`-"uid":null`, "", func(u *User) { u.UID, u.HasUID = 0, false }},
+		{`-"homeDirectory":"z"`, "", func(u *User) { u.Home = "/home/zoe" }},
+		{`-"homeDirectory":"/home/../z"`, "", func(u *User) { u.Home = "/home/zoe" }},
+		{`-"shell":"zsh"`, "", func(u *User) { u.Shell = "" }},
 		{`,"SHELL":"/bin/sh"`, "", func(u *User) {}},
 		{`,"perMachine":[{"matchMachineId":"6c61756e-6368-41a5-b6c7-d8e9f0a1b2c3","shell":"/bin/here"}]`, "", func(u *User) { u.Shell = "/bin/here" }},
 		{`,"perMachine":[{"matchMachineId":"7c61756e636841a5b6c7d8e9f0a1b2c3","shell":"/bin/here"}]`, "", func(u *User) {}},
-		{`,"perMachine":[{"matchHostname":["x","desk"],"homeDirectory":"/d","userName":"other"}]`, "", func(u *User) { u.Home = "/d" }},
+		{`,"perMachine":[{"matchHostname":["x","desk"],"uid":7,"homeDirectory":"/d","userName":"other","disposition":"system","privileged":{"hashedPassword":["x"]}}]`, "", func(u *User) { u.UID = 7 }},
+		{`,"perMachine":[{"matchNotHostname":"desk","shell":"/a"},{"matchNotMachineId":["6c61756e-6368-41a5-b6c7-d8e9f0a1b2c3"],"shell":"/b"}]`, "", func(u *User) {}},
+		{`,"perMachine":[{"matchNotHostname":"tower","shell":"/a"},{"matchHostname":"desk","shell":"/b"}]`, "", func(u *User) { u.Shell = "/b" }},
 		{`,"perMachine":[{"matchHostname":"tower","shell":"/bin/x"},{"shell":"/bin/y"}]`, "", func(u *User) {}},
-		{`,"perMachine":[{"matchHostname":"desk","homeDirectory":"/d"}],"binding":{"6c61756e636841a5b6c7d8e9f0a1b2c3":{"uid":5,"homeDirectory":"/b"},"x":{"uid":6}}`, "",
+		{`,"perMachine":[{"matchHostname":"desk","uid":4}],"binding":{"6c61756e636841a5b6c7d8e9f0a1b2c3":{"uid":5,"homeDirectory":"/b","shell":"/x"},"x":{"uid":6}}`, "",
 			func(u *User) { u.Home, u.UID = "/b", 5 }},
 		{`,"privileged":{"hashedPassword":["a","b"],"sshAuthorizedKeys":["k"],"passwordHint":"h"}`, "", func(u *User) { u.Passwords, u.Keys = []string{"a", "b"}, []string{"k"} }},
 		{`,"privileged":{"hashedPassword":"a"}`, "", func(u *User) { u.Passwords = []string{"a"} }},
@@ -43,14 +56,14 @@ func TestParseUser(t *testing.T) {
 	} {
 		want := plain
 		c.change(&want)
-		got, err := ParseUser("zoe", []byte(zoe+c.more+"}"), []byte(c.privileged), here)
+		got, err := ParseUser("zoe", with(c.more), []byte(c.privileged), here)
 		if err != nil || !reflect.DeepEqual(got, want) {
 			t.Errorf("%s %s:\n got %+v, %v\nwant %+v", c.more, c.privileged, got, err, want)
 		}
 	}
-	for _, more := range []string{`,"secret":{"password":["x"]}`, `,"uid":-1`, `,"uid":4294967295`, `,"uid":"x"`, `,"gid":1.5`, `,"privileged":[]`, `,"perMachine":{}`,
+	for _, more := range []string{`,"secret":{"password":["x"]}`, `-"uid":-1`, `-"uid":4294967295`, `-"gid":1.5`, `,"privileged":[]`, `,"perMachine":{}`,
 		`,"binding":[]`, `,"privileged":{"hashedPassword":[1]}`, `,"privileged":{"hashedPassword":["a\tb"]}`, `,"privileged":{"sshAuthorizedKeys":["k\nk"]}`, `}x`} {
-		if got, err := ParseUser("zoe", []byte(zoe+more+"}"), nil, here); err == nil {
+		if got, err := ParseUser("zoe", with(more), nil, here); err == nil {
 			t.Errorf("%s: %+v, want an error", more, got)
 		}
 	}
@@ -74,7 +87,7 @@ func TestParseGroup(t *testing.T) {
 	if want := (Group{"zoe", 3101, "system"}); err != nil || g != want {
 		t.Errorf("%+v, %v, want %+v", g, err, want)
 	}
-	for _, text := range []string{"{}", `{"gid":1}`, `{"groupName":"zoe"}`, `{"groupName":"zoe","gid":"x"}`} {
+	for _, text := range []string{"{}", `{"gid":1}`, `{"groupName":"zoe"}`, `{"groupName":"zoe","gid":"1"}`} {
 		if g, err := ParseGroup([]byte(text), here); err == nil {
 			t.Errorf("%s: %+v, want an error", text, g)
 		}
