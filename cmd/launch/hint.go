@@ -13,6 +13,8 @@ import (
 	"launch/mount"
 )
 
+const nameHint = "give this one another name with --machine=, or end the other"
+
 const busyHint = "another machine runs from this tree, or somebody copies it; machines that are all --read-only can share it"
 
 // hint says what may help against an error of the engine's; "" is nothing.
@@ -31,7 +33,7 @@ func hint(p *plan.Plan, err error) string {
 	case errors.Is(err, state.ErrBusy) && slices.ContainsFunc(p.Steps, func(s plan.Step) bool { return s.Do == plan.Stack }):
 		return "give this one another name with --name=, or end the other"
 	case errors.Is(err, state.ErrBusy):
-		return "give this one another name with --machine=, or end the other"
+		return nameHint
 	case errors.Is(err, tree.ErrBusy):
 		return busyHint
 	case errors.Is(err, unix.EMFILE):

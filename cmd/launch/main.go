@@ -300,7 +300,12 @@ func openDisk(s settings.Settings, trace settings.Trace, planning bool, f *facts
 			return -1, bad
 		}
 		if errors.Is(err, tree.ErrBusy) {
-			return -1, &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, err), Origin: trace.Origin("image"), Value: file, Hint: busyHint}
+			e := &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, err), Origin: trace.Origin("image"), Value: file, Hint: busyHint}
+			if _, err := state.Leader(s.Machine); err == nil {
+				// It has the image, too, most likely.
+				e = &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, state.ErrBusy), Hint: nameHint}
+			}
+			return -1, e
 		}
 		return -1, unusable(s, trace, f.Root, fmt.Errorf("look at the image %s: %w", file, err))
 	}

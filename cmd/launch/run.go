@@ -108,8 +108,8 @@ func runImage(args, env []string, cwd string) int {
 }
 
 // alien are options that speak of a tree, which an image is not.
-var alien = [...]string{"directory", "template", "ephemeral", "oci-bundle", "pivot-root", "volatile", "boot", "machine", "link-journal", "uuid", "join",
-	"bind-user", "bind-user-shell", "bind-user-group"}
+var alien = [...]string{"directory", "image", "image-policy", "root-hash", "root-hash-sig", "verity-data", "template", "ephemeral", "oci-bundle", "pivot-root", "volatile",
+	"boot", "machine", "link-journal", "uuid", "join", "bind-user", "bind-user-shell", "bind-user-group"}
 
 // refuse gives an error for an option that an image can't have.
 func refuse(a settings.Assignment) error {

@@ -4,12 +4,15 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
+	"launch/internal/itest/disks"
 	"launch/internal/itest/stage"
 	"launch/internal/itest/tree"
 )
@@ -103,7 +106,11 @@ func start(t *testing.T, view stage.View, console, dir string, args ...string) *
 func startOn(t *testing.T, s *stage.Stage, console, dir string, args ...string) *stage.Run {
 	t.Helper()
 	l := stage.Under(t)
-	argv := append([]string{l.Path, "--quiet", "--directory=" + dir, "--machine=itest", "--register=no", "--keep-unit",
+	from := "--directory=" + dir
+	if strings.HasSuffix(dir, ".raw") {
+		from = "--image=" + dir
+	}
+	argv := append([]string{l.Path, "--quiet", from, "--machine=itest", "--register=no", "--keep-unit",
 		"--resolv-conf=off", "--timezone=off", "--link-journal=no", "--console=" + console}, args...)
 	r := s.Start(l.Env, argv...)
 	t.Cleanup(func() {
@@ -261,6 +268,72 @@ func TestBoot(t *testing.T) {
 				for _, name := range written(t, dir, before) {
 					t.Errorf("the tree was changed: %s", name)
 				}
+			}
+		})
+	}
+}
+
+// TestBootImage boots from disk images, and what was written there is found by
+// the next boot. Nothing of it is left to the host.
+func TestBootImage(t *testing.T) {
+	for _, c := range []struct {
+		name, fstype string
+		table        bool
+		args         []string
+		writes       string
+		again        bool // a second boot finds what the first has written
+	}{
+		{name: "ext4", fstype: "ext4", writes: "/ /usr /etc /var /tmp /run", again: true},
+		{name: "ext4-users", fstype: "ext4", args: []string{"--private-users=1310720:65536", "--private-users-ownership=map", "--private-network"}, writes: "/ /usr /etc /var /tmp /run", again: true},
+		{name: "ext4-copy", fstype: "ext4", args: []string{"--ephemeral"}, writes: "/ /usr /etc /var /tmp /run"},
+		{name: "squashfs-in-a-table", fstype: "squashfs", table: true, args: []string{"--volatile=overlay"}, writes: "/ /usr /etc /var /tmp /run"},
+		{name: "erofs-state", fstype: "erofs", args: []string{"--volatile=state"}, writes: "/var /tmp /run"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := tree.Copy(t, tree.Debian(t))
+			dress(t, dir, `[ -e /var/itest-before ] && say before yes; : >/var/itest-before; systemctl poweroff`, nil)
+			image := filepath.Join(tree.Scratch(t), "disk.raw")
+			file := disks.File(t, c.fstype, dir, 320<<20)
+			if c.table {
+				b, err := os.ReadFile(file)
+				if err == nil {
+					err = os.WriteFile(image, disks.GPT(disks.Table{Parts: []disks.Part{{Type: disks.Root, Data: append(b, make([]byte, -len(b)&4095)...)}}}), 0o644)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			} else if out, err := exec.Command("cp", "--sparse=always", file, image).CombinedOutput(); err != nil {
+				t.Fatalf("%v: %s", err, out)
+			}
+			for n := range 2 {
+				r := start(t, stage.Unified, "read-only", image, append(c.args, "--boot")...)
+				if err := r.Await("itest: done", most); err != nil {
+					t.Fatal(err)
+				}
+				f := facts(r.Out.String())
+				want(t, f, "state", "running")
+				for _, d := range strings.Fields("/ /usr /etc /var /tmp /run") {
+					can := "no"
+					if slices.Contains(strings.Fields(c.writes), d) {
+						can = "yes"
+					}
+					want(t, f, "write", d+" "+can)
+				}
+				want(t, f, "root", "0:0 755")
+				ends(t, r, 0, most)
+				if found := strings.Contains(r.Out.String(), "itest: before yes"); found != (n == 1 && c.again) {
+					t.Errorf("boot %d: what was written before is there: %v", n+1, found)
+				}
+				if !c.again {
+					break
+				}
+			}
+			files, err := os.ReadDir(filepath.Dir(image))
+			if err != nil || len(files) != 1 {
+				t.Errorf("beside the image: %v %v", files, err)
+			}
+			if out, err := exec.Command("losetup", "-j", image).CombinedOutput(); err != nil || len(out) > 0 {
+				t.Errorf("loop devices: %v %s", err, out)
 			}
 		})
 	}

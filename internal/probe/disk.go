@@ -34,9 +34,14 @@ func Disk(path string, write bool, policy disk.Policy) (n int, d facts.Disk, err
 		how = unix.O_RDWR | careful
 	}
 	n, err = sys.Openat(unix.AT_FDCWD, path, how, 0)
-	if write && (err == unix.EROFS || err == unix.EACCES || err == unix.EPERM) {
+	if write && (err == unix.EROFS || err == unix.EPERM) {
 		locked = true
+		refused := err
 		n, err = sys.Openat(unix.AT_FDCWD, path, unix.O_RDONLY|careful, 0)
+		if err == nil && refused == unix.EPERM && !immutable(n) {
+			sys.Close(n)
+			err = refused
+		}
 	}
 	if err != nil {
 		return -1, d, fmt.Errorf("open the disk image %s: %w", path, err)
@@ -80,6 +85,12 @@ func Disk(path string, write bool, policy disk.Policy) (n int, d facts.Disk, err
 	return n, d, nil
 }
 
+// immutable tells whether nobody may write to a file, not even root (chattr +i).
+func immutable(n int) bool {
+	st, err := sys.Statx(n, "", unix.STATX_TYPE)
+	return err == nil && st.Attributes&unix.STATX_ATTR_IMMUTABLE != 0
+}
+
 // reader reads an open file at a place.
 type reader int
 
@@ -105,7 +116,7 @@ func checkedBy(n int, path string) (bool, error) {
 		switch err {
 		case nil, unix.ERANGE:
 			return true, nil
-		case unix.ENODATA, unix.EOPNOTSUPP, unix.EPERM: // EPERM: not a file
+		case unix.ENODATA, unix.EOPNOTSUPP:
 		default:
 			return false, fmt.Errorf("read %s of %s: %w", name, path, err)
 		}

@@ -183,9 +183,20 @@ func MBR(parts ...Primary) []byte {
 	return disk
 }
 
-// FS gives a file system of the type with what is in the directory. It skips
-// the test where its program or the kernel's driver is missing.
+// FS gives a file system of the type with what is in the directory, see File.
 func FS(t testing.TB, fstype, dir string, size int64) []byte {
+	t.Helper()
+	b, err := os.ReadFile(File(t, fstype, dir, size))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(b, make([]byte, -len(b)&4095)...)
+}
+
+// File gives the path of a file that holds a file system of the type with what
+// is in the directory. It skips the test where the program for that or the
+// kernel's driver is missing.
+func File(t testing.TB, fstype, dir string, size int64) string {
 	t.Helper()
 	known, err := os.ReadFile("/proc/filesystems")
 	if err != nil {
@@ -198,7 +209,7 @@ func FS(t testing.TB, fstype, dir string, size int64) []byte {
 	var cmd []string
 	switch fstype {
 	case "ext4":
-		cmd = []string{"mkfs.ext4", "-q", "-d", dir, file}
+		cmd = []string{"mkfs.ext4", "-q", "-b", "4096", "-d", dir, file}
 	case "btrfs":
 		cmd = []string{"mkfs.btrfs", "-q", "--rootdir", dir, file}
 	case "squashfs":
@@ -214,12 +225,10 @@ func FS(t testing.TB, fstype, dir string, size int64) []byte {
 		t.Skipf("needs %s", cmd[0])
 	}
 	if fstype != "squashfs" && fstype != "erofs" {
-		f, err := os.Create(file)
-		if err == nil {
-			err = f.Truncate(size)
-			f.Close()
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
 		}
-		if err != nil {
+		if err := os.Truncate(file, size); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -238,11 +247,7 @@ func FS(t testing.TB, fstype, dir string, size int64) []byte {
 			t.Fatalf("cp: %v: %s", err, out)
 		}
 	}
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return append(b, make([]byte, -len(b)&4095)...)
+	return file
 }
 
 // Fake gives something that looks like a file system of the type, and holds

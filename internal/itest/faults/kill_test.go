@@ -62,6 +62,15 @@ func TestFaultKillLauncher(t *testing.T) {
 			if err := os.WriteFile(sleeper, self, 0o755); err != nil {
 				t.Fatal(err)
 			}
+			if m.disk {
+				image, err := diskOf(root)
+				if err == nil {
+					err = os.WriteFile(raw, image, 0o600)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
 			if before, err = w.things(m); err != nil {
 				t.Fatal(err)
 			}

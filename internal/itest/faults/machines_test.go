@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"launch/internal/itest/disks"
 )
 
 // A machine is what is started again and again. It is made of nothing but the
@@ -43,6 +45,8 @@ type machine struct {
 	makes bool
 	// image: it is of an image, and the store is made anew each time.
 	image bool
+	// disk: the tree is in a disk image, which is made of it.
+	disk bool
 	// many: there may be any number of that name, since it is only a beginning.
 	many bool
 }
@@ -51,7 +55,15 @@ const (
 	place = desk + "/m"
 	root  = place + "/tree"
 	store = place + "/store"
+	raw   = place + "/disk.raw"
 )
+
+// onDisk gives a machine whose tree is in a disk image.
+func onDisk(name string, more ...string) machine {
+	m := of(name, more...)
+	m.args[0], m.disk = "--image="+raw, true
+	return m
+}
 
 // run gives a machine from the image, with the options beside those that all
 // have.
@@ -147,7 +159,10 @@ var others = func() []machine {
  "mounts": [{"destination": "/proc", "type": "proc"}, {"destination": "/dev", "type": "tmpfs", "options": ["mode=755"]}, {"destination": "/dev/mqueue", "type": "mqueue"}],
  "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "ipc"}, {"type": "network"}, {"type": "uts"}, {"type": "cgroup"}]}}`}}}
 
+	copied := onDisk("copydisk", "--ephemeral", "--private-users=pick")
+
 	return []machine{
+		onDisk("ondisk"), copied, onDisk("partdisk", "--volatile=yes"),
 		boot, service, layers, stubs, saved, join,
 		of("picked", "--private-users=pick"),
 		chown,
@@ -203,7 +218,40 @@ func (w *world) fresh(m machine) error {
 	if m.makes {
 		return w.tree(m, place+"/from")
 	}
-	return w.tree(m, root)
+	if err := w.tree(m, root); err != nil || !m.disk {
+		return err
+	}
+	if w.disk == nil {
+		b, err := diskOf(root)
+		if err != nil {
+			return err
+		}
+		w.disk = b
+	}
+	return os.WriteFile(raw, w.disk, 0o600)
+}
+
+// diskOf makes a disk image of a tree, with a root and a home.
+func diskOf(dir string) ([]byte, error) {
+	file := desk + "/fs"
+	var parts []disks.Part
+	for _, p := range [...]struct {
+		kind, dir string
+		size      int64
+	}{{disks.Root, dir, 24 << 20}, {disks.Home, dir + "/etc", 1 << 20}} {
+		if err := errors.Join(os.WriteFile(file, nil, 0o600), os.Truncate(file, p.size)); err != nil {
+			return nil, err
+		}
+		if out, err := exec.Command("mkfs.ext4", "-q", "-d", p.dir, file).CombinedOutput(); err != nil {
+			return nil, fmt.Errorf("mkfs.ext4: %w: %s", err, out)
+		}
+		b, err := os.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, disks.Part{Type: p.kind, Data: b})
+	}
+	return disks.GPT(disks.Table{Parts: parts}), os.Remove(file)
 }
 
 // runPod starts the machine that others join, unless it runs.

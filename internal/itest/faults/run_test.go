@@ -149,6 +149,13 @@ func (w *world) things(m machine) (list []string, err error) {
 		}
 		list = append(list, "mount "+line)
 	}
+	// Loop devices are the host's; ours are those that show what lies here.
+	loops, _ := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	for _, l := range loops {
+		if text, err := os.ReadFile(l); err == nil && strings.HasPrefix(string(text), place) {
+			list = append(list, "loop device of "+strings.TrimSpace(string(text)))
+		}
+	}
 	// The table of the world's own network namespace.
 	if b, err = os.ReadFile("/proc/self/net/dev"); err != nil {
 		return nil, err

@@ -18,6 +18,7 @@ var (
 	uuid  = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 	token = regexp.MustCompile(`[0-9a-f]{16}\b`)        // in names of temporary directories
 	named = regexp.MustCompile(`\btree-[0-9a-f]{16}\b`) // a machine on a copy
+	loops = regexp.MustCompile(`/dev/loop[0-9]+`)
 	peers = regexp.MustCompile(`(shared|master|propagate_from):[0-9]+`)
 )
 
@@ -74,6 +75,7 @@ func (w *world) read(out string) (vector, error) {
 		}
 		// Without the mount's number, its parent's and the device's.
 		v[key] = token.ReplaceAllString(peers.ReplaceAllString(f[3]+" "+strings.Join(f[5:], " "), "$1"), "TOKEN")
+		v[key] = loops.ReplaceAllString(v[key], "/dev/loopN")
 	}
 	delete(v, "file.status")
 	for line := range strings.Lines(raw["file"]["status"]) {

@@ -166,6 +166,7 @@ type world struct {
 	tried   map[any]bool      // faults of all machines, see unlike
 	owned   []string          // the tree of the machine that gives it away, see owners
 	outer   map[string]string // the host's namespaces and boot id
+	disk    []byte            // the image of machines on disks
 	pod     int               // the launcher of the machine that is joined
 	out     *os.File          // standard output and error of what runs
 	err     *os.File
@@ -179,7 +180,7 @@ var theWorld *world
 // theOne gives the world, which is made once.
 func theOne(t *testing.T) *world {
 	t.Helper()
-	tree.NeedRoot(t, "go", "gcc")
+	tree.NeedRoot(t, "go", "gcc", "mkfs.ext4")
 	if os.Getenv(inner) == "" {
 		t.Fatal("not in a world of its own")
 	}
