@@ -19,7 +19,7 @@ function __launch_options
 		switch $word
 			case --
 				return 1
-			case --directory --image --image-policy --root-hash --root-hash-sig --verity-data --template --mounts --oci-bundle --pivot-root --profile --join --machine --chdir --setenv --uid --kill-signal --hostname --uuid --personality --suppress-sync --private-users-ownership --network-veth-extra --network-bridge --network-zone --network-namespace-path --port --capability --drop-capability --ambient-capability --no-new-privileges --system-call-filter --restrict-address-families --rlimit --oom-score-adjust --cpu-affinity --bind --bind-ro --tmpfs --overlay --overlay-ro --inaccessible --bind-user --bind-user-shell --bind-user-group --resolv-conf --timezone --link-journal --set-credential --load-credential --console --register --notify-ready --slice --property --settings --background
+			case --directory --image --image-policy --root-hash --root-hash-sig --verity-data --template --mounts --oci-bundle --pivot-root --profile --join --machine --chdir --setenv --uid --kill-signal --hostname --uuid --personality --suppress-sync --private-users-ownership --network-veth-extra --network-bridge --network-zone --network-macvlan --network-ipvlan --network-interface --network-namespace-path --port --capability --drop-capability --ambient-capability --no-new-privileges --system-call-filter --restrict-address-families --rlimit --oom-score-adjust --cpu-affinity --bind --bind-ro --tmpfs --overlay --overlay-ro --inaccessible --bind-user --bind-user-shell --bind-user-group --resolv-conf --timezone --link-journal --set-credential --load-credential --console --register --notify-ready --slice --property --settings --background
 				set value 1
 			case '--*'
 			case '-*D' '-*i' '-*M' '-*E' '-*u' '-*p' '-*S'
@@ -108,10 +108,13 @@ complete -c launch -n __launch_options -l private-users-ownership -r -f -a 'off 
 complete -c launch -n __launch_options -s U -f -d 'Same as --private-users=pick --private-users-ownership=auto'
 complete -c launch -n __launch_options -l private-network -f -d 'Run with a network of its own, loopback only'
 complete -c launch -n __launch_options -s n -l network-veth -f -d 'Join the machine'\''s network with the host'\''s by a virtual cable'
-complete -c launch -n __launch_options -l network-veth-extra -r -f -d 'One more cable, with these names at its ends'
-complete -c launch -n __launch_options -l network-bridge -r -f -d 'Join the host'\''s end of the cable to a bridge'
-complete -c launch -n __launch_options -l network-zone -r -f -d 'The same, with a bridge that all machines of the zone share'
-complete -c launch -n __launch_options -l network-namespace-path -r -f -d 'Run in the network that this file stands for'
+complete -c launch -n __launch_options -l network-veth-extra -r -f -d 'One more virtual cable, with these names at its ends'
+complete -c launch -n __launch_options -l network-bridge -r -f -d 'Plug the virtual cable into a bridge of the host'\''s'
+complete -c launch -n __launch_options -l network-zone -r -f -d 'Plug it into a bridge for all machines that name the same zone'
+complete -c launch -n __launch_options -l network-macvlan -r -f -d 'An interface of its own on one of the host'\''s, by macvlan'
+complete -c launch -n __launch_options -l network-ipvlan -r -f -d 'The same by ipvlan, which shares the hardware address'
+complete -c launch -n __launch_options -l network-interface -r -f -d 'Move an interface of the host'\''s in, and back at the end'
+complete -c launch -n __launch_options -l network-namespace-path -r -f -d 'Use a network namespace that is there already'
 complete -c launch -n __launch_options -s p -l port -r -f -d 'Forward a port of the host to the machine'
 complete -c launch -n __launch_options -l capability -r -f -a '(__fish_append , CAP_AUDIT_CONTROL CAP_AUDIT_READ CAP_AUDIT_WRITE CAP_BLOCK_SUSPEND CAP_BPF CAP_CHECKPOINT_RESTORE CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_IPC_LOCK CAP_IPC_OWNER CAP_KILL CAP_LEASE CAP_LINUX_IMMUTABLE CAP_MAC_ADMIN CAP_MAC_OVERRIDE CAP_MKNOD CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_RAW CAP_PERFMON CAP_SETFCAP CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYSLOG CAP_SYS_ADMIN CAP_SYS_BOOT CAP_SYS_CHROOT CAP_SYS_MODULE CAP_SYS_NICE CAP_SYS_PACCT CAP_SYS_PTRACE CAP_SYS_RAWIO CAP_SYS_RESOURCE CAP_SYS_TIME CAP_SYS_TTY_CONFIG CAP_WAKE_ALARM all)' -d 'Capabilities to add to the default set'
 complete -c launch -n __launch_options -l drop-capability -r -f -a '(__fish_append , CAP_AUDIT_CONTROL CAP_AUDIT_READ CAP_AUDIT_WRITE CAP_BLOCK_SUSPEND CAP_BPF CAP_CHECKPOINT_RESTORE CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_IPC_LOCK CAP_IPC_OWNER CAP_KILL CAP_LEASE CAP_LINUX_IMMUTABLE CAP_MAC_ADMIN CAP_MAC_OVERRIDE CAP_MKNOD CAP_NET_ADMIN CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_RAW CAP_PERFMON CAP_SETFCAP CAP_SETGID CAP_SETPCAP CAP_SETUID CAP_SYSLOG CAP_SYS_ADMIN CAP_SYS_BOOT CAP_SYS_CHROOT CAP_SYS_MODULE CAP_SYS_NICE CAP_SYS_PACCT CAP_SYS_PTRACE CAP_SYS_RAWIO CAP_SYS_RESOURCE CAP_SYS_TIME CAP_SYS_TTY_CONFIG CAP_WAKE_ALARM all)' -d 'Capabilities to take from the set'

@@ -1,7 +1,6 @@
 package settings
 
 import (
-	"slices"
 	"strings"
 
 	"launch/mount"
@@ -278,32 +277,51 @@ var Options = [...]Option{
 	{
 		Name: "network-veth-extra", Flag: "network-veth-extra", Section: "Network", Key: "VirtualEthernetExtra", Arg: RequiredArg, Placeholder: "HOST[:MACHINE]",
 		Repeat: true, Group: GroupNetwork, Topic: TopicNetwork, Trusted: TrustedOnly, Since: 228,
-		Help:  "One more cable, with these names at its ends",
-		Parse: parseCable,
-		Set: func(s *Settings, a Assignment) {
-			s.Network.Extra = append(slices.Clip(s.Network.Extra), a.Value.(Cable))
-		},
+		Help:  "One more virtual cable, with these names at its ends",
+		Parse: parsePair,
+		Set:   func(s *Settings, a Assignment) { addLinks(&s.Network.Extra, a) },
 	},
 	{
-		Name: "network-bridge", Flag: "network-bridge", Section: "Network", Key: "Bridge", Arg: RequiredArg, Placeholder: "INTERFACE",
+		Name: "network-bridge", Flag: "network-bridge", Section: "Network", Key: "Bridge", Arg: RequiredArg, Placeholder: "NAME",
 		Group: GroupNetwork, Topic: TopicNetwork, Trusted: TrustedOnly, Empty: EmptyClears, Since: 209,
-		Help:  "Join the host's end of the cable to a bridge",
+		Help:  "Plug the virtual cable into a bridge of the host's",
 		Parse: parseInterface,
-		Set:   func(s *Settings, a Assignment) { s.Network.Bridge, s.Network.Zone = a.Value.(string), false },
+		Set:   func(s *Settings, a Assignment) { s.Network.Bridge = a.Value.(string) },
 	},
 	{
 		Name: "network-zone", Flag: "network-zone", Section: "Network", Key: "Zone", Arg: RequiredArg, Placeholder: "NAME",
 		Group: GroupNetwork, Topic: TopicNetwork, Trusted: TrustedOnly, Empty: EmptyClears, Since: 230,
-		Help:  "The same, with a bridge that all machines of the zone share",
+		Help:  "Plug it into a bridge for all machines that name the same zone",
 		Parse: parseZone,
-		Set:   func(s *Settings, a Assignment) { s.Network.Bridge, s.Network.Zone = a.Value.(string), true },
+		Set:   func(s *Settings, a Assignment) { s.Network.Zone = a.Value.(string) },
+	},
+	{
+		Name: "network-macvlan", Flag: "network-macvlan", Section: "Network", Key: "MACVLAN", Arg: RequiredArg, Placeholder: "HOST[:MACHINE]",
+		Repeat: true, Group: GroupNetwork, Topic: TopicNetwork, Trusted: TrustedOnly, Empty: EmptyNothing, Since: 211,
+		Help:  "An interface of its own on one of the host's, by macvlan",
+		Parse: parseLinks,
+		Set:   func(s *Settings, a Assignment) { s.Network.Private = true; addLinks(&s.Network.MACVLAN, a) },
+	},
+	{
+		Name: "network-ipvlan", Flag: "network-ipvlan", Section: "Network", Key: "IPVLAN", Arg: RequiredArg, Placeholder: "HOST[:MACHINE]",
+		Repeat: true, Group: GroupNetwork, Topic: TopicNetwork, Trusted: TrustedOnly, Empty: EmptyNothing, Since: 219,
+		Help:  "The same by ipvlan, which shares the hardware address",
+		Parse: parseLinks,
+		Set:   func(s *Settings, a Assignment) { s.Network.Private = true; addLinks(&s.Network.IPVLAN, a) },
+	},
+	{
+		Name: "network-interface", Flag: "network-interface", Section: "Network", Key: "Interface", Arg: RequiredArg, Placeholder: "HOST[:MACHINE]",
+		Repeat: true, Group: GroupNetwork, Topic: TopicNetwork, Trusted: TrustedOnly, Empty: EmptyNothing, Since: 209,
+		Help:  "Move an interface of the host's in, and back at the end",
+		Parse: parseLinks,
+		Set:   func(s *Settings, a Assignment) { s.Network.Private = true; addLinks(&s.Network.Interfaces, a) },
 	},
 	{
 		Name: "network-namespace-path", Flag: "network-namespace-path", Section: "Network", Key: "NamespacePath", Arg: RequiredArg, Placeholder: "PATH",
 		Group: GroupNetwork, Topic: TopicNetwork, Trusted: TrustedOnly, Empty: EmptyClears, Since: 236,
-		Help:  "Run in the network that this file stands for",
-		Parse: parseDirectory,
-		Set:   func(s *Settings, a Assignment) { s.Network.Path = a.Value.(string) },
+		Help:  "Use a network namespace that is there already",
+		Parse: parseNamespace, ParseKey: parseNamespaceKey,
+		Set: func(s *Settings, a Assignment) { s.Network.Path = a.Value.(string) },
 	},
 	{
 		Name: "port", Flag: "port", Short: 'p', Section: "Network", Key: "Port", Arg: RequiredArg, Placeholder: "[PROTO:]HOST[:MACHINE]",
@@ -873,9 +891,6 @@ var Options = [...]Option{
 	// is told that a well-known option doesn't exist.
 	{Name: "mstack", Flag: "mstack", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "private-users-delegate", Flag: "private-users-delegate", Section: "Exec", Key: "PrivateUsersDelegate", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "network-interface", Flag: "network-interface", Section: "Network", Key: "Interface", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "network-macvlan", Flag: "network-macvlan", Section: "Network", Key: "MACVLAN", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "network-ipvlan", Flag: "network-ipvlan", Section: "Network", Key: "IPVLAN", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "selinux-context", Flag: "selinux-context", Short: 'Z', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "selinux-apifs-context", Flag: "selinux-apifs-context", Short: 'L', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "forward-journal", Flag: "forward-journal", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},

@@ -177,7 +177,7 @@ func gained(before, after Settings) string {
 		return "users of the host"
 	case before.Users != after.Users:
 		return "other users"
-	case !reflect.DeepEqual(before.Network, after.Network):
+	case !before.Network.Equal(after.Network):
 		return "another network"
 	case !root(before.Exec.User) && before.Exec.User != after.Exec.User:
 		return "another user"

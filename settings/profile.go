@@ -41,6 +41,7 @@ type When uint8
 // Conditions of API mounts; several must all hold.
 const (
 	WithNetwork    When = 1 << iota // an own network namespace
+	Apart                           // the same, or one that is neither its own nor the host's
 	WithoutNetwork                  // the host's network
 	Protected                       // the kernel's file systems are read-only
 	Unprotected                     // they may be written to
@@ -115,7 +116,7 @@ var NSpawn = Profile{
 	Name: "nspawn",
 	API: []APIMount{
 		{World: Outer, Target: "/tmp", Type: "tmpfs", Attr: ns | nd | sa, Options: "mode=01777,size=10%,nr_inodes=400k", When: FreshTmp, Owned: true},
-		{World: Outer, Target: "/sys", Type: "tmpfs", Attr: ns | nd | nx, Options: "mode=0555,size=4m,nr_inodes=1k", When: WithNetwork, Owned: true, Content: "sys"},
+		{World: Outer, Target: "/sys", Type: "tmpfs", Attr: ns | nd | nx, Options: "mode=0555,size=4m,nr_inodes=1k", When: Apart, Owned: true, Content: "sys"},
 		{World: Outer, Target: "/sys", Type: "sysfs", Attr: ro | ns | nd | nx, When: WithoutNetwork | Protected},
 		{World: Outer, Target: "/sys", Type: "sysfs", Attr: ns | nd | nx, When: WithoutNetwork | Unprotected},
 		{World: Outer, Target: "/dev", Type: "tmpfs", Attr: ns | sa, Options: "mode=0755,size=4m,nr_inodes=64k", Owned: true, Content: "dev"},
@@ -146,8 +147,8 @@ var NSpawn = Profile{
 		{World: Inner, Target: "/proc/sys/kernel/random/boot_id", Type: "boot-id", Attr: ro | ns | nd | nx},
 		{World: Inner, Target: "/proc/kmsg", Type: "kmsg", Lenient: true},
 		{World: Inner, Target: "/dev/mqueue", Type: "mqueue", Attr: ns | nd | nx, Soft: true},
-		{World: Inner, Target: "/sys", Type: "sys-parts", Attr: ro | ns | nd | nx, When: WithNetwork | Protected},
-		{World: Inner, Target: "/sys", Type: "sys-parts", Attr: ns | nd | nx, When: WithNetwork | Unprotected},
+		{World: Inner, Target: "/sys", Type: "sys-parts", Attr: ro | ns | nd | nx, When: Apart | Protected},
+		{World: Inner, Target: "/sys", Type: "sys-parts", Attr: ns | nd | nx, When: Apart | Unprotected},
 		{World: Inner, Target: "/sys/fs/cgroup", Type: "cgroup2", Attr: ns | nd | nx},
 	},
 	Caps: 1<<unix.CAP_AUDIT_CONTROL | 1<<unix.CAP_AUDIT_WRITE | 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE |

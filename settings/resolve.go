@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"slices"
 	"strings"
 
 	"launch/internal/origin"
@@ -446,9 +445,9 @@ func (r *resolver) check(assignments []Assignment) error {
 		// its host name.
 		s.Life.Register = Never
 	}
-	s.Network.Veth = s.Network.Veth || s.Network.Bridge != ""
-	cables := s.Network.Veth || len(s.Network.Extra) > 0
-	s.Network.Private = s.Network.Private || cables // whatever else was said about it
+	if err := r.network(); err != nil {
+		return err
+	}
 	volatile, readOnly := s.Image.Volatile != VolatileNo, s.Image.ReadOnly
 	switch {
 	case boot && pid2:
@@ -465,10 +464,6 @@ func (r *resolver) check(assignments []Assignment) error {
 		return r.blame("api-vfs-writable", "cannot let a machine with users of its own write to the host's network settings", "add --private-network, or unset the variable")
 	case s.Users.Mode != userns.No && env.API == APIWritable:
 		return r.blame("api-vfs-writable", "cannot let a machine with users of its own write to /proc/sys and /sys", "leave out --private-users=, or unset the variable")
-	case s.Network.Path != "" && cables:
-		return r.blame("network-namespace-path", "cannot join a network that is there and make a new one at the same time", "leave out --network-namespace-path=, or what makes interfaces")
-	case r.says("network-bridge") && r.says("network-zone"):
-		return r.blame("network-zone", "cannot join the machine's cable to two bridges", "use --network-bridge= or --network-zone=")
 	case boot && s.Exec.AmbientCaps != 0:
 		return r.blame("ambient-capability", "cannot give ambient capabilities to an init: it has all of the machine's already", "leave out --ambient-capability=, or --boot")
 	case s.Image.Ephemeral && s.Image.Template != "":
@@ -534,11 +529,6 @@ func (r *resolver) check(assignments []Assignment) error {
 		}
 	}
 	return nil
-}
-
-// says tells whether a value of the row counts.
-func (r *resolver) says(name string) bool {
-	return slices.ContainsFunc(r.trace, func(e Entry) bool { return e.Fate == Applied && !e.Reset && e.Option.Name == name })
 }
 
 // sharing names what makes the machine share namespaces with the host.

@@ -84,18 +84,23 @@ func Say(s Settings) (list []Saying, missed []string) {
 		both("private-users", u.Range.String())
 	}
 	text("private-users-ownership", string(s.Users.Ownership))
-	flag("private-network", s.Network.Private && !s.Network.Veth && len(s.Network.Extra) == 0)
-	flag("network-veth", s.Network.Veth && s.Network.Bridge == "")
-	if zone, ok := strings.CutPrefix(s.Network.Bridge, "vz-"); ok && s.Network.Zone {
-		both("network-zone", zone)
-	} else {
-		text("network-bridge", s.Network.Bridge)
+	n := s.Network
+	flag("private-network", n.Private && !n.Linked())
+	flag("network-veth", n.Veth && n.Bridge == "" && n.Zone == "")
+	for _, l := range n.Extra {
+		both("network-veth-extra", l.String())
 	}
-	for _, c := range s.Network.Extra {
-		both("network-veth-extra", c.String())
+	text("network-bridge", n.Bridge)
+	text("network-zone", n.Zone)
+	for _, row := range n.links()[1:] {
+		var words []string
+		for _, l := range row.List {
+			words = append(words, l.String())
+		}
+		text(row.Name, strings.Join(words, " "))
 	}
-	text("network-namespace-path", s.Network.Path)
-	for _, p := range s.Network.Ports {
+	text("network-namespace-path", n.Path)
+	for _, p := range n.Ports {
 		both("port", p.String())
 	}
 	caps := func(name string, mask uint64) {

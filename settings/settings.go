@@ -176,34 +176,6 @@ type Users struct {
 	Ownership userns.Ownership `json:"ownership,omitempty"`
 }
 
-// Network is what the machine sees of networks.
-type Network struct {
-	// Private: an own network namespace. If nothing else is said, there is
-	// only loopback in it.
-	Private bool `json:"private,omitempty"`
-	// Veth: a pair of interfaces joins it with the host's. It implies Private.
-	Veth bool `json:"veth,omitempty"`
-	// Bridge is an interface of the host's that the host's end of Veth is
-	// joined to; with Zone it is made for that, and ends with its last machine.
-	Bridge string `json:"bridge,omitempty"`
-	Zone   bool   `json:"zone,omitempty"`
-	// Extra are more pairs.
-	Extra []Cable `json:"extra,omitempty"`
-	// Path is the file of a network namespace that is there already.
-	Path string `json:"path,omitempty"`
-	// Ports of the host lead to the machine.
-	Ports []Port `json:"ports,omitempty"`
-}
-
-// Cable is a pair of interfaces by their names.
-type Cable struct {
-	Host    string `json:"host"`
-	Machine string `json:"machine"`
-}
-
-// String gives it as it is written.
-func (c Cable) String() string { return c.Host + ":" + c.Machine }
-
 // Host is what of the host's configuration the machine shares.
 type Host struct {
 	// ResolvConf is a mode of --resolv-conf: "" (auto), off, delete, or copy-,

@@ -371,42 +371,6 @@ func parseBackground(_ Place, text string) (any, error) {
 	return text, nil
 }
 
-// checkInterface refuses what can't be the name of a network interface.
-func checkInterface(name string) error {
-	const most = 15
-	bad := name == "" || name == "." || name == ".." || len(name) > most || digits(name) || name == "all" || name == "default"
-	for _, c := range []byte(name) {
-		bad = bad || c <= ' ' || c >= 0x7f || c == '/' || c == ':' || c == '%'
-	}
-	if bad {
-		return fmt.Errorf("%q can't be the name of a network interface", name)
-	}
-	return nil
-}
-
-func parseInterface(_ Place, text string) (any, error) { return text, checkInterface(text) }
-
-// parseZone gives the name of the zone's bridge.
-func parseZone(_ Place, text string) (any, error) {
-	if text == "" {
-		return "", errors.New("empty name of a zone")
-	}
-	return "vz-" + text, checkInterface("vz-" + text)
-}
-
-// parseCable reads HOST[:MACHINE].
-func parseCable(_ Place, text string) (any, error) {
-	host, machine, _ := strings.Cut(text, ":")
-	if machine == "" {
-		machine = host
-	}
-	err := checkInterface(host)
-	if err == nil {
-		err = checkInterface(machine)
-	}
-	return Cable{host, machine}, err
-}
-
 func parseBind(text, cwd string, readOnly bool) (any, error) {
 	m, err := mount.ParseBind(text, cwd, readOnly)
 	if errors.Is(err, mount.ErrBindOption) {

@@ -166,7 +166,7 @@ func start(req cli.Request, env []string, cwd string) int {
 			return fail(err)
 		}
 	}
-	if s.Network.Veth || len(s.Network.Extra) > 0 {
+	if s.Network.Linked() {
 		if f.Network, err = probe.Network(host.CgroupMount); err != nil && !planning {
 			return fail(err)
 		}

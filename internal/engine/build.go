@@ -78,6 +78,12 @@ type builder struct {
 	follower *follower
 	// interfaces are the numbers of the machine's interfaces on the host.
 	interfaces []int32
+	// network is the machine's network namespace, or -1; kept: a mount keeps it
+	// until what was lent is back. stacked are interfaces in it that are removed
+	// at the end.
+	network int
+	kept    bool
+	stacked []*netns.Interface
 	// rebirthAt is the op with which the first process is born again, or 0.
 	rebirthAt int
 	// keepGroups: the caller's groups can't be left, or are to be kept.
@@ -131,8 +137,11 @@ func (b *builder) build(l sys.Locked) (err error) {
 	t.Path = b.plan.RootPath
 	t.Secret = func(id string) string { return b.secrets[id] }
 
-	// Here: own mount namespace, all else the host's. The first process is
-	// born now, so that what it does for itself (a network namespace takes
+	if err := b.enterPaths(); err != nil {
+		return err
+	}
+	// Here: own mount namespace, all else the host's but for what a path names.
+	// The first process is born now, so that what it does for itself (a network namespace takes
 	// longer than all mounts) happens beside the mounts.
 	if err := b.terminal(); err != nil {
 		return err
@@ -178,7 +187,7 @@ func (b *builder) build(l sys.Locked) (err error) {
 		return err
 	}
 	b.settled()
-	if err := b.veth(); err != nil {
+	if err := b.links(); err != nil {
 		return err
 	}
 	if b.plan.Register != nil {
@@ -309,11 +318,7 @@ func (b *builder) birth() (err error) {
 	b.prog = child.New(programMax)
 	var flags uint64
 	for _, n := range b.plan.Namespaces {
-		if n.Path != "" {
-			if err := b.joinOutside(n); err != nil {
-				return err
-			}
-		} else if !n.Late {
+		if !n.Late && n.Path == "" {
 			flags |= n.Flag
 		}
 	}
@@ -329,16 +334,27 @@ func (b *builder) birth() (err error) {
 	return nil
 }
 
-// joinOutside puts this thread into a namespace that is there already: the first
-// process is born where the thread is.
-func (b *builder) joinOutside(n plan.Namespace) error {
-	fd, err := openNamespace(n)
-	if err != nil {
-		return err
-	}
-	defer sys.Close(fd)
-	if err := sys.Setns(b.l, fd, int(n.Flag)); err != nil {
-		return cannotJoin(n, err)
+// enterPaths joins the namespaces that the machine is to have and that are there
+// already, so that the first process is born in them.
+func (b *builder) enterPaths() error {
+	for _, n := range b.plan.Namespaces {
+		if n.Path == "" {
+			continue
+		}
+		fd, err := openNamespace(n)
+		if err == nil {
+			if err = sys.Setns(b.l, fd, int(n.Flag)); err != nil {
+				err = cannotJoin(n, err)
+			}
+			sys.Close(fd)
+		}
+		var e *settings.Error
+		if errors.As(err, &e) {
+			e.Value, e.Hint = n.Path, "give the file of a network namespace, like /run/netns/NAME (ip netns) or /proc/PID/ns/net"
+		}
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -464,7 +480,7 @@ func (b *builder) join() error {
 				return fmt.Errorf("open the machine's pid namespace: %w", err)
 			}
 		case unix.CLONE_NEWNET:
-			network = true
+			network = !n.Kept
 		}
 		if n.Path != "" {
 			continue // this thread is there already
@@ -485,13 +501,8 @@ func (b *builder) join() error {
 		if err := loopback(); err != nil {
 			return fmt.Errorf("bring up the loopback interface: %w", err)
 		}
-		for _, v := range b.plan.Veth {
-			if !v.Machine.Up {
-				continue
-			}
-			if err := netns.Up(v.Machine.Name); err != nil {
-				return err
-			}
+		if err := b.settleLinks(); err != nil {
+			return err
 		}
 	}
 	if len(b.plan.Forwards) > 0 {

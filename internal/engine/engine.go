@@ -224,7 +224,7 @@ func (s *supervisor) once() (status int, err error) {
 	if err := s.beside(); err != nil {
 		return 1, err
 	}
-	b := &builder{plan: p, opt: s.opt, state: s.state, alone: s.alone, secrets: s.secrets, cgroup: -1, notify: -1, kmsg: -1, pty: console.Pty{Master: -1, Slave: -1}}
+	b := &builder{plan: p, opt: s.opt, state: s.state, alone: s.alone, secrets: s.secrets, cgroup: -1, notify: -1, kmsg: -1, network: -1, pty: console.Pty{Master: -1, Slave: -1}}
 	b.place, b.registered = func() error { return nil }, func() error { return nil }
 	if p.Scope != nil || p.Register != nil {
 		b.place = sync.OnceValue(sys.Go("unit", func() error { return s.settleIn(b) }))
@@ -237,6 +237,7 @@ func (s *supervisor) once() (status int, err error) {
 		}
 	}()
 	defer s.forget(b)
+	defer b.unlink()
 
 	// The thread lives as long as the machine: it is what the first process
 	// dies with.

@@ -111,7 +111,9 @@ func Compile(in Input) (*Plan, error) {
 	if w := c.Facts.Watches; w.Few {
 		c.note("this user may watch few files more: what is booted may not come up; raise fs.inotify.max_user_instances, which is %d", w.Most)
 	}
-	c.veth()
+	if err := c.links(); err != nil {
+		return nil, err
+	}
 	c.Plan.Forwards = s.Network.Ports
 	c.register() // the directory is known by now
 	c.effects()
@@ -219,9 +221,14 @@ func (c *compiler) namespaces() {
 	} else if c.Hostname != c.Machine {
 		c.note("the machine shares the host's name: --hostname= is not used")
 	}
-	if p := c.Settings.Network.Path; p != "" {
-		c.Namespaces = append(c.Namespaces, Namespace{Name: "network", Flag: unix.CLONE_NEWNET, Path: p, Origin: c.from("network-namespace-path")})
-	} else if c.Settings.Network.Private {
+	switch n := c.Settings.Network; {
+	case n.Path != "":
+		// The launcher's thread joins it, and the first process is born there:
+		// who has users of its own could not move into one of the host's.
+		add("network", unix.CLONE_NEWNET, false, c.from("network-namespace-path"))
+		own := &c.Namespaces[len(c.Namespaces)-1]
+		own.Path, own.Kept = n.Path, !n.Private
+	case n.Private:
 		add("network", unix.CLONE_NEWNET, true, c.from("private-network"))
 		if c.Plan.Users.Private() {
 			// All of the machine's groups may ping, as on a host.
@@ -713,11 +720,13 @@ func (c *compiler) mounts() error {
 func (c *compiler) api(row settings.APIMount) {
 	env := c.Settings.Environment
 	network := c.Settings.Network.Private || env.API == settings.APINetwork
+	// Who is in a network of its own, whosever it is, sees that one in /sys.
+	apart := network || c.Settings.Network.Path != ""
 	for _, w := range [...]struct {
 		when  settings.When
 		holds bool
 	}{
-		{settings.WithNetwork, network}, {settings.WithoutNetwork, !network},
+		{settings.WithNetwork, network}, {settings.Apart, apart}, {settings.WithoutNetwork, !apart},
 		{settings.Protected, env.API != settings.APIWritable}, {settings.Unprotected, env.API == settings.APIWritable},
 		{settings.FreshTmp, !env.NoTmpfsTmp},
 	} {
@@ -970,12 +979,7 @@ func (c *compiler) effects() {
 		}
 		add(r.Origin, what, c.Machine, "unregistered")
 	}
-	for _, v := range c.Plan.Veth {
-		if v.Zone {
-			add(v.Origin, "network bridge", v.Bridge, "removed by the last machine of the zone")
-		}
-		add(v.Origin, "network interface", v.Host.String()+" to "+v.Machine.String(), "removed")
-	}
+	c.Effects = append(c.Effects, c.linkEffects()...)
 	for _, p := range c.Plan.Forwards {
 		add(p.Origin, "forwarded port", fmt.Sprintf("%s %d to %d", p.Protocol, p.Host, p.Machine), "ends with the launcher")
 	}

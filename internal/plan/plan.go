@@ -52,8 +52,9 @@ type Plan struct {
 	Scope     *Scope        `json:"scope,omitempty"`
 	Register  *Registration `json:"register,omitempty"`
 	// User: the user's own service manager is asked for both.
-	User bool   `json:"user,omitempty"`
-	Veth []Veth `json:"veth,omitempty"`
+	User bool `json:"user,omitempty"`
+	// Links are the machine's network interfaces, in their order.
+	Links []NetLink `json:"links,omitempty"`
 	// Forwards are ports of the host that lead to the machine, wherever its
 	// address is.
 	Forwards []settings.Port  `json:"forwards,omitempty"`
@@ -193,8 +194,10 @@ type Namespace struct {
 	// Late: the first process unshares it itself, beside the mounts, instead
 	// of being born into it.
 	Late bool `json:"late,omitempty"`
-	// Path: it is not a new one, but the one that this file stands for.
+	// Path: it is not a new one, but the one that this file stands for. Kept:
+	// what is in it stays as it is.
 	Path   string        `json:"path,omitempty"`
+	Kept   bool          `json:"kept,omitempty"`
 	Origin origin.Origin `json:"origin,omitzero"`
 }
 
@@ -235,19 +238,35 @@ type Registration struct {
 	Origin   origin.Origin `json:"origin,omitzero"`
 }
 
-// Veth is a pair of network interfaces, one on the host, one in the machine.
-type Veth struct {
-	Host, Machine Interface
-	// Bridge is an interface of the host's that Host is joined to. Zone: it is
-	// made if it is missing, brought up if BridgeUp, and removed by the last
-	// machine.
-	Bridge   string        `json:"bridge,omitempty"`
-	Zone     bool          `json:"zone,omitempty"`
-	BridgeUp bool          `json:"bridge_up,omitempty"`
-	Origin   origin.Origin `json:"origin,omitzero"`
+// LinkKind is how an interface of the machine's is joined with the host.
+type LinkKind string
+
+// The kinds of LinkKind.
+const (
+	Pair    LinkKind = "pair"    // Host and Machine are the ends of a virtual cable
+	MACVLAN LinkKind = "macvlan" // Machine lies on Host
+	IPVLAN  LinkKind = "ipvlan"  // as before, with the hardware address of Host
+	Lent    LinkKind = "lent"    // Host itself moves into the machine, and back
+)
+
+// NetLink is a network interface of the machine's.
+type NetLink struct {
+	Kind    LinkKind  `json:"kind"`
+	Host    Interface `json:"host"`
+	Machine Interface `json:"machine"`
+	// Main: it is the one by which the host knows the machine.
+	Main bool `json:"main,omitempty"`
+	// Bridge is what the host's end is plugged into. Zone: it is made if it is
+	// missing, and goes with its last port; Raise: it is brought up.
+	Bridge string `json:"bridge,omitempty"`
+	Zone   bool   `json:"zone,omitempty"`
+	Raise  bool   `json:"raise,omitempty"`
+	// Value is what was said, Origin where.
+	Value  string        `json:"-"`
+	Origin origin.Origin `json:"origin,omitzero"`
 }
 
-// Interface is a network interface that is made.
+// Interface is a network interface, on one side.
 type Interface struct {
 	Name string `json:"name"`
 	// Alias is its whole name, where Name has no room for that.

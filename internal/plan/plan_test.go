@@ -102,6 +102,30 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 			{Protocol: "tcp", Host: 8080, Machine: 80, Origin: option("port")}, {Protocol: "udp", Host: 53, Machine: 53, Origin: option("port")}}}
 		f.Network = facts.Network{Known: true}
 	},
+	"links": func(s *settings.Settings, f *facts.Facts) {
+		said := func(name string, links ...settings.Link) []settings.Link {
+			for i := range links {
+				links[i].Origin = option(name)
+			}
+			return links
+		}
+		s.Network = settings.Network{Private: true, Veth: true, Zone: "backend", Extra: said("network-veth-extra", settings.Link{Host: "a"}, settings.Link{Host: "b", Machine: "c"}),
+			MACVLAN:    said("network-macvlan", settings.Link{Host: "fifteenbytes123"}, settings.Link{Host: "eth1", Machine: "lan"}),
+			IPVLAN:     said("network-ipvlan", settings.Link{Host: "eth1"}),
+			Interfaces: said("network-interface", settings.Link{Host: "eth2"}, settings.Link{Host: "eth3", Machine: "wan"})}
+		f.Network = facts.Network{Known: true, HostID: "0123456789abcdef0123456789abcdef"}
+	},
+	"bridge-managed": func(s *settings.Settings, f *facts.Facts) {
+		s.Network = settings.Network{Private: true, Veth: true, Bridge: "br0", Extra: []settings.Link{{Host: "a"}}}
+		s.Exec.Mode = settings.Boot
+		f.Network = facts.Network{Known: true, HostID: "0123456789abcdef0123456789abcdef", Managed: true}
+	},
+	"network-path": func(s *settings.Settings, f *facts.Facts) {
+		s.Network.Path, s.Users = "/run/netns/x", settings.Users{Mode: userns.Pick}
+	},
+	"network-path-private": func(s *settings.Settings, f *facts.Facts) {
+		s.Network = settings.Network{Path: "/run/netns/x", Private: true}
+	},
 	"read-only": func(s *settings.Settings, f *facts.Facts) { s.Image.ReadOnly = true },
 	"sandbox": func(s *settings.Settings, f *facts.Facts) {
 		s.Image.ReadOnly, s.Profile = true, "sandbox"
@@ -439,10 +463,12 @@ func TestInterfaces(t *testing.T) {
 	if got := mac(id, "foo", machineMACKey, 0); got != "b26d7c0edc94" {
 		t.Error(got)
 	}
-	if got := mac(id, "foo", extraHostKey, 0); got != "5e6146eb04c1" {
-		t.Error(got)
+	for i, want := range []string{"5e6146eb04c1", "7e931cb32b25"} {
+		if got := mac(id, "foo", extraHostKey, i); got != want {
+			t.Error(i, got)
+		}
 	}
-	if got := mac(id, "foo", extraHostKey, 1); got != "7e931cb32b25" {
+	if got := mac(id, "foo", macvlanKey, 0); got != "ce4f815ce191" {
 		t.Error(got)
 	}
 	if got := mac("", "foo", hostMACKey, 0); got != "" {

@@ -16,11 +16,11 @@ func (p *Plan) Print(w io.Writer) error {
 	fmt.Fprintf(b, "machine %-12s root %s    users %s\n", p.Machine, p.Directory, p.usersWord())
 	var own []string
 	for _, n := range p.Namespaces {
+		word := n.Name
 		if n.Path != "" {
-			own = append(own, n.Name+"="+n.Path)
-			continue
+			word += "=" + n.Path
 		}
-		own = append(own, n.Name)
+		own = append(own, word)
 	}
 	fmt.Fprintf(b, "own     %s    console %s\n", strings.Join(own, " "), p.Console)
 	if len(p.Terminal.Stdio) > 0 {

@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -48,7 +49,9 @@ const (
 	Group  Effect = "group"  // a bundle's cgroup, of any version
 	Empty  Effect = "empty"  // an empty directory, unless somebody uses it
 	Link   Effect = "link"   // a network interface: /NAME/NUMBER
-	Zone   Effect = "zone"   // a bridge that machines share, if nobody is left there: /NAME
+	Lent   Effect = "lent"   // one that was moved: /, what netns.Interface says of itself, and the file of the namespace
+	Zone   Effect = "zone"   // a bridge, if nothing is plugged into it: /NAME
+	Kept   Effect = "kept"   // as mounts, with a network namespace in it: that is what lent ones come back from
 	Mounts Effect = "mounts" // a directory: what is mounted on it and on its entries is unmounted, they are removed
 )
 
@@ -215,6 +218,22 @@ func (m *Machine) Lock(file string, shared bool) (*tree.Lock, error) {
 	return l, err
 }
 
+// ZoneLock is the lock file for the bridges of zones, systemd-nspawn's as well.
+// Only tests move it.
+var ZoneLock = "/run/systemd/nspawn-network-zone"
+
+// LockZones waits until nobody else makes or removes a bridge of a zone.
+func LockZones() (*tree.Lock, error) {
+	l, err := tree.Wait(ZoneLock)
+	if errors.Is(err, unix.ENOENT) { // a host without systemd
+		if err := sys.Mkdirat(unix.AT_FDCWD, path.Dir(ZoneLock), 0o755); err != nil && err != unix.EEXIST {
+			return nil, fmt.Errorf("make %s: %w", path.Dir(ZoneLock), err)
+		}
+		l, err = tree.Wait(ZoneLock)
+	}
+	return l, err
+}
+
 // Mark is the place in the journal for UndoTo.
 func (m *Machine) Mark() int { return len(m.entries) }
 
@@ -224,6 +243,10 @@ func (m *Machine) UndoTo(mark int) error {
 	var errs []error
 	var left []entry
 	for i := len(m.entries) - 1; i >= mark; i-- {
+		if m.entries[i].waits(left) {
+			left = append([]entry{m.entries[i]}, left...)
+			continue
+		}
 		if err := m.entries[i].undo(); err != nil {
 			errs = append(errs, err)
 			left = append([]entry{m.entries[i]}, left...)
@@ -231,6 +254,14 @@ func (m *Machine) UndoTo(mark int) error {
 	}
 	m.entries = append(m.entries[:min(mark, len(m.entries))], left...)
 	return errors.Join(errs...)
+}
+
+// waits reports whether the effect can't be undone before one of those that are
+// left: a namespace would be lost with the interface in it, and a bridge that
+// still has one would be taken for somebody else's.
+func (e entry) waits(left []entry) bool {
+	on := map[Effect]Effect{Kept: Lent, Zone: Link}[e.effect]
+	return on != "" && slices.ContainsFunc(left, func(l entry) bool { return l.effect == on })
 }
 
 // Undo undoes the recorded effects, last first, and forgets those it could.
@@ -273,11 +304,21 @@ func (e entry) undo() error {
 			return fmt.Errorf("undo %s %q: no number of an interface", e.effect, e.what)
 		}
 		return netns.Remove(name, int(index))
+	case Lent:
+		i, file, err := netns.ParseInterface(e.what[1:])
+		if err != nil {
+			return fmt.Errorf("undo %s %q: %w", e.effect, e.what, err)
+		}
+		return i.Return("/" + file)
 	case Zone:
-		return netns.LeaveZone(e.what[1:])
+		lock, err := LockZones()
+		if err != nil {
+			return err
+		}
+		return errors.Join(netns.RemoveBridge(e.what[1:]), lock.Release())
 	case Tree:
 		return tree.Remove(unix.AT_FDCWD, e.what)
-	case Mounts:
+	case Mounts, Kept:
 		return unmount(e.what)
 	case Lock:
 		if e.lock != nil {

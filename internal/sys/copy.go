@@ -95,6 +95,13 @@ func OFDHeld(n int, kind int16) (bool, error) {
 	return l.Type != unix.F_UNLCK, err
 }
 
+// OFDLockWait is an OFDLock that waits for those who have it.
+func OFDLockWait(n int, kind int16) error {
+	l := unix.Flock_t{Type: kind, Whence: 0 /* SEEK_SET */}
+	_, err := call("fcntl", unix.SYS_FCNTL, fd(n), unix.F_OFD_SETLKW, uintptr(unsafe.Pointer(&l)), 0, 0, 0)
+	return err
+}
+
 // The ioctls of btrfs, all of magic number 0x94.
 const (
 	btrfsSnapCreateV2  = 0x50009417 // _IOW(0x94, 23, 4096 bytes)

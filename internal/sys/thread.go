@@ -28,3 +28,11 @@ func Elsewhere(f func(Locked) error) error {
 	}()
 	return <-done
 }
+
+// Apart runs f on a thread of its own, which begins in the process's own
+// namespaces and ends with f: f may change them.
+func Apart(f func(Locked) error) error {
+	done := make(chan error, 1)
+	go func() { done <- f(Lock()) }()
+	return <-done
+}

@@ -52,7 +52,12 @@ type Lock struct {
 
 // Take locks a file without waiting, and makes it if it is missing; ErrBusy
 // says that somebody else has it.
-func Take(file string, shared bool) (*Lock, error) {
+func Take(file string, shared bool) (*Lock, error) { return take(file, shared, false) }
+
+// Wait locks a file for one alone, when nobody else has it any more.
+func Wait(file string) (*Lock, error) { return take(file, false, true) }
+
+func take(file string, shared, wait bool) (*Lock, error) {
 	if path.Dir(file) == Locks {
 		if err := mkdirs(Locks); err != nil {
 			return nil, err
@@ -65,7 +70,14 @@ func Take(file string, shared bool) (*Lock, error) {
 			return nil, fmt.Errorf("open %s: %w", file, err)
 		}
 		l := &Lock{Path: file, Shared: shared, fd: n}
-		if err := l.set(shared); err != nil {
+		if wait {
+			if err = sys.OFDLockWait(n, unix.F_WRLCK); err != nil {
+				err = fmt.Errorf("lock %s: %w", file, err)
+			}
+		} else {
+			err = l.set(shared)
+		}
+		if err != nil {
 			sys.Close(n)
 			return nil, err
 		}

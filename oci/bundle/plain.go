@@ -57,6 +57,8 @@ func Plain(s settings.Settings, profile *settings.Profile) (plain settings.Setti
 		switch {
 		case i < 0:
 			miss(kind.kernel != "net" && kind.kernel != "user" && kind.kernel != "time", "/linux/namespaces: the "+kind.spec+" namespace is the caller's")
+		case kind.kernel == "net" && b.Namespaces[i].Path != "":
+			plain.Network.Path = b.Namespaces[i].Path
 		case b.Namespaces[i].Path != "", kind.kernel == "time":
 			miss(true, b.Namespaces[i].Origin.Key)
 		case kind.kernel == "user":
@@ -101,7 +103,13 @@ func Plain(s settings.Settings, profile *settings.Profile) (plain settings.Setti
 	miss(len(b.Annotations) > 0, "/annotations")
 	miss(len(b.TimeOffsets) > 0, "/linux/timeOffsets")
 	miss(len(b.Devices) > 0, "/linux/devices")
-	miss(len(b.NetDevices) > 0, "/linux/netDevices")
+	for _, d := range b.NetDevices {
+		// Into a namespace that is there already, options move nothing.
+		miss(plain.Network.Path != "" || strings.Contains(d.As, "%"), d.Origin.Key)
+		if plain.Network.Path == "" && !strings.Contains(d.As, "%") {
+			plain.Network.Interfaces = append(plain.Network.Interfaces, settings.Link{Host: d.Name, Machine: d.As})
+		}
+	}
 	miss(len(b.Sysctl) > 0, "/linux/sysctl")
 	miss(b.CgroupsPath != "", "/linux/cgroupsPath")
 	miss(b.IntelRdt != nil, "/linux/intelRdt")
@@ -336,12 +344,29 @@ func fromNamespaces(spec *specs.Spec, s *settings.Settings, miss func(bool, stri
 		own  bool
 	}{
 		{specs.MountNamespace, true}, {specs.PIDNamespace, !env.SharePID}, {specs.IPCNamespace, !env.ShareIPC}, {specs.UTSNamespace, !env.ShareUTS},
-		{specs.CgroupNamespace, !env.NoCgroupNamespace}, {specs.NetworkNamespace, s.Network.Private}, {specs.UserNamespace, s.Users.Mode == userns.Fixed},
+		{specs.CgroupNamespace, !env.NoCgroupNamespace}, {specs.NetworkNamespace, s.Network.Private || s.Network.Path != ""}, {specs.UserNamespace, s.Users.Mode == userns.Fixed},
 	} {
 		if n.own {
-			spec.Linux.Namespaces = append(spec.Linux.Namespaces, specs.LinuxNamespace{Type: n.kind})
+			ns := specs.LinuxNamespace{Type: n.kind}
+			if n.kind == specs.NetworkNamespace {
+				ns.Path = s.Network.Path
+			}
+			spec.Linux.Namespaces = append(spec.Linux.Namespaces, ns)
 		}
 	}
+	net := s.Network
+	for _, l := range net.Interfaces {
+		if spec.Linux.NetDevices == nil {
+			spec.Linux.NetDevices = map[string]specs.LinuxNetDevice{}
+		}
+		spec.Linux.NetDevices[l.Host] = specs.LinuxNetDevice{Name: l.Machine}
+	}
+	miss(net.Veth && net.Bridge == "" && net.Zone == "", "--network-veth")
+	miss(net.Bridge != "", "--network-bridge")
+	miss(net.Zone != "", "--network-zone")
+	miss(len(net.Extra) > 0, "--network-veth-extra")
+	miss(len(net.MACVLAN) > 0, "--network-macvlan")
+	miss(len(net.IPVLAN) > 0, "--network-ipvlan")
 	if env.ShareUTS {
 		spec.Hostname = ""
 	}
@@ -357,7 +382,7 @@ func fromNamespaces(spec *specs.Spec, s *settings.Settings, miss func(bool, stri
 func fromMounts(spec *specs.Spec, s *settings.Settings, profile *settings.Profile, miss func(bool, string)) {
 	var when settings.When = settings.Protected | settings.FreshTmp
 	if s.Network.Private {
-		when |= settings.WithNetwork
+		when |= settings.WithNetwork | settings.Apart
 	} else {
 		when |= settings.WithoutNetwork
 	}

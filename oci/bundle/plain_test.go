@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 
@@ -81,7 +80,7 @@ func TestFromSettings(t *testing.T) {
 		// a bundle could say it.
 		plain, _ := Plain(back, &settings.NSpawn)
 		if plain.Image != s.Image || plain.Exec.AddCaps != s.Exec.AddCaps || plain.Exec.DropCaps != s.Exec.DropCaps ||
-			plain.Exec.AmbientCaps != s.Exec.AmbientCaps || plain.Exec.CPUs.String() != s.Exec.CPUs.String() || !reflect.DeepEqual(plain.Network, s.Network) ||
+			plain.Exec.AmbientCaps != s.Exec.AmbientCaps || plain.Exec.CPUs.String() != s.Exec.CPUs.String() || !plain.Network.Equal(s.Network) ||
 			s.Users.Mode == userns.Fixed && plain.Users.Range != s.Users.Range || plain.Exec.NoNewPrivileges != s.Exec.NoNewPrivileges {
 			t.Errorf("%s: came back as %+v", name, plain)
 		}

@@ -44,8 +44,8 @@ func TestFaultCleanup(t *testing.T) {
 			// residue makes it, and gives what there was before.
 			residue := func() []string {
 				before, r, err := w.disturbed(m, *at, "kill")
-				if _, ok := w.hit(*at); err != nil || r.status != -1 || !ok {
-					t.Fatalf("a start that was to be killed: %v %v", r, err)
+				if came, ok := w.hit(*at); err != nil || r.status != -1 || !ok {
+					t.Fatalf("a start that was to be killed at %v came to %q: %v %v", *at, came, r, err)
 				}
 				w.quiet(2 * time.Second)
 				return before

@@ -273,8 +273,9 @@ func (c call) changes() bool {
 		"openat2", "fsopen", "fsconfig", "fsmount", "open_tree", "mount_setattr", "move_mount", "umount2", "pivot_root", "chdir", "fchdir", "chroot",
 		"ppoll", "prctl", "getrandom", "capget", "capset", "setfsuid", "setfsgid", "ioctl", "pipe2", "dup3", "keyctl", "unshare", "setns",
 		"prlimit64", "inotify_init1", "memfd_create", "sethostname", "socket", "setsockopt", "faccessat2":
-		// Descriptors, and mounts in a namespace that goes with the process.
-		return false
+		// Descriptors, and mounts in a namespace that goes with the process, but
+		// for the one that keeps the machine's network.
+		return c.name == "move_mount" && strings.Contains(c.site, "engine.builder.keep")
 	case "mkdirat", "mknodat", "symlinkat", "fchownat", "fchmodat":
 		// A file system that was not attached yet goes, too.
 		return c.site != "attach.Tree.entry<attach.Tree.fill"

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -47,6 +48,8 @@ type machine struct {
 	image bool
 	// disk: the tree is in a disk image, which is made of it.
 	disk bool
+	// cabled: the world has interfaces, lent0 with an address and below.
+	cabled bool
 	// many: there may be any number of that name, since it is only a beginning.
 	many bool
 }
@@ -136,9 +139,6 @@ var others = func() []machine {
 	terminal.args = slices.DeleteFunc(terminal.args, func(a string) bool { return a == "--pipe" })
 	terminal.drifts = true
 
-	zone := of("zone", "--network-zone=faults", "--network-veth-extra=launch-faults")
-	zone.grows = []string{"/run/systemd/nspawn-network-zone"} // the lock of all zones stays
-
 	ported := of("ported", "--network-veth", "--port=8080:80", "--port=udp:53")
 	ported.program, ported.drifts = "/bin/ported", true
 
@@ -161,6 +161,12 @@ var others = func() []machine {
 
 	copied := onDisk("copydisk", "--ephemeral", "--private-users=pick")
 
+	lent := of("lent", "--network-interface=lent0:inside")
+	lent.cabled = true
+
+	stacked := of("stacked", "--network-macvlan=below")
+	stacked.cabled = true
+
 	return []machine{
 		onDisk("ondisk"), copied, onDisk("partdisk", "--volatile=yes"),
 		boot, service, layers, stubs, saved, join,
@@ -171,7 +177,8 @@ var others = func() []machine {
 		of("second", "--as-pid2"), files,
 		of("limits", "--rlimit=NOFILE=100", "--oom-score-adjust=300", "--cpu-affinity=0", "--ambient-capability=CAP_CHOWN",
 			"--restrict-address-families=AF_UNIX"),
-		terminal, of("cable", "--network-veth"), zone, ported,
+		terminal, of("cable", "--network-veth"), ported,
+		of("zone", "--network-zone=faults", "--network-veth-extra=outside:inside"), lent, stacked,
 		run("passing", "--rm", "--name=passing"), nameless, kept,
 	}
 }()
@@ -197,6 +204,11 @@ func (w *world) fresh(m machine) error {
 	os.Remove("/run/launch") // the last start's, if nothing is in it
 	for _, d := range append([]string{"."}, m.dirs...) {
 		if err := os.MkdirAll(filepath.Join(place, d), 0o755); err != nil {
+			return err
+		}
+	}
+	if m.cabled {
+		if err := cables(); err != nil {
 			return err
 		}
 	}
@@ -252,6 +264,23 @@ func diskOf(dir string) ([]byte, error) {
 		parts = append(parts, disks.Part{Type: p.kind, Data: b})
 	}
 	return disks.GPT(disks.Table{Parts: parts}), os.Remove(file)
+}
+
+// cables makes the interfaces that a machine may be lent, unless they are there.
+func cables() error {
+	for _, name := range []string{"lent0", "below"} {
+		if _, err := net.InterfaceByName(name); err == nil {
+			continue
+		}
+		script := "ip link del far-" + name + " 2>/dev/null; ip link add " + name + " address 02:00:00:00:05:00 type veth peer name far-" + name + " && ip link set far-" + name + " up && ip link set " + name + " up"
+		if name == "lent0" {
+			script += " && ip addr add 192.0.2.7/24 dev lent0"
+		}
+		if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
+			return fmt.Errorf("%w: %s", err, out)
+		}
+	}
+	return nil
 }
 
 // runPod starts the machine that others join, unless it runs.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -156,14 +157,23 @@ func (w *world) things(m machine) (list []string, err error) {
 			list = append(list, "loop device of "+strings.TrimSpace(string(text)))
 		}
 	}
-	// The table of the world's own network namespace.
-	if b, err = os.ReadFile("/proc/self/net/dev"); err != nil {
+	// Those of the world's own network namespace.
+	interfaces, err := net.Interfaces()
+	if err != nil {
 		return nil, err
 	}
-	for line := range strings.Lines(string(b)) {
-		if name, _, ok := strings.Cut(line, ":"); ok {
-			list = append(list, "interface "+strings.TrimSpace(name))
+	for _, i := range interfaces {
+		line := fmt.Sprintf("interface %s %d mtu %d up %v", i.Name, i.Index, i.MTU, i.Flags&net.FlagUp != 0)
+		addresses, err := i.Addrs()
+		if err != nil {
+			return nil, err
 		}
+		for _, a := range addresses {
+			if ip, ok := a.(*net.IPNet); ok && ip.IP.IsGlobalUnicast() {
+				line += " " + a.String()
+			}
+		}
+		list = append(list, line)
 	}
 	tables, err := tables()
 	if err != nil {

@@ -33,7 +33,7 @@ var sentences = []*regexp.Regexp{
 	regexp.MustCompile(`^(make|open|read|write|lock|look at|look for|list|remove|give|empty|kill what runs in) [^:]*/\S*( [^:]*)?: `),
 	regexp.MustCompile(`^read the image \S+ of the store: `),
 	// What has no path names the object.
-	regexp.MustCompile(`^(make|give|open|write|look at|look at what lies over|hear from|let|let go of|enter|leave|join|pivot into|reap|wait for|clone|copy|unshare|set|bring up|change to) (the|a) [a-z].*: `),
+	regexp.MustCompile(`^(make|move|give|open|write|look at|look at what lies over|hear from|let|let go of|enter|leave|join|pivot into|reap|wait for|clone|copy|unshare|set|bring up|change to) (the|a) [a-z].*: `),
 	regexp.MustCompile(`^cut off mount propagation to the host: `),
 	regexp.MustCompile(`^(set|bring up|set up|get|ask|install|pick|choose|write) (RLIMIT_[A-Z]+ to|the|standard|system-call|a|resource|random|whether) ?[a-z0-9].*: `),
 	// What the first process does for itself.
