@@ -122,7 +122,7 @@ peers: go ## all that is held to systemd-nspawn, by running both
 compare: go ## what a payload sees, and its host, under systemd-nspawn and under launch
 	@.ci/deps || true
 	@mkdir -p $(OUT)
-	@LAUNCH_TEST=peers $(TEST) -- $(GOTEST) -timeout=30m -run 'TestPeersSee' ./internal/itest/compare ./internal/itest/host
+	@LAUNCH_TEST=peers $(TEST) -- $(GOTEST) -timeout=30m -run 'TestPeersSee' ./internal/itest/compare ./internal/itest/host ./internal/itest/network
 
 # The outside suites take RUNTIME=/path/of/another/runtime, with which they are
 # tried themselves. Without it they take launch-oci as it is built from here.

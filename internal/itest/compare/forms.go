@@ -134,7 +134,9 @@ func forms() (list []form) {
 	key("Network", "Bridge", "cat /sys/class/net/host0/address", "br9|none|a/b|")
 	key("Network", "Zone", "cat /sys/class/net/host0/address", "lab|a/b")
 	key("Network", "VirtualEthernetExtra", "cat /sys/class/net/*/address", "one:two|one|a:b:c|")
-	key("Network", "Interface", "", "eth9")
+	key("Network", "Interface", "", "none|a/b|eth0:a:b|eth0:all")
+	key("Network", "MACVLAN", "", "none|a/b|eth0:a:b|eth0:all")
+	key("Network", "IPVLAN", "", "none|a/b|eth0:a:b|eth0:all")
 
 	// What is run.
 	add(form{name: "boot words", setup: booted, args: `-b a b=c d.e=f - -- =x g-h=i 'a b=c' B="x y" 1a=b _=y`, withoutScript: true})
