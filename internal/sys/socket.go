@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -50,6 +51,14 @@ func SendUnix(n int, b []byte, path string) error {
 func PassCred(n int) error {
 	one := int32(1)
 	_, err := call("setsockopt", unix.SYS_SETSOCKOPT, fd(n), unix.SOL_SOCKET, unix.SO_PASSCRED, uintptr(unsafe.Pointer(&one)), 4, 0)
+	return err
+}
+
+// SendTimeout bounds how long a socket waits for room at the other end: for the
+// connection, and for each write. Both then fail with EAGAIN.
+func SendTimeout(n int, d time.Duration) error {
+	t := unix.NsecToTimeval(int64(d))
+	_, err := call("setsockopt", unix.SYS_SETSOCKOPT, fd(n), unix.SOL_SOCKET, unix.SO_SNDTIMEO, uintptr(unsafe.Pointer(&t)), unsafe.Sizeof(t), 0)
 	return err
 }
 

@@ -26,6 +26,11 @@ var ErrNonsense = errors.New("the service answers nonsense")
 // Call makes one call over the socket of that path, and reads the answer into out
 // unless that is nil. An error that the service answers is a *bus.Error.
 func Call(socket, method string, parameters, out any) error {
+	return within(bus.Patience, socket, method, parameters, out)
+}
+
+func within(patience time.Duration, socket, method string, parameters, out any) error {
+	end := time.Now().Add(patience)
 	call, err := json.Marshal(struct {
 		Method     string `json:"method"`
 		Parameters any    `json:"parameters"`
@@ -38,21 +43,31 @@ func Call(socket, method string, parameters, out any) error {
 		return err
 	}
 	defer sys.Close(n)
-	if err := sys.ConnectUnix(n, socket); err != nil {
+	// Who doesn't take calls any more has others wait in line, and then at its end.
+	if err := sys.SendTimeout(n, patience); err != nil {
 		return err
 	}
-	if err := sys.WriteString(n, string(call)+"\x00"); err != nil {
+	err = sys.ConnectUnix(n, socket)
+	if err == nil {
+		err = sys.WriteString(n, string(call)+"\x00")
+	}
+	if err == unix.EAGAIN {
+		err = unix.ETIMEDOUT
+	}
+	if err != nil {
 		return err
 	}
 	var in []byte
 	b := make([]byte, 4096)
-	for end := time.Now().Add(bus.Patience); ; {
+	for {
 		left := time.Until(end)
 		if left <= 0 {
 			return unix.ETIMEDOUT
 		}
-		if _, err := sys.Poll([]unix.PollFd{{Fd: int32(n), Events: unix.POLLIN}}, int(left/time.Millisecond)+1); err != nil {
+		if ready, err := sys.Poll([]unix.PollFd{{Fd: int32(n), Events: unix.POLLIN}}, int(left/time.Millisecond)+1); err != nil {
 			return err
+		} else if ready == 0 {
+			continue // a signal, or time is up; to read would wait for ever
 		}
 		got, err := sys.Read(n, b)
 		if err != nil {
