@@ -224,7 +224,7 @@ func (i *Interface) bring(l sys.Locked, file string) error {
 	// Here it is again, or still. Who came back before the launcher was
 	// killed may lack its name and its addresses.
 	here, err := number(i.index)
-	if errors.Is(err, unix.ENODEV) || err == nil && (here.Kind != i.Kind || here.Loopback) {
+	if errors.Is(err, unix.ENODEV) || err == nil && here.Kind != i.Kind {
 		here, err = Find(i.Name)
 	}
 	if errors.Is(err, unix.ENODEV) || err == nil && here.Kind != i.Kind {
@@ -244,7 +244,7 @@ func (i *Interface) bring(l sys.Locked, file string) error {
 // back moves it to the namespace with that descriptor, from the thread's.
 func (i *Interface) back(home int) error {
 	there, err := number(i.index)
-	if errors.Is(err, unix.ENODEV) || err == nil && (there.Kind != i.Kind || there.Loopback) {
+	if errors.Is(err, unix.ENODEV) || err == nil && there.Kind != i.Kind {
 		return nil // it was removed there; what has its number now isn't ours
 	}
 	if err != nil {

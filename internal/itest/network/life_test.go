@@ -189,15 +189,28 @@ start a "--network-interface=eth0:lan eth1"
 slay a
 run a "--network-interface=eth0:lan eth1"
 back "after the next start"
-# Its name is another's by now: nothing is lost.
-start a --network-interface=eth0:lan
-slay a
-ip link add eth0 type veth peer name other
-! $L --cleanup >/run/said 2>&1 || { echo "--cleanup is content"; exit 5; }
-same "with another of the name" "$(ls /run/launch)" a
-ip link del eth0
-$L --cleanup
-back "after the name was free again"
+# Its name is another's by now, or both are: nothing is lost.
+for other in "lan eth0" eth0; do
+	start a --network-interface=eth0:lan
+	slay a
+	for n in $other; do ip link add $n type bridge; done
+	for n in $other; do
+		if $L --cleanup >/run/said 2>&1; then echo "--cleanup is content"; exit 5; fi
+		same "with another of the name" "$(ls /run/launch)" a
+		ip link del $n
+	done
+	$L --cleanup
+	back "after the name was free again"
+done
+# One that udev hasn't seen is not taken away from it.
+mkdir -p /run/udev/data
+touch /run/udev/control
+if run a --network-interface=eth0 >/run/said; then echo it runs; exit 5; fi
+grep -q "udev isn't done with it yet" /run/said || { cat /run/said; exit 5; }
+touch /run/udev/data/n$number
+run a --network-interface=eth0
+rm -r /run/udev
+back "with udev"
 # The machine removes it: that is its right, and what has its number is not moved.
 cable eth2
 start a --network-interface=eth2
@@ -246,6 +259,25 @@ ip link set eth0 name fifteenbytes123
 start a --network-macvlan=fifteenbytes123
 in_ a ip link show mv-fifteenbytes123 >/dev/null
 say a : ; end a
+`)
+}
+
+// TestIPVLAN: where the kernel has such interfaces, the machine's has the address
+// of the host's; else an error says that the kernel has none.
+func TestIPVLAN(t *testing.T) {
+	own(t, `
+cable eth0
+if ip link add link eth0 name try type ipvlan 2>/dev/null; then
+	ip link del try
+	start a --network-ipvlan=eth0
+	same "mode" "$(in_ a ip -d -o link show iv-eth0 | grep -o 'ipvlan *mode l2')" "ipvlan  mode l2"
+	same "address" "$(in_ a cat /sys/class/net/iv-eth0/address)" "$(cat /sys/class/net/eth0/address)"
+	say a : ; end a
+else
+	if run a --network-ipvlan=eth0 >/run/said; then echo it runs; exit 5; fi
+	grep -q 'on eth0: the kernel has no such interfaces' /run/said && grep -q 'from:  --network-ipvlan=eth0' /run/said || { cat /run/said; exit 5; }
+fi
+left "eth0 up0 "
 `)
 }
 
