@@ -139,6 +139,15 @@ var others = func() []machine {
 	terminal.args = slices.DeleteFunc(terminal.args, func(a string) bool { return a == "--pipe" })
 	terminal.drifts = true
 
+	// A user of the host's, by a record.
+	bound := of("bound", "--private-users=pick", "--bind-user=joe", "--bind-user-shell=yes", "--bind-user-group=wheel")
+	bound.dirs = []string{"home", "../../run/userdb"}
+	bound.files = [][2]string{
+		{"../../run/userdb/joe.user", `{"userName":"joe","uid":4001,"homeDirectory":"` + place + `/home","shell":"/bin/sh"}`},
+		{"../../run/userdb/joe.user-privileged", `{"privileged":{"hashedPassword":["x"]}}`},
+		{"../../run/userdb/4001.group", `{"groupName":"joe","gid":4001}`},
+	}
+
 	ported := of("ported", "--network-veth", "--port=8080:80", "--port=udp:53")
 	ported.program, ported.drifts = "/bin/ported", true
 
@@ -177,7 +186,7 @@ var others = func() []machine {
 		of("second", "--as-pid2"), files,
 		of("limits", "--rlimit=NOFILE=100", "--oom-score-adjust=300", "--cpu-affinity=0", "--ambient-capability=CAP_CHOWN",
 			"--restrict-address-families=AF_UNIX"),
-		terminal, of("cable", "--network-veth"), ported,
+		terminal, of("cable", "--network-veth"), bound, ported,
 		of("zone", "--network-zone=faults", "--network-veth-extra=outside:inside"), lent, stacked,
 		run("passing", "--rm", "--name=passing"), nameless, kept,
 	}

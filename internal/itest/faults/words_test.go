@@ -36,13 +36,15 @@ var sentences = []*regexp.Regexp{
 	regexp.MustCompile(`^(make|move|give|open|write|look at|look at what lies over|hear from|let|let go of|enter|leave|join|pivot into|reap|wait for|clone|copy|unshare|set|bring up|change to) (the|a) [a-z].*: `),
 	regexp.MustCompile(`^cut off mount propagation to the host: `),
 	regexp.MustCompile(`^(set|bring up|set up|get|ask|install|pick|choose|write) (RLIMIT_[A-Z]+ to|the|standard|system-call|a|resource|random|whether) ?[a-z0-9].*: `),
+	// Who knows a user of the host's.
+	regexp.MustCompile(`^ask systemd-userdbd: `),
 	// What the first process does for itself.
 	regexp.MustCompile(`^(become|begin|close|die|exec|join|keep|let|make sure|tell|unblock|renounce|stop|take|change to) \S.*: `),
 	// Undoing names what is left.
 	regexp.MustCompile(`^undo( what an earlier machine left)?: \S+ .+: `),
 }
 
-var lead = regexp.MustCompile(`^(cannot start machine "[^"]+": |cannot run oci:\S+: |cannot clean up: |machine "[^"]+": |machine "[^"]+" has ended, but something of it is left on the host: )?(step [0-9]+, )?`)
+var lead = regexp.MustCompile(`^(cannot start machine "[^"]+": |cannot run oci:\S+: |cannot clean up: |cannot bind (the user \S+|users of the host): (its group [0-9]+: )?|machine "[^"]+": |machine "[^"]+" has ended, but something of it is left on the host: )?(step [0-9]+, )?`)
 
 // tells checks that a message names what was being done and why it failed.
 func tells(message string, e unix.Errno) error {
