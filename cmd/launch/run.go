@@ -349,8 +349,13 @@ func (r *imageRun) detach(name string) (int, error) {
 	if err != nil {
 		return fail(err)
 	}
-	p, err := os.StartProcess(self, append([]string{"launch", "run"}, r.args...), &os.ProcAttr{
-		Env: append(r.env, detached+"="+name), Files: []*os.File{null, null, os.Stderr, theirs}, Sys: &syscall.SysProcAttr{Setsid: true},
+	var p *os.Process
+	err = sys.Elsewhere(func(l sys.Locked) (err error) {
+		sys.Settle(l)
+		p, err = os.StartProcess(self, append([]string{"launch", "run"}, r.args...), &os.ProcAttr{
+			Env: append(r.env, detached+"="+name), Files: []*os.File{null, null, os.Stderr, theirs}, Sys: &syscall.SysProcAttr{Setsid: true},
+		})
+		return err
 	})
 	if err != nil {
 		return fail(err)

@@ -57,7 +57,8 @@ type Process struct {
 // Start clones a child that runs the program. All signals are blocked in it;
 // the program's last steps unblock them. The thread is the child's parent for
 // PR_SET_PDEATHSIG: when it ends, the child gets that signal.
-func Start(_ sys.Locked, p *Program, o Options) (*Process, error) {
+func Start(l sys.Locked, p *Program, o Options) (*Process, error) {
+	sys.Settle(l)
 	// c is on the heap, which doesn't move, since it is what is returned.
 	// The child never uses its stack, but the kernel wants one.
 	c := &Process{prog: p, stack: make([]byte, 256)}

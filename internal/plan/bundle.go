@@ -591,10 +591,11 @@ func (c *compiler) bundleProgram(join bool) {
 	if e.NoNewPrivileges && !stub {
 		filters()
 	}
-	// What nohup(1) or a shell has the runtime ignore, its payload ignores too;
-	// 32 and 33 belong to C libraries.
-	const inherited = 1<<(unix.SIGHUP-1) | 1<<(unix.SIGINT-1) | 1<<(32-1) | 1<<(33-1)
-	if ignored := c.Facts.Host.Ignored &^ inherited; ignored != 0 {
+	// What nohup(1) or a shell has the runtime ignore is not the payload's
+	// concern: it hears of signals by the runtime only. 32 and 33 belong to C
+	// libraries.
+	const libc = 1<<(32-1) | 1<<(33-1)
+	if ignored := c.Facts.Host.Ignored &^ libc; ignored != 0 {
 		op(Signals, none, ignored, 0, 0, "stop ignoring signals")
 	}
 	op(Unblock, none, 0, 0, 0, "unblock signals")

@@ -14,6 +14,9 @@ import (
 // it takes a fifteenth of it. The kernel may wake a sleeper later than it asked
 // for, by its timer slack: that is made a millisecond, for this one thread.
 //
+// Threads that the monitor makes have its slack, and so would processes that they
+// start: see Settle.
+//
 // Nothing depends on this, and errors are ignored. With one processor the
 // monitor is left alone: who waits to run would wait for it.
 func Calm() {
@@ -23,11 +26,25 @@ func Calm() {
 	// It is the first thread that the runtime makes. So it has the number after
 	// the process's own, or, if others were born in that instant, one of the
 	// next. Only a thread of this process can be asked like this.
+	slack, _, _ = unix.RawSyscall(unix.SYS_PRCTL, unix.PR_GET_TIMERSLACK, 0, 0)
 	pid := unix.Getpid()
 	for tid := pid + 1; tid <= pid+8; tid++ {
 		if unix.Tgkill(pid, tid, 0) == nil {
 			_ = WriteFile(unix.AT_FDCWD, "/proc/"+strconv.Itoa(tid)+"/timerslack_ns", "1000000")
 			return
 		}
+	}
+}
+
+// slack is that of the process's threads before Calm, in nanoseconds; 0: nothing
+// was changed.
+var slack uintptr
+
+// Settle gives the calling thread, and so what is started from it, the timer
+// slack that this program was started with. Functions that start programs call
+// it.
+func Settle(Locked) {
+	if slack != 0 {
+		unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, slack, 0)
 	}
 }

@@ -1,6 +1,10 @@
 package sys
 
-import "golang.org/x/sys/unix"
+import (
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
 
 // Exec replaces the program by another one; it returns only an error.
 func Exec(path string, args, env []string) error {
@@ -9,6 +13,9 @@ func Exec(path string, args, env []string) error {
 			return errno
 		}
 	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	Settle(Locked{})
 	err := unix.Exec(path, args, env)
 	if Faults {
 		after()
