@@ -84,8 +84,8 @@ func (r *reader) hookFile(name string) string {
 	return r.absolute(annotationAt(name), r.spec.Annotations[name])
 }
 
-// givenFilter is a filter that the bundle has as a program, which takes the
-// place of the one that linux.seccomp describes.
+// givenFilter is a filter that the bundle has as a program, and not as
+// linux.seccomp describes one.
 func (r *reader) givenFilter(text string) {
 	at := annotationAt(filterProgram)
 	b, err := base64.StdEncoding.DecodeString(text)

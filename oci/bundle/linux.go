@@ -297,11 +297,16 @@ func (r *reader) intelRdt() {
 }
 
 func (r *reader) seccomp() {
+	c := r.linux.Seccomp
 	if text := r.spec.Annotations[filterProgram]; text != "" {
+		if c != nil {
+			// Engines pass on what an image is annotated with: an image must not
+			// undo the filter that it is to run under.
+			r.refuse(problem{annotationAt(filterProgram), nil, "cannot take a filter in place of that of linux.seccomp", "leave one of them out"})
+		}
 		r.givenFilter(text)
 		return
 	}
-	c := r.linux.Seccomp
 	if c == nil {
 		return
 	}
