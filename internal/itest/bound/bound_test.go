@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"launch/internal/itest/cell"
+	"launch/internal/itest/disks"
 	"launch/internal/itest/stage"
 	"launch/internal/itest/tree"
 )
@@ -249,6 +250,11 @@ var examples = []example{
 	{name: "tree-booted", boots: true, args: "BIG -U --private-network --bind-user=joe --bind-user=ann --bind-user-group=sudo --bind-user-shell=yes", before: "chsh joe /bin/bash", payload: booted + view, want: `{"record":{"userName":"joe","uid":60514,`},
 	{name: "tree-booted-host-users", boots: true, args: "BIG --private-network --bind-user=joe", payload: booted + view, want: "active\nuid=60514(joe) gid=60514(joe) groups=60514(joe)\n/run/host/home/joe\n"},
 
+	// A disk image, which is looked at before it is used.
+	{name: "image", args: "IMAGE -U --bind-user=joe"},
+	{name: "image-clash", kind: refused, args: "IMAGE-WITH-JOE -U --bind-user=joe", want: "has a user of that name"},
+	{name: "image-volatile", args: "IMAGE-WITH-JOE -U --volatile=yes --bind-user=joe"},
+
 	// The host's users by systemd-userdbd.
 	{name: "asked", args: "-U --bind-user=joe --bind-user=ann --bind-user-shell=yes", before: "userdbd"},
 	{name: "asked-only", args: "-U --bind-user=joe --bind-user-shell=yes", before: "userdbd; WRAP=apart"},
@@ -293,8 +299,25 @@ func open(t *testing.T) place {
 		root = tree.Users
 	}
 	dir := root(t)
+	images, with := filepath.Join(tree.Scratch(t), "images"), tree.Copy(t, tree.Tiny(t))
+	if err := os.Mkdir(images, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, image := range []string{"image", "image-with-joe"} {
+		if err := os.WriteFile(filepath.Join(images, image+".raw"), disks.FS(t, "ext4", with, 48<<20), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		f, err := os.OpenFile(filepath.Join(with, "etc/passwd"), os.O_WRONLY|os.O_APPEND, 0)
+		if err == nil {
+			_, err = f.WriteString("joe:x:1:1:::\n")
+			f.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	c, err := cell.Open(cell.Options{Root: dir, View: cell.Unified, Bind: map[string]string{
-		"/trees/tiny": tree.Tiny(t), "/trees/big": dir, "/usr/bin/launch": stage.Launch(t).Path,
+		"/trees/tiny": tree.Tiny(t), "/trees/big": dir, "/trees/images": images, "/usr/bin/launch": stage.Launch(t).Path,
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -318,10 +341,11 @@ func (p place) run(t *testing.T, launcher string, e example) (out string, code i
 		payload = "see"
 	}
 	args := e.args
-	big, whole := strings.CutPrefix(args, "BIG ")
 	kind := "tiny"
-	if whole {
-		args, kind = big, "big"
+	for prefix, tree := range map[string]string{"BIG ": "big", "IMAGE ": "image", "IMAGE-WITH-JOE ": "image-with-joe"} {
+		if rest, ok := strings.CutPrefix(args, prefix); ok {
+			args, kind = rest, tree
+		}
 	}
 	var words []string
 	for w := range strings.FieldsSeq(args) {
@@ -451,6 +475,9 @@ func random(r *rand.Rand) (e example) {
 	}, " ")
 	if strings.Contains(e.args, "chown") && (strings.Contains(e.args, "--read-only") || strings.Contains(e.args, "--volatile")) {
 		e.kind, e.want = refused, "cannot change the owners"
+	}
+	if strings.Contains(e.args, map1) && strings.Contains(e.args, "--volatile=overlay") {
+		e.kind, e.want = better, "/run/host/userdb/" // systemd-nspawn maps no overlay
 	}
 	e.before = some(6, func() string {
 		return pick(

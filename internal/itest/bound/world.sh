@@ -1,6 +1,6 @@
 # The users of a host, and how a machine is started. Sourced by each run, in a cell.
 set -u
-H= WRAP= T=/mnt/tiny R=/etc/userdb MANY=
+H= WRAP= ROOT= T=/mnt/tiny R=/etc/userdb MANY=
 
 # once makes the places.
 once() {
@@ -27,8 +27,14 @@ again() {
 	done
 	rmdir /home/homeless 2>/dev/null || rm -r /home/homeless
 	shadow 'joe:$6$salt$hash:19000:0:99999:7:::'
-	T=/mnt/$1
+	T=/mnt/$1 ROOT="-D /mnt/$1"
 	case $1 in
+	image*)
+		[ -e /dev/loop-control ] || mknod /dev/loop-control c 10 237
+		for i in $(seq 0 63); do [ -e /dev/loop$i ] || mknod /dev/loop$i b 7 $i; done
+		cp /trees/images/$1.raw /mnt/tiny.raw
+		ROOT="-i /mnt/tiny.raw"
+		;;
 	tiny) cp -a /trees/tiny /mnt/tiny ;;
 	big) [ -e /mnt/big ] || cp -a /trees/big /mnt/big ;;
 	esac
@@ -120,7 +126,7 @@ run() {
 	launcher=$1 payload=$2
 	shift 2
 	$WRAP $launcher --restrict-address-families= --quiet --register=no --keep-unit --console=pipe --resolv-conf=off --timezone=off --link-journal=no \
-		-D "$T" "$@" /bin/sh -c "$see
+		$ROOT "$@" /bin/sh -c "$see
 echo '=== payload'
 $payload" </dev/null 2>&1
 }
