@@ -307,6 +307,10 @@ func openDisk(s settings.Settings, trace settings.Trace, planning bool, f *facts
 			}
 			return -1, e
 		}
+		if errors.Is(err, unix.EBUSY) && f.Disk.Block {
+			return -1, &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, err), Origin: trace.Origin("image"), Value: file,
+				Hint: "it is mounted, or somebody else has it: end that first"}
+		}
 		return -1, unusable(s, trace, f.Root, fmt.Errorf("look at the image %s: %w", file, err))
 	}
 	return pin, nil

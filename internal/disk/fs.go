@@ -127,7 +127,9 @@ func (im *imageReader) fat(start, size int64) (bool, error) {
 }
 
 // Options are those that a file system is mounted with. Read-only is more than
-// a flag: else the kernel writes all the same, what a journal has. Shared:
+// a flag: else the kernel writes all the same, what a journal has. What ext4 does
+// about a mistake in it, an image would say itself, and one may want the kernel
+// to panic. Shared:
 // the same file system may be mounted a second time, of a copy or for
 // reading, which XFS refuses unless it is told not to look at its name.
 func Options(fs FS, readOnly, shared bool) (list []string) {
@@ -138,6 +140,9 @@ func Options(fs FS, readOnly, shared bool) (list []string) {
 		case "btrfs":
 			list = append(list, "rescue=nologreplay")
 		}
+	}
+	if fs == "ext4" {
+		list = append(list, "errors=remount-ro")
 	}
 	if fs == "xfs" && shared {
 		list = append(list, "nouuid")

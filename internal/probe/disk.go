@@ -151,6 +151,11 @@ func DiskTree(n int, path string, d *facts.Disk, pivot string, more func(top int
 	} else if err := tree.Free(files); err != nil {
 		return r, fmt.Errorf("lock %s: %w", path, err)
 	}
+	if d.Block {
+		if err := claim(n); err != nil {
+			return r, fmt.Errorf("take %s for the machine: %w", path, err)
+		}
+	}
 	mount := func(v disk.Volume) (int, error) {
 		n, err := loop.Mount(loop.Part{
 			File: n, Start: v.Start, Size: v.Size, Sector: d.Sector, Type: string(v.FS), ReadOnly: true, Options: disk.LookOptions(v.FS), Attr: unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC,
@@ -198,6 +203,22 @@ func DiskTree(n int, path string, d *facts.Disk, pivot string, more func(top int
 	}
 	r.Path, r.MountPoint = real, false
 	return r, nil
+}
+
+// claim takes a block device that may be written to for nobody else, for as long as
+// it is open. The kernel keeps a device from being mounted twice, but not one that
+// a loop device shows: two mounts of one file system destroy it.
+func claim(n int) error {
+	how, err := sys.StatusFlags(n)
+	if err != nil || how&unix.O_ACCMODE == unix.O_RDONLY {
+		return err
+	}
+	own, err := sys.Openat(unix.AT_FDCWD, "/proc/thread-self/fd/"+strconv.Itoa(n), unix.O_RDWR|unix.O_EXCL|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return err
+	}
+	defer sys.Close(own)
+	return sys.Dup3(own, n, unix.O_CLOEXEC)
 }
 
 // RealFile gives the path of an open file without links; "" if it has none.

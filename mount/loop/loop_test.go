@@ -2,7 +2,9 @@ package loop_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -11,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"launch/internal/disk"
 	"launch/internal/itest/disks"
 	"launch/internal/itest/tree"
 	"launch/mount/loop"
@@ -102,6 +105,36 @@ func TestMount(t *testing.T) {
 			t.Errorf("read-only %v: make a file: %v", readOnly, err)
 		}
 		unix.Close(made)
+		unix.Close(n)
+		gone(t, file)
+	}
+}
+
+// TestPanic: the kernel doesn't panic for an image that wants it to.
+func TestPanic(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "disk")
+	tree.NeedRoot(t, "mkfs.ext4")
+	const size = 4 << 20
+	if out, err := exec.Command("mkfs.ext4", "-q", "-e", "panic", file, fmt.Sprint(size>>10, "k")).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.ext4: %v\n%s", err, out)
+	}
+	for _, readOnly := range []bool{false, true} {
+		n, err := loop.Mount(loop.Part{File: open(t, file, unix.O_RDWR), Size: size, Type: "ext4", ReadOnly: readOnly, Options: disk.Options("ext4", readOnly, readOnly)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(n, &st); err != nil {
+			t.Fatal(err)
+		}
+		device, err := os.Readlink(fmt.Sprintf("/sys/dev/block/%d:%d", unix.Major(st.Dev), unix.Minor(st.Dev)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		options, err := os.ReadFile("/proc/fs/ext4/" + filepath.Base(device) + "/options")
+		if s := string(options); err != nil || !strings.Contains(s, "errors=remount-ro\n") || strings.HasPrefix(s, "ro\n") != readOnly {
+			t.Errorf("read-only %v: %v %s", readOnly, err, s)
+		}
 		unix.Close(n)
 		gone(t, file)
 	}

@@ -280,7 +280,7 @@ func normal(out string) string {
 		}
 		// A name only, and what differs from systemd-nspawn as the manual says.
 		right = source.ReplaceAllString(" "+right, " DISK ")
-		right = strings.ReplaceAll(right, ",nouuid", "")
+		right = strings.ReplaceAll(strings.ReplaceAll(right, ",nouuid", ""), ",errors=remount-ro", "")
 		right = picked.ReplaceAllString(right, "$1=PICKED")
 		right = places.ReplaceAllString(right, "$1")
 		right = strings.ReplaceAll(right, "lowerdir+", "lowerdir")
