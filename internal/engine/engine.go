@@ -120,6 +120,7 @@ func Run(p *plan.Plan, o Options) (status int, err error) {
 		return 1, err
 	}
 	defer s.state.Close()
+	defer func() { s.ports.Close() }() // last, see Free
 	defer func() {
 		if uerr := s.state.Undo(); uerr != nil {
 			err = errors.Join(err, &LeftError{uerr})
@@ -128,7 +129,6 @@ func Run(p *plan.Plan, o Options) (status int, err error) {
 	if err := s.forward(); err != nil {
 		return 1, err
 	}
-	defer s.ports.Close()
 	if err := s.before(); err != nil {
 		return 1, err
 	}
@@ -254,7 +254,7 @@ func (s *supervisor) once() (status int, err error) {
 	err = t.run(b.build)
 	if b.watch != nil {
 		b.follower = &follower{watch: b.watch, ports: s.ports, warn: s.opt.Warn, due: true}
-		defer b.follower.close()
+		defer func() { b.follower.close(!s.again(status)) }()
 	}
 	if b.notify >= 0 {
 		defer sys.Close(b.notify)

@@ -102,13 +102,13 @@ func (f *follower) poll() (fd, timeout int) {
 	return f.watch.FD(), -1
 }
 
-// close is for the end of the machine: its address is gone.
-func (f *follower) close() {
-	if f == nil {
-		return
-	}
+// close is for the end of the machine: its address is gone, and if that was the last
+// of it, so are its ports.
+func (f *follower) close(last bool) {
 	f.watch.Close()
-	if err := f.ports.To("", ""); err != nil {
+	if last {
+		f.ports.Free()
+	} else if err := f.ports.To("", ""); err != nil {
 		f.warn(err.Error())
 	}
 }

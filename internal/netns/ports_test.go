@@ -190,9 +190,18 @@ func TestForward(t *testing.T) {
 		}
 		run("nft", "delete table ip io.systemd.nat")
 
-		p.Close()
+		p.Free()
 		if got := run("nft", "list", "ruleset"); got != "" {
 			t.Errorf("left: %s", got)
+		}
+		p.Close()
+		if p, err = Forward("web", web); err != nil {
+			t.Error(err)
+			return
+		}
+		p.Close()
+		if got := run("nft", "list", "ruleset"); got != "" {
+			t.Errorf("left by the socket: %s", got)
 		}
 
 		// More than one message has room for.
@@ -217,6 +226,7 @@ func TestForward(t *testing.T) {
 		if err := p.To("", ""); err != nil {
 			t.Error(err)
 		}
+		p.Free()
 		p.Close()
 	})
 }
