@@ -284,15 +284,47 @@ func (g Group) Frozen() (bool, error) {
 }
 
 // Signal sends a signal to all processes of the group.
-func (g Group) Signal(sig int) error {
-	pids, err := g.Pids()
+func (g Group) Signal(sig int) error { return SignalAll(g.Pids, sig) }
+
+// SignalAll sends a signal to all processes of a list. It is asked for again
+// when they are open: before, a number may have become somebody else's.
+func SignalAll(list func() ([]int, error), sig int) error {
+	const most = 256 // descriptors at once
+	pids, err := list()
 	if err != nil {
 		return err
 	}
 	var errs []error
-	for _, pid := range pids {
-		if err := sys.Kill(pid, sig); err != nil && err != unix.ESRCH {
-			errs = append(errs, fmt.Errorf("send signal %d to process %d: %w", sig, pid, err))
+	for some := range slices.Chunk(pids, most) {
+		errs = append(errs, signalSome(some, list, sig))
+	}
+	return errors.Join(errs...)
+}
+
+func signalSome(pids []int, list func() ([]int, error), sig int) error {
+	var errs []error
+	opened := make([]int, len(pids))
+	for i, pid := range pids {
+		var err error
+		if opened[i], err = sys.PidfdOpen(pid); err != nil {
+			opened[i] = -1
+			if err != unix.ESRCH {
+				errs = append(errs, fmt.Errorf("open process %d: %w", pid, err))
+			}
+			continue
+		}
+		defer sys.Close(opened[i])
+	}
+	still, err := list()
+	if err != nil {
+		return err
+	}
+	for i, n := range opened {
+		if n < 0 || !slices.Contains(still, pids[i]) {
+			continue
+		}
+		if err := sys.PidfdSignal(n, sig); err != nil && err != unix.ESRCH {
+			errs = append(errs, fmt.Errorf("send signal %d to process %d: %w", sig, pids[i], err))
 		}
 	}
 	return errors.Join(errs...)

@@ -204,7 +204,7 @@ func (d *Dir) Kill(sig int, all bool) error {
 		case err != nil:
 			return err
 		case len(pids) == 0 && all && sig != int(unix.SIGKILL):
-			return d.signalAll(sig)
+			return cgroup.SignalAll(d.Processes, sig)
 		case len(pids) == 0:
 			// It may have no cgroups: then with the first process the kernel
 			// ends all of its pid namespace.
@@ -280,21 +280,6 @@ func (d *Dir) Processes() ([]int, error) {
 	}
 	slices.Sort(pids)
 	return pids, nil
-}
-
-// signalAll sends a signal to each process of a container without cgroups.
-func (d *Dir) signalAll(sig int) error {
-	pids, err := d.Processes()
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, pid := range pids {
-		if err := sys.Kill(pid, sig); err != nil && err != unix.ESRCH {
-			errs = append(errs, fmt.Errorf("send signal %d to process %d: %w", sig, pid, err))
-		}
-	}
-	return errors.Join(errs...)
 }
 
 func (d *Dir) sharesPIDs() bool {
