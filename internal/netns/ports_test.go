@@ -347,6 +347,48 @@ func TestWatchSpoofed(t *testing.T) {
 	})
 }
 
+// TestSpoofed: the same for a request in a namespace that we were sent to.
+func TestSpoofed(t *testing.T) {
+	within(t, func(sys.Locked, func(...string) string) {
+		other, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+		if err == nil {
+			err = unix.Bind(other, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: 1})
+		}
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer unix.Close(other)
+		// A socket that has no address gets the number of its process.
+		us := &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Pid: uint32(os.Getpid())}
+		stop, stopped := make(chan bool), make(chan int)
+		go func() {
+			yes, sent := made(unix.NLMSG_ERROR, 0, make([]byte, 4)), 0
+			for {
+				select {
+				case <-stop:
+					stopped <- sent
+					return
+				default:
+					if unix.Sendto(other, yes, unix.MSG_DONTWAIT, us) == nil {
+						sent++
+					}
+				}
+			}
+		}()
+		believed := 0
+		for range 20000 {
+			if _, err := request(unix.RTM_GETLINK, 0, attribute(link(0, 0), unix.IFLA_IFNAME, []byte("missing\x00"))); err == nil {
+				believed++
+			}
+		}
+		close(stop)
+		if sent := <-stopped; sent == 0 || believed > 0 {
+			t.Errorf("of %d lies %d were believed", sent, believed)
+		}
+	})
+}
+
 // made is a message of the kernel's.
 func made(kind uint16, seq uint32, body []byte) []byte {
 	b := binary.NativeEndian.AppendUint32(nil, uint32(unix.SizeofNlMsghdr+len(body)))

@@ -30,9 +30,18 @@ func request(kind, flags uint16, body []byte) (answers [][]byte, err error) {
 	}
 	buf := make([]byte, 1<<16)
 	for {
-		got, err := sys.Read(n, buf)
+		// The kernel has answered by the time that it has taken the message. Whoever
+		// rules the namespace that we are in can send here, too, and is neither
+		// believed nor waited for.
+		got, kernel, err := sys.ReceiveNetlink(n, buf)
+		if err == unix.EAGAIN {
+			err = errTorn
+		}
 		if err != nil {
 			return nil, err
+		}
+		if !kernel {
+			continue
 		}
 		for b := buf[:got]; len(b) > 0; {
 			var m message
