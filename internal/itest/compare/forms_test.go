@@ -3,6 +3,7 @@ package compare
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -56,16 +57,24 @@ cd /
 
 func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
-// always are the forms that are tried every day: those that launch had otherwise
-// than systemd-nspawn once.
+// daily begins the names of the forms that are tried every day: those that launch
+// had otherwise than systemd-nspawn once.
+func daily() []string {
+	return []string{"uid=", "tmpfs=/mnt/t:", "tmpfs, users", "file is", "Capability=", "DropCapability=", "PrivateUsers=", "Bind=", "boot words", "load-credential=a:.", "timezone=symlink",
+		"resolv-conf=bind", "set-credential=a b", "private-users=identity", "bind=d:/mnt/x:", "in a network", "a network", "cable --network-zone=lab", "cable --network-bridge=br9 -U"}
+}
+
 func always(name string) bool {
-	for _, p := range []string{"uid=", "tmpfs=/mnt/t:", "tmpfs, users", "file is", "Capability=", "DropCapability=", "PrivateUsers=", "Bind=", "boot words", "load-credential=a:.", "timezone=symlink",
-		"resolv-conf=bind", "set-credential=a b", "private-users=identity", "bind=d:/mnt/x:", "in a network", "a network", "cable --network-zone=lab", "cable --network-bridge=br9 -U"} {
-		if strings.HasPrefix(name, p) {
-			return true
+	return slices.ContainsFunc(daily(), func(p string) bool { return strings.HasPrefix(name, p) })
+}
+
+// TestDaily: a form that was given another name is not left out from then on.
+func TestDaily(t *testing.T) {
+	for _, p := range daily() {
+		if !slices.ContainsFunc(forms(), func(f form) bool { return strings.HasPrefix(f.name, p) }) {
+			t.Errorf("no form begins with %q", p)
 		}
 	}
-	return false
 }
 
 // TestPeersForms writes options and settings files in all the ways that there are,
