@@ -82,9 +82,9 @@ func (b *builder) account(p plan.Payload) error {
 	if err != nil {
 		return fmt.Errorf("cannot find the user %q in /etc/passwd of the tree: %w", name, err)
 	}
-	groups, err := sys.ReadIn(b.treeRoot(), "/etc/group", sys.InRoot, 1<<20)
-	if err != nil && err != unix.ENOENT {
-		return fmt.Errorf("cannot look up the groups of %q: read /etc/group of the tree: %w", name, err)
+	groups, err := b.groupFile(name)
+	if err != nil {
+		return err
 	}
 	u := &b.user
 	u.uid, u.gid, u.home = a.UID, a.GID, a.Home
@@ -100,11 +100,20 @@ func (b *builder) account(p plan.Payload) error {
 	return nil
 }
 
-// bound makes a user of the host's the payload's, whom the tree's files don't know.
-func (b *builder) bound(g record.Bound) error {
+// groupFile reads the tree's /etc/group, if there is one, for a user's groups.
+func (b *builder) groupFile(user string) ([]byte, error) {
 	text, err := sys.ReadIn(b.treeRoot(), "/etc/group", sys.InRoot, 1<<20)
 	if err != nil && err != unix.ENOENT {
-		return fmt.Errorf("cannot look up the groups of %q: read /etc/group of the tree: %w", g.Name, err)
+		return nil, fmt.Errorf("cannot look up the groups of %q: read /etc/group of the tree: %w", user, err)
+	}
+	return text, nil
+}
+
+// bound makes a user of the host's the payload's, whom the tree's files don't know.
+func (b *builder) bound(g record.Bound) error {
+	text, err := b.groupFile(g.Name)
+	if err != nil {
+		return err
 	}
 	u := &b.user
 	u.uid, u.gid, u.home, u.groups = g.ID, g.ID, g.HomeDir(), []uint32{g.ID}

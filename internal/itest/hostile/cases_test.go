@@ -480,8 +480,8 @@ func cases() []*kase {
 			binds, copies := strings.HasPrefix(mode, "bind"), mode == "copy" || mode == "copy-host"
 			for _, to := range []string{"/box/canary/dir/file", "../../../../box/canary/dir/file", "/proc/1/root/box/canary/dir/file"} {
 				c := kase{name: "put " + f.name + " " + mode + ", link to " + to, row: "A10", trap: put(f.name, bad{make: linkTo(to)}), args: args, slow: !copies && !binds || strings.Contains(to, "proc")}
-				if binds && !strings.Contains(to, "proc") {
-					c.mounted = []string{"/box/canary/dir/file"}
+				if binds { // on the link itself
+					c.mounted = []string{f.name}
 				}
 				if mode == "copy-host" { // the tree has its own arrangement
 					c.check = func(w *world, _ result) string {

@@ -153,7 +153,7 @@ var mutants = []mutant{
 		{buildGo, "	// the first process.\n	if err := b.payload(); err != nil {\n		return err\n	}\n", ""},
 	}},
 	{"groups left out", "a list of groups that can't be read is taken for an empty one", []edit{
-		{payloadGo, "	if err != nil && err != unix.ENOENT {\n		return fmt.Errorf(\"cannot look up the groups", "	if false {\n		return fmt.Errorf(\"cannot look up the groups"},
+		{payloadGo, "	if err != nil && err != unix.ENOENT {\n		return nil, fmt.Errorf(\"cannot look up the groups", "	if false {\n		return nil, fmt.Errorf(\"cannot look up the groups"},
 	}},
 	{"root instead", "who can't be looked up is root", []edit{
 		{payloadGo, "return &settings.Error{What: err.Error(), Origin: p.UserOrigin, Value: p.User}", "u.home = \"/root\""},
@@ -224,7 +224,7 @@ var mutants = []mutant{
 		{attachGo, "if err := same(n, t.Pin); err != nil {", "if false {\n			var err error"},
 	}},
 	{"part", "the tree's /usr is bound by its path", []edit{
-		{attachGo, `if s.Part != "" {`, "if false {"},
+		{attachGo, `case s.Part != "":`, "case false:"},
 	}},
 	{"kinds", "what goes onto what is left to the kernel", []edit{
 		{attachGo, "(have == unix.S_IFDIR) != (kind == unix.S_IFDIR)", "false"},
