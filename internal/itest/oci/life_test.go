@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -343,5 +344,15 @@ func TestNotExecutable(t *testing.T) {
 				t.Error(r)
 			}
 		})
+	}
+}
+
+// TestIgnored: what a caller ignores, the payload doesn't.
+func TestIgnored(t *testing.T) {
+	w := theWorld(t)
+	b := w.bundle("i", []string{"grep", "SigIgn", "/proc/self/status"}, nil)
+	c := exec.Command("sh", "-c", `trap "" HUP INT TERM USR1; exec "$@"`, "sh", w.path, "--root", w.root, "run", "-b", b, "i")
+	if r := w.run(c); r.code != 0 || strings.Join(strings.Fields(r.out), " ") != "SigIgn: 0000000000000000" {
+		t.Error(r)
 	}
 }
