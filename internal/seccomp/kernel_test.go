@@ -211,6 +211,25 @@ func newPeer(t *testing.T, program string, calls []call) peer {
 	return peer{nspawn, tree, calls}
 }
 
+// peerGroups are the cgroups that systemd-nspawn makes below the one that it is
+// started in, and leaves.
+func peerGroups() (list []string) {
+	text, _ := os.ReadFile("/proc/self/cgroup")
+	for line := range strings.Lines(string(text)) {
+		_, own, _ := strings.Cut(strings.TrimSpace(line), ":/")
+		for _, hierarchy := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/systemd/", "/sys/fs/cgroup/unified/"} {
+			for _, name := range []string{"payload", "supervisor"} {
+				if g := filepath.Join(hierarchy, own, name); !slices.Contains(list, g) {
+					if _, err := os.Stat(g); err == nil {
+						list = append(list, g)
+					}
+				}
+			}
+		}
+	}
+	return list
+}
+
 // results makes the calls in a machine with those flags: under nspawn's own
 // filters, or under ours only.
 func (p peer) results(t *testing.T, ours []Filter, flags ...string) []int {
@@ -225,6 +244,14 @@ func (p peer) results(t *testing.T, ours []Filter, flags ...string) []int {
 			args = append(args, "/"+filepath.Base(path))
 		}
 	}
+	before := peerGroups()
+	defer func() {
+		for _, g := range peerGroups() {
+			if !slices.Contains(before, g) {
+				os.Remove(g)
+			}
+		}
+	}()
 	cmd := exec.Command(p.nspawn, args...)
 	cmd.Env = append(os.Environ(), env)
 	var complaint strings.Builder
