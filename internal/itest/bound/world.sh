@@ -71,11 +71,9 @@ settings() {
 	{ echo '[Files]'; shift_=; for l; do [ -n "$shift_" ] && echo "$l"; shift_=1; done; } >$1/tiny.nspawn
 }
 
-# userdbd starts systemd-userdbd, as a host has it.
-userdbd() {
-	mkdir -p /run/systemd/userdb
-	setsid /usr/lib/systemd/systemd-userdbd </dev/null >/dev/null 2>&1 &
-	echo $! >/mnt/userdbd
+# answers notes the process that answers for the host's users, and waits until it does.
+answers() {
+	echo $1 >/mnt/userdbd
 	for i in $(seq 100); do
 		[ -S /run/systemd/userdb/io.systemd.Multiplexer ] && return
 		sleep 0.05
@@ -83,17 +81,19 @@ userdbd() {
 	exit 99
 }
 
+# userdbd starts systemd-userdbd, as a host has it.
+userdbd() {
+	mkdir -p /run/systemd/userdb
+	setsid /usr/lib/systemd/systemd-userdbd </dev/null >/dev/null 2>&1 &
+	answers $!
+}
+
 # fake answers in its place, always the same.
 fake() {
 	mkdir -p /run/systemd/userdb
 	setsid perl -MSocket -e '$SIG{PIPE} = "IGNORE"; socket(S, AF_UNIX, SOCK_STREAM, 0); bind(S, sockaddr_un("/run/systemd/userdb/io.systemd.Multiplexer")); listen(S, 9);
 		while (accept(C, S)) { sysread(C, $in, 4096); if ($ARGV[0] eq "endless") { while (syswrite(C, "x" x 4096)) {} } else { syswrite(C, $ARGV[0] . "\0") } close(C) }' "$1" </dev/null >/dev/null 2>&1 &
-	echo $! >/mnt/userdbd
-	for i in $(seq 100); do
-		[ -S /run/systemd/userdb/io.systemd.Multiplexer ] && return
-		sleep 0.05
-	done
-	exit 99
+	answers $!
 }
 
 # apart runs something that does not see the users in the files.
