@@ -2,7 +2,6 @@ package bound
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -50,12 +49,8 @@ func TestHostileMutants(t *testing.T) {
 			if !whole {
 				return
 			}
-			// The launcher that the test builds in its turn is made of the same sources.
 			test, sub, _ := strings.Cut(m.notices, "/")
-			c := exec.Command("go", "test", "-count=1", "-v", "-vet=off", "-run", "^"+test+"$/^"+sub+"$", ".")
-			c.Dir = filepath.Join(root, "internal/itest/bound")
-			c.Env = append(os.Environ(), "CGO_ENABLED=0", "LAUNCH_TEST=bound", "GOFLAGS=-overlay="+over)
-			if out, err := c.CombinedOutput(); err == nil || !strings.Contains(string(out), "--- FAIL: "+m.notices) {
+			if out, err := remake.Test(filepath.Join(root, "internal/itest/bound"), over, "bound", "^"+test+"$/^"+sub+"$"); err == nil || !strings.Contains(out, "--- FAIL: "+m.notices) {
 				t.Errorf("%s: %v\n%s", m.notices, err, out)
 			}
 		})

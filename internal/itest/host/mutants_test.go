@@ -2,7 +2,6 @@ package host
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -66,15 +65,11 @@ func TestHostileMutants(t *testing.T) {
 			if !whole {
 				return
 			}
-			// Whatever the test builds in its turn is made of the same sources.
-			c := exec.Command("go", "test", "-count=1", "-v", "-vet=off", "-run", "^"+m.notices+"$", ".")
-			c.Dir = dir
-			c.Env = append(os.Environ(), "CGO_ENABLED=0", "LAUNCH_TEST=host", "GOFLAGS=-overlay="+over)
-			out, err := c.CombinedOutput()
+			out, err := remake.Test(dir, over, "host", "^"+m.notices+"$")
 			switch {
 			case err == nil:
 				t.Errorf("%s sees no difference:\n%s", m.notices, out)
-			case !strings.Contains(string(out), "--- FAIL: "+m.notices) && !strings.Contains(string(out), "panic: "):
+			case !strings.Contains(out, "--- FAIL: "+m.notices) && !strings.Contains(out, "panic: "):
 				t.Errorf("%s was not run: %v\n%s", m.notices, err, out)
 			}
 		})

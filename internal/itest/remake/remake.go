@@ -15,6 +15,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 )
@@ -69,6 +70,17 @@ func Overlay(dir string, edits ...Edit) (string, error) {
 	}
 	list := filepath.Join(dir, "overlay.json")
 	return list, os.WriteFile(list, b, 0o644)
+}
+
+// Test runs tests of the package in dir, with the edits of an overlay: those that
+// run names, in the way that LAUNCH_TEST=mode asks for. What such a test builds in
+// its turn is made of the same sources. It gives what go wrote.
+func Test(dir, overlay, mode, run string) (string, error) {
+	c := exec.Command("go", "test", "-count=1", "-v", "-vet=off", "-run", run, ".")
+	c.Dir = dir
+	c.Env = append(os.Environ(), "CGO_ENABLED=0", "LAUNCH_TEST="+mode, "GOFLAGS=-overlay="+overlay)
+	out, err := c.CombinedOutput()
+	return string(out), err
 }
 
 // Root is the project's directory: the nearest above that has a go.mod.
