@@ -83,9 +83,11 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 		f.Bound[1].User.Passwords = []string{"$6$never$shown"}
 		f.Taken = facts.Taken{Known: true, IDs: []uint32{60514, 60516}}
 	},
-	"saved":   func(s *settings.Settings, f *facts.Facts) { s.Image.Mounts = "/srv/web.mounts" },
-	"as-pid2": func(s *settings.Settings, f *facts.Facts) { s.Exec.Mode = settings.PID2 },
-	"network": func(s *settings.Settings, f *facts.Facts) { s.Network.Private = true },
+	"saved":         func(s *settings.Settings, f *facts.Facts) { s.Image.Mounts = "/srv/web.mounts" },
+	"suppress-sync": func(s *settings.Settings, f *facts.Facts) { s.Exec.SuppressSync = true },
+	"calls-refused": func(s *settings.Settings, f *facts.Facts) { s.Exec.SystemCalls = []string{"~mount_setattr"} },
+	"as-pid2":       func(s *settings.Settings, f *facts.Facts) { s.Exec.Mode = settings.PID2 },
+	"network":       func(s *settings.Settings, f *facts.Facts) { s.Network.Private = true },
 	"veth": func(s *settings.Settings, f *facts.Facts) {
 		s.Network = settings.Network{Private: true, Veth: true}
 		s.Machine = "averylongcontainername"
@@ -333,7 +335,7 @@ func TestOrderOfProgram(t *testing.T) {
 	}
 	for name := range cases {
 		p := compile(t, name)
-		order := []Call{CloseGo, DieWith, Ready, Go, Setsid, Stdio, Bounding, Switch, Caps, DieWith, Alive, CloseRest, Chdir, Unblock, Exec}
+		order := []Call{CloseGo, DieWith, Ready, Setsid, Stdio, Go, Share, Bounding, Switch, Caps, DieWith, Alive, CloseRest, Chdir, Unblock, Exec}
 		from := 0
 		for _, c := range order {
 			i := at(p, c, from)
@@ -342,6 +344,39 @@ func TestOrderOfProgram(t *testing.T) {
 				break
 			}
 			from = i + 1
+		}
+		// Whoever limits and keys belong to must be there before them.
+		owner := at(p, Setsid, 0)
+		if p.Users.Private() {
+			owner = at(p, BecomeRoot, 0)
+		}
+		for i, op := range p.Program {
+			if (op.Call == Rlimit || op.Call == Keyring) && i < owner {
+				t.Errorf("%s: step %d (%s) comes before the users", name, i+1, op.Text)
+			}
+			if op.Call == Seccomp && i > at(p, Bounding, 0) {
+				t.Errorf("%s: step %d (%s) comes after the capabilities", name, i+1, op.Text)
+			}
+		}
+	}
+}
+
+// A filter is installed while the tree is made, unless the first process still
+// needs what it refuses.
+func TestFilterBeforeTree(t *testing.T) {
+	for name, early := range map[string]int{"plain": 2, "pick": 2, "suppress-sync": 3, "calls-refused": 0} {
+		p := compile(t, name)
+		n := 0
+		for _, op := range p.Program {
+			if op.Call == Go {
+				break
+			}
+			if op.Call == Seccomp {
+				n++
+			}
+		}
+		if n != early {
+			t.Errorf("%s: %d of %d filters come before the tree, want %d", name, n, len(p.Filters), early)
 		}
 	}
 }

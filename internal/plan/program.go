@@ -136,6 +136,10 @@ func Getenv(env []string, name string) string {
 	return ""
 }
 
+// untilFiltered are the system calls of a first process from its first filter
+// to where the last one is installed in any case.
+var untilFiltered = []string{"seccomp", "read", "write", "setgroups", "setresgid", "setresuid", "unshare", "mount_setattr", "keyctl", "prlimit64"}
+
 // program plans the first process.
 func (c *compiler) program() {
 	list := &c.Program
@@ -167,24 +171,8 @@ func (c *compiler) program() {
 	if o := s.Exec.OOMScore; o.Told {
 		op(OOMScore, c.from("oom-score-adjust"), uint64(o.Adjust), 0, 0, "set the oom_score_adj to %d", o.Adjust)
 	}
-	op(Go, none, 0, 0, 0, "wait for the launcher")
-	// From here: the ids are mapped, the tree is finished and is the root.
-	if private {
-		op(BecomeRoot, c.Plan.Users.Origin, 0, 0, 0, "become the machine's root user")
-		op(Unshare, c.Plan.Users.Origin, unix.CLONE_NEWNS, 0, 0, "copy the mount namespace, with every mount locked")
-	}
-	op(Share, none, 0, 0, 0, "let mounts propagate inside the machine")
-	if c.shares("incoming") {
-		// A mount can be moved only out of one that nobody shares.
-		op(Incoming, none, 0, 0, 0, "let mounts come in by /run/host/incoming")
-	}
-	if s.Image.Mounts != "" {
-		// Not before: those that are not to propagate would.
-		op(Ready, c.from("mounts"), 0, 0, 0, "tell the launcher that the mount namespace is there")
-		op(Mounted, c.from("mounts"), 0, 0, 0, "wait for the launcher to bring back the saved mounts")
-	}
+	// What needs nothing of the tree is done while the launcher makes that.
 	op(Setsid, none, 0, 0, 0, "begin a session")
-	op(Keyring, none, 0, 0, 0, "join a new session keyring")
 	own, text := c.stdio()
 	op(Stdio, c.from("console"), own, 0, 0, "%s", text)
 	if c.controls() && !two {
@@ -201,10 +189,17 @@ func (c *compiler) program() {
 		}
 		op(Persona, c.from("personality"), persona, 0, 0, "set the personality to %s", p)
 	}
-	for _, l := range c.limits() {
-		op(Rlimit, l.from, uint64(l.resource), l.soft, l.hard, "set RLIMIT_%s to %s:%s", l.name, number(l.soft), number(l.hard))
-	}
 	op(Umask, none, 0o022, 0, 0, "set the umask to 022")
+	// Keys and limits belong to users, so these have to be the machine's.
+	users := func() {
+		op(Keyring, none, 0, 0, 0, "join a new session keyring")
+		for _, l := range c.limits() {
+			op(Rlimit, l.from, uint64(l.resource), l.soft, l.hard, "set RLIMIT_%s to %s:%s", l.name, number(l.soft), number(l.hard))
+		}
+	}
+	if !private {
+		users()
+	}
 	caps := c.bounding()
 	from := c.base
 	if s.Exec.AddCaps != 0 {
@@ -214,13 +209,41 @@ func (c *compiler) program() {
 		from = c.from("drop-capability")
 	}
 	if !s.Exec.Unfiltered {
-		// Before capabilities and user change: without new privileges being
-		// renounced, a filter takes CAP_SYS_ADMIN.
 		c.filters(caps)
 	}
-	for i, f := range c.Filters {
-		op(Seccomp, f.Origin, uint64(i), 0, 0, "install system-call filter %d", i+1)
+	// Before capabilities and user change: without new privileges being
+	// renounced, a filter takes CAP_SYS_ADMIN. And before the tree, unless it
+	// refuses what comes next: the kernel takes longer for it than for a mount.
+	late := 0
+	for late < len(c.Filters) && c.Filters[late].Passes(untilFiltered...) {
+		late++
 	}
+	filters := func(i, end int) {
+		for ; i < end; i++ {
+			op(Seccomp, c.Filters[i].Origin, uint64(i), 0, 0, "install system-call filter %d", i+1)
+		}
+	}
+	filters(0, late)
+	op(Go, none, 0, 0, 0, "wait for the launcher")
+	// From here: the ids are mapped, the tree is finished and is the root.
+	if private {
+		op(BecomeRoot, c.Plan.Users.Origin, 0, 0, 0, "become the machine's root user")
+		op(Unshare, c.Plan.Users.Origin, unix.CLONE_NEWNS, 0, 0, "copy the mount namespace, with every mount locked")
+	}
+	op(Share, none, 0, 0, 0, "let mounts propagate inside the machine")
+	if c.shares("incoming") {
+		// A mount can be moved only out of one that nobody shares.
+		op(Incoming, none, 0, 0, 0, "let mounts come in by /run/host/incoming")
+	}
+	if s.Image.Mounts != "" {
+		// Not before: those that are not to propagate would.
+		op(Ready, c.from("mounts"), 0, 0, 0, "tell the launcher that the mount namespace is there")
+		op(Mounted, c.from("mounts"), 0, 0, 0, "wait for the launcher to bring back the saved mounts")
+	}
+	if private {
+		users()
+	}
+	filters(late, len(c.Filters))
 	op(Bounding, from, caps, 0, 0, "keep the capabilities %#x at most", caps)
 	ambient := s.Exec.AmbientCaps
 	if ambient == 0 {

@@ -132,6 +132,41 @@ func (f *Filter) Unknown() []string {
 	return slices.Compact(out)
 }
 
+// Passes reports whether the filter allows the calls on this computer, whatever
+// their arguments. What it can't tell easily, it denies.
+func (f *Filter) Passes(names ...string) bool {
+	native, ok := Native()
+	if !ok || f.Raw != nil || !slices.Contains(f.Archs, native) {
+		return false
+	}
+	for _, name := range names {
+		if !f.passes(native, name) {
+			return false
+		}
+	}
+	return true
+}
+
+func (f *Filter) passes(native Arch, name string) bool {
+	index, ok := callIndex(name)
+	if !ok || callNumbers[index][native] < 0 {
+		return false
+	}
+	for i := range f.Rules {
+		r := &f.Rules[i]
+		if r.Action == f.Default || r.Archs != nil && !slices.Contains(r.Archs, native) {
+			continue
+		}
+		if slices.Contains(r.calls, index) || slices.Contains(r.Names, name) {
+			if r.Action == Allow && len(r.Conds) > 0 {
+				continue // it adds to what is allowed else
+			}
+			return r.Action == Allow
+		}
+	}
+	return f.Default == Allow && !f.NewerENOSYS
+}
+
 func (f *Filter) check() error {
 	if len(f.Archs) == 0 {
 		return fmt.Errorf("compile filter: no architecture")

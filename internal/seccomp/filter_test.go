@@ -235,6 +235,53 @@ func TestCompileAgainstModel(t *testing.T) {
 	}
 }
 
+// TestPasses: what is said to pass is allowed whatever the arguments are.
+func TestPasses(t *testing.T) {
+	native, ok := Native()
+	if !ok {
+		t.Skip("no table for this architecture")
+	}
+	r := rand.New(rand.NewPCG(3, 4))
+	names := []string{"read", "write", "openat2", "mseal", "waitid", "ioctl"}
+	passed, refused := 0, 0
+	for i := range 300 {
+		f := randomFilter(r, native.Siblings(), names)
+		f.Rules = f.Rules[:min(len(f.Rules), 1+i%5)]
+		f.NewerENOSYS = r.IntN(4) == 0
+		if i%3 == 0 {
+			f.Rules[0].Archs = native.Siblings()[:1]
+		}
+		pass := map[uint32]bool{}
+		for _, name := range names {
+			nr, _ := native.Number(name)
+			if f.Passes(name) {
+				pass[nr] = true
+				passed++
+			} else {
+				refused++
+			}
+		}
+		inputs(r, &f, func(c call) {
+			if c.arch == native && c.token == 0 && pass[c.nr] && model(&f, c) != Allow {
+				t.Fatalf("%d passes, but gets %v: %+v", c.nr, model(&f, c), f)
+			}
+		})
+	}
+	if passed < 100 || refused < 100 {
+		t.Errorf("%d calls passed and %d did not: too few to tell", passed, refused)
+	}
+	f := NSpawn(native, 0xfdecafff, Calls{})[0]
+	for name, want := range map[string]bool{"read": true, "mount_setattr": true, "kexec_load": false, "no_such_call": false} {
+		if f.Passes(name) != want || want != f.Passes("read", name) {
+			t.Errorf("systemd-nspawn's filter passes %s: %v, want %v", name, !want, want)
+		}
+	}
+	raw := Filter{Raw: []unix.SockFilter{{Code: giveBack, K: uint32(Allow)}}}
+	if raw.Passes("read") {
+		t.Error("of a program nothing is known")
+	}
+}
+
 // The kernel reads less of a sub-number than a register holds.
 func TestMultiplexed(t *testing.T) {
 	f := Filter{Archs: []Arch{X86, S390X}, Default: Allow, Rules: []Rule{
