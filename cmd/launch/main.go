@@ -115,6 +115,10 @@ func start(req cli.Request, env []string, cwd string) int {
 		cli.Report(os.Stderr, err)
 		return 1
 	}
+	var thread *engine.Thread
+	if req.Action != cli.Plan {
+		thread = engine.NewThread()
+	}
 	host, unseen := probe.Host(env)
 	around := settings.Surroundings{
 		Place:    settings.Place{Cwd: cwd, Env: env},
@@ -205,7 +209,7 @@ func start(req cli.Request, env []string, cwd string) int {
 			return fail(&settings.Error{What: err.Error(), Origin: trace.Origin("mounts"), Value: file})
 		}
 	}
-	return run(p, engine.Options{Pin: pin, Mounts: saved, Shift: f.Root.UID &^ 0xffff, Notify: plan.Getenv(env, "NOTIFY_SOCKET"),
+	return run(p, engine.Options{Pin: pin, Mounts: saved, Thread: thread, Shift: f.Root.UID &^ 0xffff, Notify: plan.Getenv(env, "NOTIFY_SOCKET"),
 		Watchdog: notify.Watchdog(plan.Getenv(env, "WATCHDOG_USEC"), plan.Getenv(env, "WATCHDOG_PID"), os.Getpid())})
 }
 

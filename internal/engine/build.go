@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"sync"
 
@@ -141,22 +142,23 @@ func (b *builder) build(l sys.Locked) (err error) {
 		return err
 	}
 	// Here: own mount namespace, all else the host's but for what a path names.
-	// The first process is born now, so that what it does for itself (a network namespace takes
-	// longer than all mounts) happens beside the mounts.
 	if err := b.terminal(); err != nil {
 		return err
 	}
 	if err := b.noLogin(); err != nil {
 		b.opt.Warn(err.Error())
 	}
-	waits := b.plan.Scope != nil
+	waits := !b.bornFirst()
 	if waits {
-		// The service manager makes the cgroup meanwhile.
+		// The cgroup is made meanwhile.
 		if err := b.steps(settings.Outer); err != nil {
 			return err
 		}
 	}
 	if err := b.place(); err != nil {
+		return err
+	}
+	if err := b.compiled(); err != nil {
 		return err
 	}
 	if err := b.birth(); err != nil {
@@ -214,13 +216,21 @@ func (b *builder) build(l sys.Locked) (err error) {
 	if err := b.payload(); err != nil {
 		return err
 	}
-	if err := b.compiled(); err != nil {
-		return err
-	}
 	if err := b.registered(); err != nil {
 		return err
 	}
 	return b.release()
+}
+
+// bornFirst reports whether the first process is born before the tree is made:
+// a network namespace takes longer than all mounts, and owners that were changed
+// for a machine that can't be are not changed back.
+func (b *builder) bornFirst() bool {
+	if b.plan.Scope != nil {
+		return false // the service manager takes longer still
+	}
+	return slices.ContainsFunc(b.plan.Namespaces, func(n plan.Namespace) bool { return n.Late && n.Flag == unix.CLONE_NEWNET }) ||
+		slices.ContainsFunc(b.plan.Steps, func(s plan.Step) bool { return s.Do == plan.Chown })
 }
 
 // compile makes the programs of the system-call filters.

@@ -64,6 +64,8 @@ type Options struct {
 	Opened func() error
 	// Mounts are brought back where the plan says so.
 	Mounts *saved.File
+	// Thread is what a machine is built on; nil: a new one.
+	Thread *Thread
 	// Started is called when the payload runs, with its number on the host.
 	Started func(pid int)
 }
@@ -107,7 +109,9 @@ func Run(p *plan.Plan, o Options) (status int, err error) {
 	}
 	s := &supervisor{plan: p, opt: o, secrets: map[string]string{}}
 	if p.Payload.Exact == nil {
-		s.thread = NewThread()
+		if s.thread = o.Thread; s.thread == nil {
+			s.thread = NewThread()
+		}
 	}
 	for _, c := range p.Credentials {
 		s.secrets[c.ID] = c.Value
@@ -225,12 +229,10 @@ func (s *supervisor) once() (status int, err error) {
 		return 1, err
 	}
 	b := &builder{plan: p, opt: s.opt, state: s.state, alone: s.alone, secrets: s.secrets, cgroup: -1, notify: -1, kmsg: -1, network: -1, pty: console.Pty{Master: -1, Slave: -1}}
-	b.place, b.registered = func() error { return nil }, func() error { return nil }
-	if p.Scope != nil || p.Register != nil {
-		b.place = sync.OnceValue(sys.Go("unit", func() error { return s.settleIn(b) }))
-	} else if err := s.settleIn(b); err != nil {
-		return 1, err
-	}
+	placed, compiled := make(chan error, 1), make(chan error, 1)
+	b.place = sync.OnceValue(func() error { return <-placed })
+	b.compiled = func() error { return <-compiled }
+	b.registered = func() error { return nil }
 	defer func() {
 		if b.cgroup >= 0 {
 			sys.Close(b.cgroup)
@@ -250,8 +252,10 @@ func (s *supervisor) once() (status int, err error) {
 			s.thread = NewThread()
 		}
 	}()
-	b.compiled = sys.Go("filters", b.compile)
-	err = t.run(b.build)
+	err = t.beside(b.build, func() {
+		placed <- s.settleIn(b)
+		compiled <- b.compile()
+	})
 	if b.watch != nil {
 		b.follower = &follower{watch: b.watch, ports: s.ports, warn: s.opt.Warn, due: true}
 		defer func() { b.follower.close(!s.again(status)) }()

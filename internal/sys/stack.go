@@ -14,7 +14,7 @@ func Stack() { room(false) }
 //go:noinline
 func room(used bool) byte {
 	if used {
-		var frame [24 << 10]byte
+		var frame [40 << 10]byte
 		return last(frame[:])
 	}
 	return 0

@@ -30,7 +30,7 @@ var mutants = []struct{ what, file, old, new, pkg, notices string }{
 	{"an answer may be endless", "internal/varlink/varlink.go", " || len(in) > MostAnswer", "", "internal/machine", "TestOddAnswers"},
 	{"any user's bus is ours", "internal/machine/machine.go", "int(peer) != own", "false", "internal/machine", "TestUser"},
 	// What a start asks for goes on beside the mounts.
-	{"the scope is waited for", "internal/engine/build.go", "	waits := b.plan.Scope != nil\n", "	waits := b.plan.Scope != nil\n	if err := b.place(); err != nil {\n		return err\n	}\n", "internal/itest/host", "TestBeside"},
+	{"the scope is waited for", "internal/engine/build.go", "	waits := !b.bornFirst()\n", "	waits := !b.bornFirst()\n	if err := b.place(); err != nil {\n		return err\n	}\n", "internal/itest/host", "TestBeside"},
 	{"the registration is waited for", "internal/engine/build.go", "b.registered = sync.OnceValue(sys.Go(\"register\", b.register))\n", "b.registered = sync.OnceValue(sys.Go(\"register\", b.register))\n		if err := b.registered(); err != nil {\n			return err\n		}\n", "internal/itest/host", "TestBeside"},
 	// Which cgroups are a container's, and which it sees.
 	{"any cgroup is the unit's", "internal/cgroup/layout.go", `name != unit && name != "_"+unit`, `name == ""`, "internal/cgroup", "TestUnitGroup"},
