@@ -2,6 +2,7 @@ package seccomp
 
 import (
 	"fmt"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -34,17 +35,17 @@ func (f *Filter) Compile() ([]unix.SockFilter, error) {
 		return nil, err
 	}
 	calls := f.resolve()
-	p := program{backwards: make([]unix.SockFilter, 0, 1024)}
+	mentioned := f.look(calls)
+	p := program{backwards: make([]unix.SockFilter, 0, 512)}
 	bad := p.ret(f.BadArch)
 
 	var done [archCount]bool
 	for _, a := range f.Archs {
 		done[a] = true
 	}
-	var room []mention
+	spans := make([]span, 0, 64)
 	section := func(a Arch) (entry int) {
-		var spans []span
-		spans, room = f.spans(a, calls, room)
+		spans = f.spans(a, calls, mentioned, spans)
 		return p.search(a, spans)
 	}
 	type start struct{ token, entry int }
@@ -70,7 +71,8 @@ func (f *Filter) Compile() ([]unix.SockFilter, error) {
 	if n := len(p.backwards); n > maxInstructions {
 		return nil, fmt.Errorf("compile filter: %d instructions, the kernel takes %d", n, maxInstructions)
 	}
-	return p.forwards(), nil
+	slices.Reverse(p.backwards)
+	return p.backwards, nil
 }
 
 // x86Section splits the token that x86_64 and x32 share by the x32 bit. The
@@ -114,15 +116,6 @@ type block struct {
 type ret struct {
 	action Action
 	label  int
-}
-
-func (p *program) forwards() []unix.SockFilter {
-	n := len(p.backwards)
-	out := make([]unix.SockFilter, n)
-	for i, ins := range p.backwards {
-		out[n-1-i] = ins
-	}
-	return out
 }
 
 func (p *program) add(ins unix.SockFilter) int {

@@ -252,15 +252,50 @@ func (f *Filter) resolve() [][]uint16 {
 	return calls
 }
 
+// mentioned is what the rules say of each call. Most calls are named by rules that hold
+// always and everywhere: those are looked up and not sorted.
+type mentioned struct {
+	// plain is the first such rule that decides about a call, counted from 1; 0:
+	// there is none.
+	plain [len(callNames)]uint16
+	// named: a rule names the call, if only in vain; odd: one that doesn't hold
+	// always does.
+	named, odd callSet
+}
+
+// look sorts the rules' calls into plain and odd ones.
+func (f *Filter) look(calls [][]uint16) *mentioned {
+	n := &mentioned{}
+	for i := range f.Rules {
+		r := &f.Rules[i]
+		odd := r.Archs != nil || len(r.Conds) > 0
+		for _, c := range calls[i] {
+			n.named[c] = true
+			switch {
+			case odd:
+				n.odd[c] = true
+			case n.plain[c] == 0 && r.Action != f.Default:
+				n.plain[c] = uint16(i + 1)
+			}
+		}
+	}
+	return n
+}
+
 // spans gives the whole number range of one architecture, in order, the first
-// span from number 0 (from the x32 bit on x32).
-func (f *Filter) spans(a Arch, calls [][]uint16, room []mention) ([]span, []mention) {
-	mentions := room[:0]
+// span from number 0 (from the x32 bit on x32). It may use the room for it.
+func (f *Filter) spans(a Arch, calls [][]uint16, n *mentioned, room []span) []span {
+	// Only what can't be looked up is sorted: calls with odd rules, and all that
+	// may come through a carrier.
+	var mentions []mention
+	multiplexes := arches[a].multiplexes
 	carriers := map[string]int32{}
-	if arches[a].multiplexes {
+	var carrier callSet
+	if multiplexes {
 		for _, name := range [...]string{"socketcall", "ipc"} {
 			if c, ok := callIndex(name); ok {
 				carriers[name] = callNumbers[c][a]
+				carrier[c] = true
 			}
 		}
 	}
@@ -270,10 +305,10 @@ func (f *Filter) spans(a Arch, calls [][]uint16, room []mention) ([]span, []ment
 			continue
 		}
 		for _, c := range calls[i] {
-			if nr := callNumbers[c][a]; nr >= 0 {
+			if nr := callNumbers[c][a]; nr >= 0 && (n.odd[c] || carrier[c]) {
 				mentions = append(mentions, mentionOf(uint32(nr), i, 0))
 			}
-			if !arches[a].multiplexes || f.CondsStayDirect && len(r.Conds) > 0 {
+			if !multiplexes || f.CondsStayDirect && len(r.Conds) > 0 {
 				continue
 			}
 			if carrier, sub := multiplexed(callNames[c]); sub != 0 {
@@ -288,7 +323,7 @@ func (f *Filter) spans(a Arch, calls [][]uint16, room []mention) ([]span, []ment
 		base = x32Bit
 	}
 	usual := verdict{action: f.Default}
-	out := make([]span, 0, len(mentions)+2)
+	out := room[:0]
 	next := base // the first number that has no span yet
 	add := func(from uint32, v verdict) {
 		if n := len(out); n > 0 && out[n-1].verdict.equal(v) {
@@ -296,25 +331,46 @@ func (f *Filter) spans(a Arch, calls [][]uint16, room []mention) ([]span, []ment
 		}
 		out = append(out, span{from, v})
 	}
-	for i := 0; i < len(mentions); {
-		nr := mentions[i].number()
-		j := i
-		for j < len(mentions) && mentions[j].number() == nr {
-			j++
-		}
+	some := false
+	one := func(nr uint32, v verdict) {
 		if nr > next {
 			add(next, usual)
 		}
-		add(nr, f.verdictOf(mentions[i:j], a))
-		next = nr + 1
-		i = j
+		add(nr, v)
+		next, some = nr+1, true
 	}
+	// sorted takes the mentions of the numbers below end.
+	sorted := func(end uint64) {
+		for len(mentions) > 0 && uint64(mentions[0].number()) < end {
+			nr, j := mentions[0].number(), 0
+			for j < len(mentions) && mentions[j].number() == nr {
+				j++
+			}
+			one(nr, f.verdictOf(mentions[:j], a))
+			mentions = mentions[j:]
+		}
+	}
+	for _, c := range callsByNumber[a] {
+		// A call that only rules for other architectures name isn't among the
+		// mentions, as if nobody had named it.
+		if !n.named[c] || n.odd[c] || carrier[c] {
+			continue
+		}
+		nr := uint32(callNumbers[c][a])
+		sorted(uint64(nr))
+		v := usual
+		if i := n.plain[c]; i > 0 {
+			v.action = f.Rules[i-1].Action
+		}
+		one(nr, v)
+	}
+	sorted(1 << 32)
 	rest := usual
-	if f.NewerENOSYS && len(mentions) > 0 {
+	if f.NewerENOSYS && some {
 		rest = verdict{action: Errno(unix.ENOSYS)}
 	}
 	add(next, rest)
-	return out, mentions
+	return out
 }
 
 // verdictOf joins the rules that name one number.

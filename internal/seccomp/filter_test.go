@@ -48,6 +48,25 @@ func TestTables(t *testing.T) {
 			t.Errorf("%v %d = %q %v, want %s", k.arch, k.nr, name, ok, k.name)
 		}
 	}
+	for a := Arch(0); a < archCount; a++ {
+		have := 0
+		for c := range callNumbers {
+			if callNumbers[c][a] >= 0 {
+				have++
+			}
+		}
+		last := int64(-1)
+		for _, c := range callsByNumber[a] {
+			if nr := int64(callNumbers[c][a]); nr <= last {
+				t.Errorf("%v: %s has the number %d, behind %d", a, callNames[c], nr, last)
+			} else {
+				last = nr
+			}
+		}
+		if have != len(callsByNumber[a]) {
+			t.Errorf("%v has %d calls, %d of them by number", a, have, len(callsByNumber[a]))
+		}
+	}
 	if _, ok := AArch64.Number("open"); ok {
 		t.Error("arm64 has no open")
 	}

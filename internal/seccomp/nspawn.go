@@ -87,7 +87,7 @@ func NSpawn(native Arch, retained uint64, extra Calls) []Filter {
 	allowed.add(extra.Allow)
 	var denied callSet
 	denied.add(extra.Deny)
-	var yes, no []uint16
+	yes, no := make([]uint16, 0, len(callNames)), make([]uint16, 0, len(callNames))
 	for c := range callNames {
 		if allowed[c] && !denied[c] {
 			yes = append(yes, uint16(c))
