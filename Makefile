@@ -14,7 +14,7 @@ endif
 # Static, the same bytes wherever it is built, no C.
 export CGO_ENABLED := 0
 BUILD := go build
-FLAGS = -trimpath -buildvcs=false -ldflags='-s -w$(if $(RELEASE), -X launch/internal/cli.Release=$(RELEASE))'
+FLAGS = -trimpath -buildvcs=false -ldflags='-s -w -E launch/internal/entry.begin$(if $(RELEASE), -X launch/internal/cli.Release=$(RELEASE))'
 
 PREFIX ?= /usr/local
 FUZZTIME ?= 30s

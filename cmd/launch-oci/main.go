@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	_ "launch/internal/early" // its init makes a huge page
+	_ "launch/internal/entry" // where it begins
 	"launch/internal/sys"
 	"launch/oci/container"
 )

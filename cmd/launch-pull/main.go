@@ -15,6 +15,7 @@ import (
 	"os"
 
 	"launch/internal/cli"
+	_ "launch/internal/entry" // where it begins
 	"launch/internal/sys"
 	"launch/oci/store"
 	"launch/settings"

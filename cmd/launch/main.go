@@ -26,6 +26,7 @@ import (
 	"launch/internal/console"
 	"launch/internal/disk"
 	"launch/internal/engine"
+	_ "launch/internal/entry" // where it begins
 	"launch/internal/facts"
 	"launch/internal/notify"
 	"launch/internal/origin"

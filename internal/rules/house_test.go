@@ -33,6 +33,7 @@ var house = []row{
 	{"internal/origin", base, "paper"},
 	{"internal/siphash", base, "paper"},
 	{"internal/early", base, "base"},
+	{"internal/entry", base, "base"},
 	{"internal/sys", base, "base"},
 	{"internal/child", base, "child"},
 	{"internal/stub", base, "child"},

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"launch/internal/itest/stage"
 )
 
 // Runtime is a program with runc's command line.
@@ -93,7 +95,7 @@ func build() {
 		return
 	}
 	fresh := filepath.Join(built.dir, "built")
-	c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", fresh, "launch/cmd/launch-oci")
+	c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", stage.LinkFlags, "-o", fresh, "launch/cmd/launch-oci")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if built.out, built.err = c.CombinedOutput(); built.err != nil {
 		return

@@ -66,13 +66,16 @@ func Under(t testing.TB) Launcher {
 
 var buildDir string
 
+// LinkFlags are those that make links the programs with.
+const LinkFlags = "-ldflags=-s -w -E launch/internal/entry.begin"
+
 func build() {
 	buildDir, built.err = os.MkdirTemp("", "launch-test-")
 	if built.err != nil {
 		return
 	}
 	fresh := filepath.Join(buildDir, "built")
-	c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", fresh, "launch/cmd/launch")
+	c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", LinkFlags, "-o", fresh, "launch/cmd/launch")
 	c.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if built.out, built.err = c.CombinedOutput(); built.err != nil {
 		return
@@ -97,7 +100,7 @@ func WithPull(t testing.TB) string {
 		if pull.dir, pull.err = os.MkdirTemp("", "launch-test-"); pull.err != nil {
 			return
 		}
-		c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", pull.dir, "launch/cmd/launch", "launch/cmd/launch-pull")
+		c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", LinkFlags, "-o", pull.dir, "launch/cmd/launch", "launch/cmd/launch-pull")
 		c.Env = append(os.Environ(), "CGO_ENABLED=0")
 		pull.out, pull.err = c.CombinedOutput()
 	})
