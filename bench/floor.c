@@ -8,13 +8,49 @@
  * It makes the same kernel objects as `launch -D TREE PROGRAM` and
  * systemd-nspawn do by default, on a root directory that is used as it is, with
  * the host's users and network: the namespaces, the API mounts of the nspawn
- * profile, the nodes and links of /dev, the files below /run/host, a cgroup.
- * It decides nothing: no options, no settings files, no checks of the tree, no
- * undo, no console, no registration, no seccomp filter. What launch needs on top
- * of this is the price of being a program for people.
+ * profile, the nodes and links of /dev, the files below /run/host, a cgroup, the
+ * two filters of system calls, the socket for notifications, and what the host
+ * shares with the machine. It decides nothing: no options, no settings files, no
+ * checks of the tree, no locks, no undo, no console, no registration; the filters
+ * are put before this file as numbers. What launch needs on top of this is the
+ * price of being a program for people.
  *
- * cat floor.h.c floor.c | gcc -O2 -static -x c -o floor -
+ * With -DBARE it leaves out filters, socket and shares, as it did before launch
+ * had them: for figures that can be held to those of then.
+ *
+ * cat floor.h.c filters.h floor.c | gcc -O2 -static -x c -o floor -
  */
+#ifndef BARE
+#include <linux/seccomp.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+extern int umount2(const char *target, int flags);
+
+/* What the host shares with the machine is there. */
+#define SHARES "/run/systemd/nspawn/floor"
+
+static void filter(struct sock_filter *code, size_t length)
+{
+	struct sock_fprog program = { length, code };
+
+	if (syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, &program) < 0)
+		die("seccomp", "");
+}
+
+/* Where programs in the machine tell how they do. */
+static void listens(const char *path)
+{
+	struct sockaddr_un name = { .sun_family = AF_UNIX };
+	int ear = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1;
+
+	strcpy(name.sun_path, path);
+	if (ear < 0 || bind(ear, (struct sockaddr *)&name, sizeof name) < 0 || setsockopt(ear, SOL_SOCKET, SO_PASSCRED, &on, sizeof on) < 0 ||
+	    chmod(path, 0200) < 0)
+		die("listen", path);
+}
+#endif
+
 static void uuid(char *s, const char *end)
 {
 	unsigned char b[16];
@@ -53,6 +89,9 @@ static void child(const char *tree, char **words)
 	if (root < 0)
 		die("open_tree", tree);
 	int release = copied("/etc/os-release", 0, RO | NS | NX | ND, ms_private);
+#ifndef BARE
+	int incoming = copied(SHARES "/propagate", 0, 0, ms_slave), export = copied(SHARES "/unix-export", 0, NS | NX | ND, ms_slave);
+#endif
 	attach(root, tree);
 	if (chdir(tree) < 0)
 		die("chdir", tree);
@@ -129,7 +168,14 @@ static void child(const char *tree, char **words)
 	}
 	bound("/run/host/proc-sys-kernel-random-boot-id", "/proc/sys/kernel/random/boot_id", RO | NS | NX | ND);
 	bound("/run/host/proc-kmsg", "/proc/kmsg", 0);
+#ifdef BARE
 	bound("/run/host/incoming", "/run/host/incoming", 0);
+#else
+	attach(incoming, "/run/host/incoming");
+	dir("/run/host/unix-export", 0755);
+	attach(export, "/run/host/unix-export");
+	listens("/run/host/notify");
+#endif
 
 	/* The cgroup namespace's root is the cgroup that we are in by now. */
 	if (unshare(CLONE_NEWCGROUP) < 0)
@@ -151,6 +197,10 @@ static void child(const char *tree, char **words)
 		if (getrlimit(r, &l) < 0 || setrlimit(r, &l) < 0)
 			die("setrlimit", "");
 	}
+#ifndef BARE
+	filter(filter1, sizeof filter1 / sizeof *filter1);
+	filter(filter2, sizeof filter2 / sizeof *filter2);
+#endif
 	syscall(SYS_keyctl, 1 /* join a new session keyring */, NULL);
 	if (setgroups(0, NULL) < 0 || setresgid(0, 0, 0) < 0 || setresuid(0, 0, 0) < 0)
 		die("setresuid", "0");
@@ -181,6 +231,14 @@ int main(int argc, char **argv)
 		fprintf(stderr, "usage: floor -D TREE PROGRAM [ARGUMENT...]\n");
 		return 2;
 	}
+#ifndef BARE
+	dir("/run/systemd", 0755);
+	dir("/run/systemd/nspawn", 0755);
+	dir(SHARES, 0755);
+	dir(SHARES "/propagate", 0600);
+	dir(SHARES "/unix-export", 0755);
+	fresh("tmpfs", SHARES "/unix-export", RO | NS | NX | ND, (const char *[]){ "mode", "0755", "size", "4M", "nr_inodes", "64", NULL });
+#endif
 	int group = cgroup(path, sizeof path), pidfd = -1;
 	struct clone_args args = {
 		.flags = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_PIDFD | (group >= 0 ? CLONE_INTO_CGROUP : 0),
@@ -198,5 +256,9 @@ int main(int argc, char **argv)
 		die("waitid", "");
 	if (group >= 0 && rmdir(path) < 0)
 		die("rmdir", path);
+#ifndef BARE
+	if (umount2(SHARES "/unix-export", umount_detach) < 0 || rmdir(SHARES "/unix-export") < 0 || rmdir(SHARES "/propagate") < 0 || rmdir(SHARES) < 0)
+		die("remove", SHARES);
+#endif
 	return info.si_code == CLD_EXITED ? info.si_status : 128 + info.si_status;
 }

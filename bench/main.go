@@ -43,6 +43,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"launch/internal/seccomp"
 )
 
 //go:embed floor.h.c
@@ -62,6 +64,9 @@ static void first(void) { clock_gettime(CLOCK_MONOTONIC, &began); }
 __attribute__((section(".preinit_array"), used)) static void (*const p)(void) = first;
 int main(void) { printf("%lld\n", began.tv_sec * 1000000000LL + began.tv_nsec); fflush(stdout); for (;;) pause(); }
 `
+
+// caps are the capabilities that a machine keeps by default.
+const caps = 0xfdecafff
 
 // shift is where the users of the machines with private users begin.
 const shift = 1310720
@@ -255,12 +260,14 @@ func prepare(dir string, launchers []string) ([]*contestant, error) {
 	}
 
 	var field []*contestant
-	floor := filepath.Join(dir, "floor")
-	c := &contestant{Name: "floor", args: []string{floor, "-D", tree, "/bin/true"}}
-	if err := copyFile(filepath.Join(built, "floor"), floor); err != nil {
-		c.Missing = err.Error()
+	for _, f := range [][2]string{{"floor", "floor"}, {"bare floor", "bare"}} {
+		floor := filepath.Join(dir, f[1])
+		c := &contestant{Name: f[0], args: []string{floor, "-D", tree, "/bin/true"}}
+		if err := copyFile(filepath.Join(built, f[1]), floor); err != nil {
+			c.Missing = err.Error()
+		}
+		field = append(field, c)
 	}
-	field = append(field, c)
 
 	users := fmt.Sprintf("--private-users=%d:65536", shift)
 	for i, l := range launchers {
@@ -315,7 +322,8 @@ func build() error {
 		return err
 	}
 	for name, source := range map[string]string{
-		"floor":     floorsShare + floorSource,
+		"floor":     floorsShare + filters() + floorSource,
+		"bare":      "#define BARE\n" + floorsShare + floorSource,
 		"floor-oci": floorsShare + floorOCISource,
 		"true":      "int main(void) { return 0; }\n",
 		"pause":     "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n",
@@ -328,6 +336,28 @@ func build() error {
 		}
 	}
 	return nil
+}
+
+// filters are the machine's filters of system calls, for C.
+func filters() string {
+	native, ok := seccomp.Native()
+	if !ok {
+		return "#define BARE\n"
+	}
+	var b strings.Builder
+	b.WriteString("#include <linux/filter.h>\n")
+	for i, f := range seccomp.NSpawn(native, caps, seccomp.Calls{}) {
+		program, err := f.Compile()
+		if err != nil {
+			return "#error " + err.Error() + "\n"
+		}
+		fmt.Fprintf(&b, "static struct sock_filter filter%d[] = {\n", i+1)
+		for _, ins := range program {
+			fmt.Fprintf(&b, "\t{ %#x, %d, %d, %#x },\n", ins.Code, ins.Jt, ins.Jf, ins.K)
+		}
+		b.WriteString("};\n")
+	}
+	return b.String()
 }
 
 // compile makes a static program from C.
@@ -522,7 +552,11 @@ func printTable(w io.Writer, field []*contestant, rounds int) error {
 		return err
 	}
 	if mine, peer := find(sum(field), "launch"), find(sum(field), "systemd-nspawn"); mine.Ratio > 0 && peer.Ratio > 0 {
-		fmt.Fprintf(w, "\nlaunch takes %.2f of systemd-nspawn's time (wanted: 0.10), %.2f of the floor's (wanted: 1.5)\n", mine.Median/peer.Median, mine.Ratio)
+		fmt.Fprintf(w, "\nlaunch takes %.2f of systemd-nspawn's time (wanted: 0.10), %.2f of the floor's (wanted: 1.5)", mine.Median/peer.Median, mine.Ratio)
+		if bare := find(sum(field), "bare floor"); bare.Median > 0 {
+			fmt.Fprintf(w, ", %.2f of the bare floor's", mine.Median/bare.Median)
+		}
+		fmt.Fprintln(w)
 	}
 	for _, f := range sum(field) {
 		if f.Missing != "" {
