@@ -252,9 +252,7 @@ func Host(env []string) (facts.Host, error) {
 			h.Lines = characters(v)
 		}
 	}
-	if s, ok := l.file("/proc/1/limits"); ok {
-		h.Processes, h.Signals = limit(s, "Max processes"), limit(s, "Max pending signals")
-	}
+	h.Processes, h.Signals = l.init(unix.RLIMIT_NPROC, "Max processes"), l.init(unix.RLIMIT_SIGPENDING, "Max pending signals")
 	if s, ok := l.file("/proc/sys/fs/nr_open"); ok {
 		h.OpenMax, _ = strconv.ParseUint(strings.TrimSpace(s), 10, 64)
 	}
@@ -315,14 +313,29 @@ func (l *look) listen(env []string) (n int, names string) {
 }
 
 func (l *look) hostname() string {
-	s, _ := l.file("/proc/sys/kernel/hostname")
-	return strings.TrimSpace(s)
+	s, err := sys.Hostname()
+	if err != nil {
+		l.fail("get the host name", err)
+	}
+	return s
 }
 
 // Hostname gives the host's name alone, "" if it can't be read.
 func Hostname() string {
 	var l look
 	return l.hostname()
+}
+
+// init gives a limit of process 1. Users who may not ask the kernel can read it,
+// which takes longer.
+func (l *look) init(resource int, name string) (limits [2]uint64) {
+	if limits, err := sys.RlimitOf(1, resource); err == nil {
+		return limits
+	}
+	if s, ok := l.file("/proc/1/limits"); ok {
+		limits = limit(s, name)
+	}
+	return limits
 }
 
 // limit reads a line of /proc/PID/limits.

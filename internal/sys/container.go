@@ -24,7 +24,8 @@ func PidfdGetfd(pidfd, n int) (int, error) {
 	return result(call("pidfd_getfd", unix.SYS_PIDFD_GETFD, fd(pidfd), fd(n), 0, 0, 0, 0))
 }
 
-// RlimitOf gives the soft and the hard limit of another process.
+// RlimitOf gives the soft and the hard limit of a process, 0 for this one. EPERM: it
+// has other users than this one, which may not ask.
 func RlimitOf(pid, resource int) ([2]uint64, error) {
 	var l [2]uint64
 	_, err := call("prlimit64", unix.SYS_PRLIMIT64, uintptr(pid), uintptr(resource), 0, uintptr(unsafe.Pointer(&l)), 0, 0)

@@ -8,10 +8,13 @@ import (
 
 // Getrlimit gives the soft and the hard limit that this process was started
 // with. Go raises its own soft limit of open files; that is not undone here.
-func Getrlimit(resource int) ([2]uint64, error) {
-	var l [2]uint64
-	_, err := call("prlimit64", unix.SYS_PRLIMIT64, 0, uintptr(resource), 0, uintptr(unsafe.Pointer(&l)), 0, 0)
-	return l, err
+func Getrlimit(resource int) ([2]uint64, error) { return RlimitOf(0, resource) }
+
+// Hostname gives the host name of the thread's uts namespace.
+func Hostname() (string, error) {
+	var u unix.Utsname
+	_, err := call("uname", unix.SYS_UNAME, uintptr(unsafe.Pointer(&u)), 0, 0, 0, 0, 0)
+	return unix.ByteSliceToString(u.Nodename[:]), err
 }
 
 // ReadIn reads a regular file below dirfd, resolved with the given flags, at
