@@ -14,7 +14,9 @@ endif
 # Static, the same bytes wherever it is built, no C.
 export CGO_ENABLED := 0
 BUILD := go build
-FLAGS = -trimpath -buildvcs=false -ldflags='-s -w -E launch/internal/entry.begin$(if $(RELEASE), -X launch/internal/cli.Release=$(RELEASE))'
+# The programs begin in internal/entry; what only measures them begins as usual.
+ENTRY = -E launch/internal/entry.begin
+FLAGS = -trimpath -buildvcs=false -ldflags='-s -w $(ENTRY)$(if $(RELEASE), -X launch/internal/cli.Release=$(RELEASE))'
 
 PREFIX ?= /usr/local
 FUZZTIME ?= 30s
@@ -160,6 +162,7 @@ images: go ## images against skopeo, umoci and hostile registries, pulls that ar
 fuzz: go ## each parser for FUZZTIME=30s
 	@.ci/fuzz $(FUZZTIME)
 
+bench: private ENTRY =
 bench: build ## times and memory, beside the floor, systemd-nspawn, crun and runc (ROUNDS=40; BENCH=-fifo on a busy computer)
 	@.ci/deps || true
 	@$(BUILD) $(FLAGS) -o $(OUT)/bench ./bench
@@ -167,15 +170,17 @@ bench: build ## times and memory, beside the floor, systemd-nspawn, crun and run
 	@.ci/as-root $(OUT)/bench -mounts -rounds 9
 	@go test -run '^$$' -bench Registration -benchtime 1x -exec '$(CURDIR)/.ci/as-root' ./internal/itest/host
 
+bench-images: private ENTRY =
 bench-images: build ## pulls beside podman, and skopeo with umoci, and starts beside those from a directory (TREE=/an/OS/tree)
 	@.ci/deps || true
 	@$(BUILD) $(FLAGS) -o $(OUT)/bench ./bench
 	@.ci/as-root $(OUT)/bench -pull '$(TREE)' -rounds 10 -launch launch=$(BIN)/launch
 
+bench-base: private ENTRY =
 bench-base: build ## start-up time of this tree beside that of a commit (BASE=HEAD)
 	@rm -rf $(OUT)/base && mkdir -p $(OUT)/base
 	@git archive $(BASE) | tar -x -C $(OUT)/base
-	@$(BUILD) -C $(OUT)/base $(FLAGS) -o ../base-launch ./cmd/launch
+	@$(MAKE) -C $(OUT)/base build BIN=bin OUT=.cache && install -m 0755 $(OUT)/base/bin/launch $(OUT)/base-launch
 	@rm -rf $(OUT)/base
 	@$(BUILD) $(FLAGS) -o $(OUT)/bench ./bench
 	@.ci/as-root $(OUT)/bench $(BENCH) -rounds $(ROUNDS) -launch base=$(OUT)/base-launch -launch here=$(BIN)/launch
