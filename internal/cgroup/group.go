@@ -328,17 +328,6 @@ func (g Group) Give(uid uint32) error {
 	return nil
 }
 
-// Exists tells whether any of the directories is there.
-func (g Group) Exists() bool {
-	for _, d := range g.Dirs {
-		if n, err := d.open(); err == nil {
-			sys.Close(n)
-			return true
-		}
-	}
-	return false
-}
-
 // Delete removes the directories with all that is below them. Processes that
 // are still in there are not killed (see Kill); it waits up to five seconds
 // for the kernel to let go of those that end. What is gone is no error.

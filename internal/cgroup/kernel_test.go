@@ -664,3 +664,47 @@ func TestRootless(t *testing.T) {
 		}
 	}
 }
+
+// Exists tells whether any of the directories is there.
+func (g Group) Exists() bool {
+	for _, d := range g.Dirs {
+		if n, err := d.open(); err == nil {
+			sys.Close(n)
+			return true
+		}
+	}
+	return false
+}
+
+// Unified gives the version 2 hierarchy, if there is one.
+func (l Layout) Unified() (Hierarchy, bool) {
+	for _, h := range l.Hierarchies {
+		if h.Version == 2 {
+			return h, true
+		}
+	}
+	return Hierarchy{}, false
+}
+
+// OOMKills is how many processes of the group the kernel killed for want of
+// memory since it was made; 0 if nobody counts.
+func (g Group) OOMKills() uint64 {
+	d, ok := g.dir("memory")
+	if !ok {
+		return 0
+	}
+	n, err := d.open()
+	if err != nil {
+		return 0
+	}
+	defer sys.Close(n)
+	file := "memory.events"
+	if d.Version == 1 {
+		file = "memory.oom_control"
+	}
+	text, err := sys.ReadFile(n, file, 4096)
+	if err != nil {
+		return 0
+	}
+	return pairs(string(text))["oom_kill"]
+}

@@ -137,16 +137,6 @@ func containsAll(all, some []string) bool {
 	return true
 }
 
-// Unified gives the version 2 hierarchy, if there is one.
-func (l Layout) Unified() (Hierarchy, bool) {
-	for _, h := range l.Hierarchies {
-		if h.Version == 2 {
-			return h, true
-		}
-	}
-	return Hierarchy{}, false
-}
-
 // Kind names the layout: v1, v2, hybrid (both) or none.
 func (l Layout) Kind() string {
 	v1, v2 := 0, 0

@@ -133,26 +133,3 @@ func (o *OOM) Close() {
 		}
 	}
 }
-
-// OOMKills is how many processes of the group the kernel killed for want of
-// memory since it was made; 0 if nobody counts.
-func (g Group) OOMKills() uint64 {
-	d, ok := g.dir("memory")
-	if !ok {
-		return 0
-	}
-	n, err := d.open()
-	if err != nil {
-		return 0
-	}
-	defer sys.Close(n)
-	file := "memory.events"
-	if d.Version == 1 {
-		file = "memory.oom_control"
-	}
-	text, err := sys.ReadFile(n, file, 4096)
-	if err != nil {
-		return 0
-	}
-	return pairs(string(text))["oom_kill"]
-}

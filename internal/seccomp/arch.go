@@ -131,31 +131,6 @@ type group struct {
 	calls []uint16 // places in callNames, sorted
 }
 
-// Group gives the members of a group such as @file-system. @known is every
-// call of every table.
-func Group(name string) ([]string, bool) {
-	calls, ok := groupCalls(name)
-	if !ok {
-		return nil, false
-	}
-	names := make([]string, len(calls))
-	for i, c := range calls {
-		names[i] = callNames[c]
-	}
-	return names, true
-}
-
-// Groups lists the names of all groups.
-func Groups() []string {
-	names := make([]string, 0, len(groups)+1)
-	for i := range groups {
-		names = append(names, groups[i].name)
-	}
-	names = append(names, "@known")
-	slices.Sort(names)
-	return names
-}
-
 func groupCalls(name string) ([]uint16, bool) {
 	if name == "@known" {
 		return knownCalls(), true

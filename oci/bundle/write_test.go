@@ -13,6 +13,8 @@ import (
 	"github.com/opencontainers/runtime-spec/specs-go/features"
 
 	"launch/mount"
+
+	"launch/settings"
 )
 
 // wide is what other runtimes print, by the same rules.
@@ -162,5 +164,49 @@ func BenchmarkFeatures(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		AppendFeatures(nil, Built{Version: "1"})
+	}
+}
+
+var namesState = [...]string{"ociVersion", "id", "pid", "status", "bundle", "rootfs", "created", "annotations", "owner"}
+
+// DecodeState reads what Append and AppendSpec write.
+func DecodeState(name, text string) (*State, []settings.Warning, error) {
+	return decodeWhole(name, text, decodeState)
+}
+
+func decodeState(d *decoder, s *State) {
+	if !d.open('{', "an object") {
+		return
+	}
+	for seen := uint64(0); d.more('}'); {
+		name := d.key()
+		i := slices.Index(namesState[:], name)
+		if i < 0 {
+			d.unknown(name, namesState[:])
+			d.leave()
+			continue
+		}
+		d.known(name, &seen, 1<<i)
+		switch name {
+		case "ociVersion":
+			decodeString(d, &s.Version)
+		case "id":
+			decodeString(d, &s.ID)
+		case "pid":
+			decodeInt(d, &s.PID)
+		case "status":
+			decodeString(d, &s.Status)
+		case "bundle":
+			decodeString(d, &s.Bundle)
+		case "rootfs":
+			decodeString(d, &s.Rootfs)
+		case "created":
+			decodeString(d, &s.Created)
+		case "annotations":
+			decodeMap(d, &s.Annotations, decodeString[string])
+		case "owner":
+			decodeString(d, &s.Owner)
+		}
+		d.leave()
 	}
 }

@@ -53,7 +53,7 @@ type Held struct {
 }
 
 // Range picks a range of 65536 users for the machine name. current is the
-// shift that the image has already (see shift.Base), which is kept when
+// shift that the image has already, which is kept when
 // possible, so that the image need not be changed.
 func Range(name string, current uint32) (Held, error) {
 	return At(Dir, Etc, name, current)

@@ -67,19 +67,6 @@ func (e *LinksError) Error() string {
 	return fmt.Sprintf("%d files have names outside of the tree too, and keep their owners; one is %s", e.Count, e.Path)
 }
 
-// Base gives the shift that the tree has according to its root directory:
-// 0, the start of a range, or Busy.
-func Base(rootfd int) (uint32, error) {
-	var st unix.Statx_t
-	if err := sys.StatxFd(rootfd, unix.STATX_UID|unix.STATX_GID, &st); err != nil {
-		return 0, fmt.Errorf("read the owner of the root directory: %w", err)
-	}
-	if st.Uid&^low != st.Gid&^low {
-		return 0, fmt.Errorf("root directory belongs to user %d and group %d, which lie in different ranges: %w", st.Uid, st.Gid, unix.EINVAL)
-	}
-	return st.Uid &^ low, nil
-}
-
 // Recursive gives every inode of the tree to the range. rootfd may be an
 // O_PATH descriptor.
 func Recursive(rootfd int, r userns.Range, o Options) (Report, error) {

@@ -95,21 +95,6 @@ func validSlice(s string) error {
 	return nil
 }
 
-// CgroupPath is where systemd makes the unit's cgroup, below the manager's
-// own: each dash of a slice's name stands for a slice above it.
-func (u Unit) CgroupPath() string {
-	var p strings.Builder
-	if name := strings.TrimSuffix(u.Slice, ".slice"); name != "-" {
-		for i := range len(name) + 1 {
-			if i == len(name) || name[i] == '-' {
-				p.WriteString("/" + name[:i] + ".slice")
-			}
-		}
-	}
-	p.WriteString("/" + u.Name)
-	return p.String()
-}
-
 // infinity is no limit.
 const infinity = ^uint64(0)
 
