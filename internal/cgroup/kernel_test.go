@@ -541,6 +541,38 @@ func TestKillForks(t *testing.T) {
 	}
 }
 
+// TestKillOwn: a group with a thread of this process is not waited for, and we
+// live.
+func TestKillOwn(t *testing.T) {
+	g := scratch(t, nil)
+	i := slices.IndexFunc(g.Dirs, func(d Dir) bool { return d.Version == 1 })
+	if i < 0 {
+		t.Skip("threads can be moved alone in version 1 only")
+	}
+	g.Dirs = g.Dirs[i : i+1]
+	inside, leave, left := make(chan error), make(chan bool), make(chan error)
+	go func() {
+		sys.Lock()
+		inside <- os.WriteFile(g.Dirs[0].String()+"/tasks", []byte("0"), 0)
+		<-leave
+		left <- os.WriteFile(g.Dirs[0].Mount+"/tasks", []byte("0"), 0)
+	}()
+	if err := <-inside; err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	if err := g.Kill(); err == nil || !strings.Contains(err.Error(), strconv.Itoa(os.Getpid())) {
+		t.Errorf("the error is %v", err)
+	}
+	if took := time.Since(began); took > killTime/2 {
+		t.Errorf("it took %v", took)
+	}
+	close(leave)
+	if err := <-left; err != nil {
+		t.Error(err)
+	}
+}
+
 // TestSubgroups: a container's own cgroups are counted and removed with it.
 func TestSubgroups(t *testing.T) {
 	g := scratch(t, nil)

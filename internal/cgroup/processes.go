@@ -3,6 +3,7 @@ package cgroup
 import (
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -330,15 +331,20 @@ func signalSome(pids []int, list func() ([]int, error), sig int) error {
 	return errors.Join(errs...)
 }
 
-// killTime is how long Kill tries.
-const killTime = 10 * time.Second
+// killTime is how long Kill tries, ownTime how long it waits for this process, which it
+// doesn't kill.
+const (
+	killTime = 10 * time.Second
+	ownTime  = 100 * time.Millisecond
+)
 
 // Kill kills all processes of the group, frozen or not, also those that others
 // fork meanwhile, and waits until no living one is left. (Dead ones that
 // nobody reaped don't count.) A group without directories, as a rootless one
 // may be, has no processes that could be found.
 func (g Group) Kill() error {
-	deadline := time.Now().Add(killTime)
+	began := time.Now()
+	deadline := began.Add(killTime)
 	for wait := 200 * time.Microsecond; ; wait = min(2*wait, 50*time.Millisecond) {
 		whole := false
 		if d, ok := g.Unified(); ok {
@@ -364,7 +370,8 @@ func (g Group) Kill() error {
 				return nil
 			}
 		}
-		if time.Now().After(deadline) {
+		// A thread of our own that was to leave and couldn't stays until we end.
+		if own := slices.Equal(pids, []int{os.Getpid()}); time.Now().After(deadline) || own && time.Since(began) > ownTime {
 			return fmt.Errorf("kill what runs in cgroup %s: processes are left: %s", g.Path(), numbers(pids))
 		}
 		time.Sleep(wait)
