@@ -59,6 +59,9 @@ var mutants = []mutant{
 		{attachGo, "*sys.InRoot", "unix.RESOLVE_NO_MAGICLINKS"},
 		{copyGo, "*sys.InRoot", "unix.RESOLVE_NO_MAGICLINKS"},
 	}},
+	{"onto links", "what is to cover a link covers what it leads to", []edit{
+		{resolveGo, "!t.Exact || s.NoFollow || t.Exact", "!t.Exact || t.Exact"},
+	}},
 	{"magic links", "magic links are not forbidden by name", []edit{
 		{sysFileGo, "const InRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS", "const InRoot = unix.RESOLVE_IN_ROOT"},
 	}},
