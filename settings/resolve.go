@@ -22,6 +22,10 @@ type Surroundings struct {
 	// Images finds the tree of a machine by its name. Without it, a name alone
 	// finds nothing.
 	Images func(name string) (found Where, ok bool)
+	// Versions lists a directory of versions, and Processor is what they are to
+	// run on, one of Go's. Without it, a path is always what it says.
+	Versions  func(Versions) (Listing, error)
+	Processor string
 	// Suffix ends the name of a machine that runs on a copy and was given no
 	// name, so that many can run at once.
 	Suffix string
@@ -40,6 +44,10 @@ type Where struct {
 	// directory; ReadOnly: one that nobody may write to.
 	Path            string
 	Image, ReadOnly bool
+	// Picked is how Path was chosen, if it was.
+	Picked Picked
+	// Missed is what there was instead, where nothing was found.
+	Missed string
 }
 
 // Locate gives the name and the tree that the assignments speak of. It comes
@@ -89,33 +97,44 @@ func Locate(flags []Assignment, around Surroundings) (machine string, at Where, 
 	switch {
 	case image != "":
 		at = Where{Path: image, Image: true}
-	case directory == "" && machine == "":
+		at.Picked, err = around.pick(image, true, dir)
+	case directory != "" && dir.Option == nil: // it has no name but the machine's
+	case directory != "":
+		at.Picked, err = around.pick(directory, false, dir)
+	case machine == "":
 		at.Path = around.Cwd
-	case directory == "":
+	default:
 		found := false
 		if around.Images != nil {
 			at, found = around.Images(machine)
 		}
 		if !found {
+			what := fmt.Sprintf("cannot find a directory or disk image for machine %q", machine)
+			if at.Missed != "" {
+				what += ": " + at.Missed
+			}
 			return "", at, &Error{
-				What:   fmt.Sprintf("cannot find a directory or disk image for machine %q", machine),
+				What:   what,
 				Origin: name.Origin, Value: name.Text,
 				Hint: "give the directory as --directory=PATH, or the image as --image=PATH",
 			}
 		}
 	}
+	if err != nil {
+		return "", at, err
+	}
+	if at.Picked.Asked != "" {
+		at.Path = at.Picked.Path
+	}
 	if machine != "" {
 		return machine, at, nil
 	}
-	base := path.Base(at.Path)
+	base := baseOf(at.Path, at.Image)
 	if at.Path == "/" {
 		// A host that was given no name is called so everywhere else.
 		if base = around.Hostname; DeriveName(base) == "" || base == "(none)" {
 			base = "localhost"
 		}
-	}
-	if at.Image {
-		base = strings.TrimSuffix(base, ".raw")
 	}
 	machine = DeriveName(base)
 	if err := CheckName(machine); err != nil {
@@ -126,6 +145,18 @@ func Locate(flags []Assignment, around Surroundings) (machine string, at Where, 
 		}
 	}
 	return machine, at, nil
+}
+
+// NameOf is what a machine on a tree, or on a disk image, is called if nobody says
+// so.
+func NameOf(at string, image bool) string { return DeriveName(baseOf(at, image)) }
+
+func baseOf(at string, image bool) string {
+	base := path.Base(at)
+	if image {
+		base = strings.TrimSuffix(base, imageSuffix)
+	}
+	return base
 }
 
 // TreeDir is where a tree is made that is only given a name.
@@ -420,6 +451,9 @@ func (r *resolver) check(assignments []Assignment) error {
 		s.Image.Directory, s.Image.File = "", at.Path
 		s.Image.ReadOnly = s.Image.ReadOnly || at.ReadOnly
 	}
+	if err := r.versions(at.Picked); err != nil {
+		return err
+	}
 
 	named, placed := false, false
 	for _, e := range r.trace {
@@ -527,6 +561,42 @@ func (r *resolver) check(assignments []Assignment) error {
 				Hint: "add --private-users=, or leave out the bind option " + string(m.IDMap),
 			}
 		}
+	}
+	return nil
+}
+
+// versions notes which version of the tree was chosen, and chooses that of the
+// template.
+func (r *resolver) versions(tree Picked) error {
+	image := &r.s.Image
+	note := func(p Picked) Picked {
+		var by *Entry
+		for i := range r.trace {
+			e := &r.trace[i]
+			if said, _ := e.Value.(string); e.Fate == Applied && (said == p.Asked || by == nil && e.Option.Name == "machine") {
+				by = e
+			}
+		}
+		if by != nil {
+			by.Why = p.Why
+		}
+		return p
+	}
+	image.Version, image.TemplateVersion = Picked{}, Picked{}
+	if tree.Asked != "" {
+		image.Version = note(tree)
+	}
+	if image.Template == "" {
+		return nil
+	}
+	var told Assignment
+	told.Origin, told.Text = r.trace.origin("template")
+	p, err := r.around.pick(image.Template, false, told)
+	if err != nil {
+		return err
+	}
+	if image.Template = p.Path; p.Asked != "" && p != tree {
+		image.TemplateVersion = note(p)
 	}
 	return nil
 }

@@ -33,13 +33,13 @@ func Say(s Settings) (list []Saying, missed []string) {
 		}
 	}
 	e := s.Exec
-	text("directory", s.Image.Directory)
-	text("image", s.Image.File)
+	text("directory", s.Image.Told(s.Image.Directory))
+	text("image", s.Image.Told(s.Image.File))
 	text("image-policy", s.Image.Policy)
 	text("root-hash", s.Image.RootHash)
 	text("root-hash-sig", s.Image.RootHashSig)
 	text("verity-data", s.Image.VerityData)
-	text("template", s.Image.Template)
+	text("template", s.Image.Told(s.Image.Template))
 	flag("ephemeral", s.Image.Ephemeral)
 	flag("read-only", s.Image.ReadOnly)
 	text("volatile", string(s.Image.Volatile))
@@ -50,7 +50,9 @@ func Say(s Settings) (list []Saying, missed []string) {
 	text("profile", s.Profile)
 	text("join", s.Join)
 	text("mounts", s.Image.Mounts)
-	text("machine", s.Machine)
+	if at := s.Image.Directory + s.Image.File; s.Image.Told(at) == at || s.Machine != NameOf(at, s.Image.File != "") {
+		text("machine", s.Machine) // the next version has another name
+	}
 	flag("boot", e.Mode == Boot)
 	flag("as-pid2", e.Mode == PID2)
 	text("chdir", e.Dir)

@@ -55,6 +55,10 @@ type Image struct {
 	RootHash    string `json:"root_hash,omitempty"`
 	RootHashSig string `json:"root_hash_sig,omitempty"`
 	VerityData  string `json:"verity_data,omitempty"`
+	// Version is what Directory or File is, if it was chosen from several, and
+	// TemplateVersion what Template is.
+	Version         Picked `json:"version,omitzero"`
+	TemplateVersion Picked `json:"template_version,omitzero"`
 	// Bundle is the OCI bundle that says what the root is; absolute.
 	Bundle   string   `json:"bundle,omitempty"`
 	ReadOnly bool     `json:"read_only,omitempty"`

@@ -52,8 +52,10 @@ func cat(args, env []string, cwd string) int {
 		return fail(err)
 	}
 	around := settings.Surroundings{
-		Place: settings.Place{Cwd: cwd, Env: env}, Hostname: host.Hostname, Files: req.Files, Images: probe.Image, PID2: true,
+		Place: settings.Place{Cwd: cwd, Env: env}, Hostname: host.Hostname, Files: req.Files, PID2: true,
 	}
+	var finder probe.Finder
+	finder.Around(&around)
 	assignments, warnings, err := withFile(req, around)
 	if err != nil {
 		return fail(err)

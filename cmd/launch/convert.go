@@ -115,8 +115,10 @@ func fromOptions(args, env []string, cwd string) (settings.Settings, error) {
 		return none, err
 	}
 	around := settings.Surroundings{
-		Place: settings.Place{Cwd: cwd, Env: env}, Hostname: host.Hostname, Files: req.Files, Images: probe.Image, PID2: true,
+		Place: settings.Place{Cwd: cwd, Env: env}, Hostname: host.Hostname, Files: req.Files, PID2: true,
 	}
+	var finder probe.Finder
+	finder.Around(&around)
 	assignments, warnings, err := withFile(req, around)
 	if err != nil {
 		return none, err

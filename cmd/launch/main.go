@@ -126,12 +126,13 @@ func start(req cli.Request, env []string, cwd string) int {
 		Hostname: host.Hostname,
 		Files:    req.Files,
 		PID2:     true,
-		Images:   probe.Image,
 	}
 	var err error
 	if around.Suffix, err = probe.NewSuffix(); err != nil {
 		return fail(err)
 	}
+	var finder probe.Finder
+	finder.Around(&around)
 	assignments, unread, err := withFile(req, around)
 	if err != nil {
 		return fail(err)
@@ -474,6 +475,8 @@ func cleanup(req cli.Request) int {
 	if name == "" && placed {
 		// Nothing else of the host decides what the machine of a tree is called.
 		around := settings.Surroundings{Hostname: probe.Hostname()}
+		var finder probe.Finder
+		finder.Around(&around)
 		var err error
 		if name, _, err = settings.Locate(req.Assignments, around); err != nil {
 			cli.Report(os.Stderr, err)

@@ -60,6 +60,11 @@ func Compile(in Input) (*Plan, error) {
 	c.Steps, c.Program = make([]Step, 0, 64), make([]Op, 0, 48)
 	c.Machine = s.Machine
 	c.Directory = s.Image.Directory
+	for _, v := range [...]settings.Picked{s.Image.Version, s.Image.TemplateVersion} {
+		if v.Asked != "" {
+			c.Picked = append(c.Picked, v)
+		}
+	}
 	if s.Image.File != "" {
 		c.Directory, c.Plan.Image = s.Image.File, true
 	}

@@ -30,6 +30,8 @@ import (
 type Plan struct {
 	Machine   string `json:"machine"`
 	Directory string `json:"directory"`
+	// Picked are the versions that the tree, and what it is a copy of, are.
+	Picked []settings.Picked `json:"picked,omitempty"`
 	// Image: Directory is a disk image.
 	Image bool `json:"image,omitempty"`
 	// RootPath is where the host has what becomes the machine's root, without

@@ -14,6 +14,9 @@ import (
 func (p *Plan) Print(w io.Writer) error {
 	b := &strings.Builder{}
 	fmt.Fprintf(b, "machine %-12s root %s    users %s\n", p.Machine, p.Directory, p.usersWord())
+	for _, v := range p.Picked {
+		fmt.Fprintf(b, "version %s for %s: %s\n", v.Path, v.Asked, v.Why)
+	}
 	var own []string
 	for _, n := range p.Namespaces {
 		word := n.Name

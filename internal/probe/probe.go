@@ -512,33 +512,6 @@ func NewSuffix() (string, error) {
 	return hex.EncodeToString(b[:]), nil
 }
 
-// Image finds the tree of a machine by its name, where systemd keeps them: a
-// directory, a block device, or a disk image with .raw behind its name.
-func Image(name string) (found settings.Where, ok bool) {
-	for _, dir := range settings.ImageDirs {
-		for _, end := range [...]string{"", ".raw"} {
-			at := settings.Where{Path: dir + "/" + name + end}
-			n, err := sys.Openat(unix.AT_FDCWD, at.Path, unix.O_PATH, 0)
-			if err != nil {
-				continue
-			}
-			st, err := sys.Statx(n, "", unix.STATX_TYPE|unix.STATX_MODE)
-			sys.Close(n)
-			if err != nil {
-				continue
-			}
-			switch kind := st.Mode & unix.S_IFMT; {
-			case kind == unix.S_IFDIR && end == "":
-				return at, true
-			case kind == unix.S_IFBLK && end == "", kind == unix.S_IFREG && end != "":
-				at.Image, at.ReadOnly = true, kind == unix.S_IFREG && st.Mode&0o222 == 0
-				return at, true
-			}
-		}
-	}
-	return found, false
-}
-
 // SettingsFile reads a machine's settings. Only a regular file is read. In a
 // directory of the administrator it may be a link, which may lead to /dev/null
 // and is then as an empty file; beside a tree, which somebody else may have made,
