@@ -150,9 +150,15 @@ func (b *builder) lower(op plan.Op) error {
 		if implicit {
 			dir = b.user.home
 		}
+		if implicit {
+			// Where the launcher was started is a directory of the host's, with
+			// all that ".." leads to: it must not be what is left if this fails,
+			// nor where a relative home begins.
+			add(unix.SYS_CHDIR, p.String("/"))
+		}
 		s := add(unix.SYS_CHDIR, p.String(dir))
 		if implicit {
-			s.Allow(unix.ENOENT, unix.EACCES, unix.ENOTDIR) // then it is /
+			s.Allow(unix.ENOENT, unix.EACCES, unix.ENOTDIR)
 		}
 	case plan.Signals:
 		for n := range uintptr(bits.Len64(op.A)) {
