@@ -45,6 +45,7 @@ var house = []row{
 	{"settings", paper, "paper"},
 	{"settings/nspawn", paper, "paper"},
 	{"internal/disk", paper, "paper"},
+	{"internal/mstack", paper, "paper"},
 	{"internal/facts", paper, "paper"},
 	{"internal/seccomp", paper, "paper"},
 	{"internal/plan", paper, "paper"},
