@@ -19,7 +19,7 @@ function __launch_options
 		switch $word
 			case --
 				return 1
-			case --directory --image --image-policy --root-hash --root-hash-sig --verity-data --template --mounts --oci-bundle --pivot-root --profile --join --machine --chdir --setenv --uid --kill-signal --hostname --uuid --personality --suppress-sync --private-users-ownership --network-veth-extra --network-bridge --network-zone --network-macvlan --network-ipvlan --network-interface --network-namespace-path --port --capability --drop-capability --ambient-capability --no-new-privileges --system-call-filter --restrict-address-families --rlimit --oom-score-adjust --cpu-affinity --bind --bind-ro --tmpfs --overlay --overlay-ro --inaccessible --bind-user --bind-user-shell --bind-user-group --resolv-conf --timezone --link-journal --set-credential --load-credential --console --register --notify-ready --slice --property --settings --background
+			case --directory --image --mstack --image-policy --root-hash --root-hash-sig --verity-data --template --mounts --oci-bundle --pivot-root --profile --join --machine --chdir --setenv --uid --kill-signal --hostname --uuid --personality --suppress-sync --private-users-ownership --network-veth-extra --network-bridge --network-zone --network-macvlan --network-ipvlan --network-interface --network-namespace-path --port --capability --drop-capability --ambient-capability --no-new-privileges --system-call-filter --restrict-address-families --rlimit --oom-score-adjust --cpu-affinity --bind --bind-ro --tmpfs --overlay --overlay-ro --inaccessible --bind-user --bind-user-shell --bind-user-group --resolv-conf --timezone --link-journal --set-credential --load-credential --console --register --notify-ready --slice --property --settings --background
 				set value 1
 			case '--*'
 			case '-*D' '-*i' '-*M' '-*E' '-*u' '-*p' '-*S'
@@ -78,6 +78,7 @@ complete -c launch -n '__launch_verb rmi' -f -s q -l quiet -d 'No messages but e
 complete -c launch -n '__launch_verb rmi' -f -s h -l help -d 'Show this text'
 complete -c launch -n __launch_options -s D -l directory -r -f -a '(__fish_complete_directories)' -d 'Root directory of the machine'
 complete -c launch -n __launch_options -s i -l image -r -d 'Disk image that the root is in: a file or a block device'
+complete -c launch -n __launch_options -l mstack -r -f -a '(__fish_complete_directories)' -d 'Directory of layers and mounts that the root is made of'
 complete -c launch -n __launch_options -l image-policy -r -f -d 'What the partitions of a disk image may be'
 complete -c launch -n __launch_options -l root-hash -r -f -d 'Verity hash of a disk image'\''s root, which is refused so far'
 complete -c launch -n __launch_options -l root-hash-sig -r -f -d 'Signature of the hash, a file or base64:DATA; refused so far'

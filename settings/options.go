@@ -29,6 +29,13 @@ var Options = [...]Option{
 		Set:   func(s *Settings, a Assignment) { s.Image.File = a.Value.(string) },
 	},
 	{
+		Name: "mstack", Flag: "mstack", Arg: RequiredArg, Placeholder: "PATH",
+		Group: GroupDirectory, Topic: TopicImage, Trusted: NoFile, Since: 260,
+		Help:  "Directory of layers and mounts that the root is made of",
+		Parse: parseDirectory,
+		Set:   func(s *Settings, a Assignment) { s.Image.MStack = a.Value.(string) },
+	},
+	{
 		Name: "image-policy", Flag: "image-policy", Arg: RequiredArg, Placeholder: "POLICY",
 		Group: GroupDirectory, Topic: TopicImage, Trusted: NoFile, Since: 254,
 		Help:  "What the partitions of a disk image may be",
@@ -889,7 +896,6 @@ var Options = [...]Option{
 	// Known, but not supported yet. They are in the table so that an
 	// abbreviation means what it means to systemd-nspawn, and so that nobody
 	// is told that a well-known option doesn't exist.
-	{Name: "mstack", Flag: "mstack", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "private-users-delegate", Flag: "private-users-delegate", Section: "Exec", Key: "PrivateUsersDelegate", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
 	{Name: "selinux-context", Flag: "selinux-context", Short: 'Z', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 	{Name: "selinux-apifs-context", Flag: "selinux-apifs-context", Short: 'L', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},

@@ -41,9 +41,11 @@ var ImageDirs = [...]string{
 // Where is a tree.
 type Where struct {
 	// Path is absolute. Image: it is that of a disk image, and not of a
-	// directory; ReadOnly: one that nobody may write to.
+	// directory; ReadOnly: one that nobody may write to. MStack: it is that of a
+	// mount stack's directory.
 	Path            string
 	Image, ReadOnly bool
+	MStack          bool
 	// Picked is how Path was chosen, if it was.
 	Picked Picked
 	// Missed is what there was instead, where nothing was found.
@@ -55,7 +57,7 @@ type Where struct {
 // that of the tree, without what an ephemeral machine gets added to it.
 func Locate(flags []Assignment, around Surroundings) (machine string, at Where, err error) {
 	var dir, name, template Assignment
-	ephemeral, from, directory, image := false, "", "", ""
+	ephemeral, from, directory, image, mstack := false, "", "", "", ""
 	for _, a := range flags {
 		if a.Option == nil || a.Origin.Source == origin.File {
 			continue
@@ -65,6 +67,8 @@ func Locate(flags []Assignment, around Surroundings) (machine string, at Where, 
 			dir, directory = a, a.Value.(string)
 		case "image":
 			dir, image = a, a.Value.(string)
+		case "mstack":
+			dir, mstack = a, a.Value.(string)
 		case "machine":
 			name, machine = a, a.Value.(string)
 		case "template":
@@ -76,6 +80,13 @@ func Locate(flags []Assignment, around Surroundings) (machine string, at Where, 
 	switch {
 	case directory != "" && image != "":
 		return "", at, &Error{What: "cannot run a machine from a directory and a disk image at the same time", Origin: dir.Origin, Value: dir.Text, Hint: "leave out one of the two"}
+	case mstack != "" && (directory != "" || image != ""):
+		return "", at, &Error{What: "cannot run a machine from a mount stack and a directory or disk image at the same time", Origin: dir.Origin, Value: dir.Text, Hint: "leave out one of the two"}
+	case mstack != "" && from != "":
+		return "", at, &Error{
+			What: "cannot make a mount stack from a template", Origin: template.Origin, Value: template.Text,
+			Hint: "make the template a layer of the stack: it is not changed",
+		}
 	case image != "" && from != "":
 		return "", at, &Error{
 			What: "cannot make a disk image from a template", Origin: template.Origin, Value: template.Text,
@@ -98,6 +109,8 @@ func Locate(flags []Assignment, around Surroundings) (machine string, at Where, 
 	case image != "":
 		at = Where{Path: image, Image: true}
 		at.Picked, err = around.pick(image, true, dir)
+	case mstack != "":
+		at = Where{Path: mstack, MStack: true}
 	case directory != "" && dir.Option == nil: // it has no name but the machine's
 	case directory != "":
 		at.Picked, err = around.pick(directory, false, dir)
@@ -109,14 +122,14 @@ func Locate(flags []Assignment, around Surroundings) (machine string, at Where, 
 			at, found = around.Images(machine)
 		}
 		if !found {
-			what := fmt.Sprintf("cannot find a directory or disk image for machine %q", machine)
+			what := fmt.Sprintf("cannot find a directory, disk image or mount stack for machine %q", machine)
 			if at.Missed != "" {
 				what += ": " + at.Missed
 			}
 			return "", at, &Error{
 				What:   what,
 				Origin: name.Origin, Value: name.Text,
-				Hint: "give the directory as --directory=PATH, or the image as --image=PATH",
+				Hint: "give the directory as --directory=PATH, the image as --image=PATH, or the stack as --mstack=PATH",
 			}
 		}
 	}
@@ -135,6 +148,9 @@ func Locate(flags []Assignment, around Surroundings) (machine string, at Where, 
 		if base = around.Hostname; DeriveName(base) == "" || base == "(none)" {
 			base = "localhost"
 		}
+	}
+	if at.MStack {
+		base = strings.TrimSuffix(base, ".mstack")
 	}
 	machine = DeriveName(base)
 	if err := CheckName(machine); err != nil {
@@ -446,7 +462,10 @@ func (r *resolver) check(assignments []Assignment) error {
 	if err != nil {
 		return err
 	}
-	s.Machine, s.Image.Directory, s.Image.File = machine, at.Path, ""
+	s.Machine, s.Image.Directory, s.Image.File, s.Image.MStack = machine, at.Path, "", ""
+	if at.MStack {
+		s.Image.Directory, s.Image.MStack = "", at.Path
+	}
 	if at.Image {
 		s.Image.Directory, s.Image.File = "", at.Path
 		s.Image.ReadOnly = s.Image.ReadOnly || at.ReadOnly
@@ -500,6 +519,8 @@ func (r *resolver) check(assignments []Assignment) error {
 		return r.blame("api-vfs-writable", "cannot let a machine with users of its own write to /proc/sys and /sys", "leave out --private-users=, or unset the variable")
 	case boot && s.Exec.AmbientCaps != 0:
 		return r.blame("ambient-capability", "cannot give ambient capabilities to an init: it has all of the machine's already", "leave out --ambient-capability=, or --boot")
+	case s.Image.Ephemeral && s.Image.MStack != "":
+		return r.blame("ephemeral", "cannot run on a copy of a mount stack", "use --volatile=overlay or --overlay-all: both leave the stack as it is")
 	case s.Image.Ephemeral && s.Image.Template != "":
 		return r.blame("template", "cannot run on a copy and make a directory from a template at the same time", "leave out --ephemeral, or run on a copy of the template with --ephemeral --directory="+s.Image.Template)
 	case s.Image.Ephemeral && (s.Host.LinkJournal == "host" || s.Host.LinkJournal == "guest"):
@@ -510,7 +531,7 @@ func (r *resolver) check(assignments []Assignment) error {
 		return r.blame("link-journal", "cannot link the journal of a machine with --overlay-all: nothing that it writes stays", "use --link-journal=try-"+s.Host.LinkJournal+", or leave out --overlay-all")
 	case s.Host.LinkJournal == "guest" && volatile:
 		return r.blame("link-journal", "cannot link the host's journal to that of a machine with --volatile: it is gone with the machine", "use --link-journal=host, which keeps it on the host")
-	case s.Image.File == "" && (s.Image.RootHash != "" || s.Image.RootHashSig != "" || s.Image.VerityData != "" || s.Image.Policy != ""):
+	case s.Image.File == "" && (s.Image.RootHash != "" || s.Image.RootHashSig != "" || s.Image.VerityData != "" || s.Image.Policy != "" && s.Image.MStack == ""): // a stack may have images
 		name := ""
 		for _, n := range [...]string{"image-policy", "verity-data", "root-hash-sig", "root-hash"} {
 			if o, _ := r.trace.origin(n); o != (origin.Origin{}) {
@@ -528,6 +549,10 @@ func (r *resolver) check(assignments []Assignment) error {
 		return r.blame(name, "cannot check a disk image against a hash: launch does not set up Verity", "systemd-nspawn does; leave the option out to run the image as it is")
 	case s.Host.LinkJournal == "guest" && s.Image.File != "":
 		return r.blame("link-journal", "cannot link the host's journal to that of a machine on a disk image: the host does not see its files", "use --link-journal=host, which keeps it on the host")
+	case s.Host.LinkJournal == "guest" && s.Image.MStack != "":
+		return r.blame("link-journal", "cannot link the host's journal to that of a machine on a mount stack: the host does not see its files", "use --link-journal=host, which keeps it on the host")
+	case s.Users.Ownership == userns.Chown && s.Image.MStack != "":
+		return r.blame("private-users-ownership", "cannot change the owners of a mount stack's files: other machines may have the same layers", "use --private-users-ownership=map")
 	case s.Users.Ownership == userns.Chown && readOnly:
 		return r.blame("private-users-ownership", "cannot change the owners of a tree that is read-only", "use --private-users-ownership=map, or leave out --read-only")
 	case s.Users.Ownership == userns.Chown && volatile:

@@ -35,6 +35,7 @@ func Say(s Settings) (list []Saying, missed []string) {
 	e := s.Exec
 	text("directory", s.Image.Told(s.Image.Directory))
 	text("image", s.Image.Told(s.Image.File))
+	text("mstack", s.Image.MStack)
 	text("image-policy", s.Image.Policy)
 	text("root-hash", s.Image.RootHash)
 	text("root-hash-sig", s.Image.RootHashSig)
@@ -50,7 +51,7 @@ func Say(s Settings) (list []Saying, missed []string) {
 	text("profile", s.Profile)
 	text("join", s.Join)
 	text("mounts", s.Image.Mounts)
-	if at := s.Image.Directory + s.Image.File; s.Image.Told(at) == at || s.Machine != NameOf(at, s.Image.File != "") {
+	if at := s.Image.Directory + s.Image.File + s.Image.MStack; s.Image.Told(at) == at || s.Machine != NameOf(at, s.Image.File != "") {
 		text("machine", s.Machine) // the next version has another name
 	}
 	flag("boot", e.Mode == Boot)

@@ -51,6 +51,9 @@ type Image struct {
 	// disk.ParsePolicy.
 	File   string `json:"file,omitempty"`
 	Policy string `json:"policy,omitempty"`
+	// MStack is the directory of a mount stack that the tree is put together
+	// from; absolute. There is neither Directory nor File then.
+	MStack string `json:"mstack,omitempty"`
 	// RootHash, RootHashSig and VerityData ask for an image to be checked.
 	RootHash    string `json:"root_hash,omitempty"`
 	RootHashSig string `json:"root_hash_sig,omitempty"`

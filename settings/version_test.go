@@ -225,7 +225,7 @@ func TestPick(t *testing.T) {
 		"directory=/srv/odd.v":               "cannot take the newest version: /srv/odd.v/odd_1 is a link that leads nowhere",
 		"directory=/srv/shut.v":              "cannot choose a version in /srv/shut.v: open it: permission denied",
 		"template=/srv/empty.v directory=/n": "cannot find a version: /srv/empty.v has no directory called empty_VERSION",
-		"machine=none":                       `cannot find a directory or disk image for machine "none": /etc/machines/none.v has no directory called none_VERSION`,
+		"machine=none":                       `cannot find a directory, disk image or mount stack for machine "none": /etc/machines/none.v has no directory called none_VERSION`,
 	} {
 		_, _, _, err := Resolve(say(t, strings.Fields(words)...), around)
 		var bad *Error

@@ -58,6 +58,9 @@ func convert(args, env []string, cwd string) int {
 		if s.Image.File != "" {
 			return fail(&settings.Error{What: "cannot make a bundle of a machine on a disk image: a bundle has its root in a directory", Value: s.Image.File, Hint: "copy what is in the image to a directory"})
 		}
+		if s.Image.MStack != "" {
+			return fail(&settings.Error{What: "cannot make a bundle of a machine on a mount stack: a bundle has its root in a directory", Value: s.Image.MStack, Hint: "copy what the machine sees to a directory"})
+		}
 		spec, more := bundle.FromSettings(s, &settings.NSpawn)
 		missed = append(missed, more...)
 		if err := writeJSON(os.Stdout, spec); err != nil {

@@ -69,6 +69,24 @@ func stepHint(s plan.Step, err error) string {
 		return "load the kernel's module for it, or make the image with ext4, xfs, btrfs, squashfs or erofs"
 	case s.Do == plan.Disk && (is(unix.ENOENT) || is(unix.ENXIO)):
 		return "launch needs loop devices: /dev/loop-control and /dev/loop0 and so on"
+	case s.Do == plan.Take && maps && (is(unix.EINVAL) || is(unix.EPERM)):
+		return "the file system of this part of the stack can't map owners: leave out --private-users="
+	case s.Do == plan.Take && s.Type != "" && (is(unix.ENOENT) || is(unix.ENXIO)):
+		return "launch needs loop devices: /dev/loop-control and /dev/loop0 and so on"
+	case s.Do == plan.Take && s.Type != "" && is(unix.ENODEV):
+		return "load the kernel's module for it, or make the image with ext4, xfs, btrfs, squashfs or erofs"
+	case s.Do == plan.Take && s.Type != "" && is(unix.EINVAL):
+		return "the kernel's log says what is wrong with the file system; an XFS can't be mounted beside a copy of itself"
+	case s.Do == plan.Take && s.Target == "" && is(unix.EROFS):
+		return "what the machine writes to must not be read-only itself; --read-only starts it all the same"
+	case s.Do == plan.Take && is(unix.EROFS):
+		return "the place that it is to be mounted on is missing, and the root is read-only: make it in a layer"
+	case s.Do == plan.Take && !errors.As(err, new(unix.Errno)):
+		return "what the stack mounts must find its place in the machine's own tree: change the link, or the entry's location"
+	case s.Do == plan.Pile && is(unix.EBUSY):
+		return "another overlay writes to the same directory: end what uses it"
+	case s.Do == plan.Pile && is(unix.EINVAL):
+		return "rw must lie on a file system of a disk or in memory that can be an upper layer, and no layer in another"
 	case s.Do == plan.Overlay && is(unix.ENOENT), s.Do == plan.Overlay && is(unix.ENOTDIR):
 		return "an overlay is made of directories that are there"
 	case s.Do == plan.Overlay && is(unix.EINVAL):

@@ -28,6 +28,7 @@ import (
 	"launch/internal/engine"
 	_ "launch/internal/entry" // where it begins
 	"launch/internal/facts"
+	"launch/internal/mstack"
 	"launch/internal/notify"
 	"launch/internal/origin"
 	"launch/internal/plan"
@@ -147,8 +148,15 @@ func start(req cli.Request, env []string, cwd string) int {
 		return fail(&settings.Error{What: "cannot start a machine as this user", Hint: "run launch as root; --plan needs no root"})
 	}
 	look := openTree
-	if s.Image.File != "" {
+	var pins probe.Pins
+	switch {
+	case s.Image.File != "":
 		look = openDisk
+	case s.Image.MStack != "":
+		look = func(s settings.Settings, trace settings.Trace, planning bool, f *facts.Facts) (pin int, err error) {
+			pin, pins, err = openStack(s, trace, planning, f)
+			return pin, err
+		}
 	}
 	f := facts.Facts{Host: host}
 	pin, err := look(s, trace, planning, &f)
@@ -211,7 +219,7 @@ func start(req cli.Request, env []string, cwd string) int {
 			return fail(&settings.Error{What: err.Error(), Origin: trace.Origin("mounts"), Value: file})
 		}
 	}
-	return run(p, engine.Options{Pin: pin, Mounts: saved, Thread: thread, Shift: f.Root.UID &^ 0xffff, Notify: plan.Getenv(env, "NOTIFY_SOCKET"),
+	return run(p, engine.Options{Pin: pin, Pins: pins, Mounts: saved, Thread: thread, Shift: f.Root.UID &^ 0xffff, Notify: plan.Getenv(env, "NOTIFY_SOCKET"),
 		Watchdog: notify.Watchdog(plan.Getenv(env, "WATCHDOG_USEC"), plan.Getenv(env, "WATCHDOG_PID"), os.Getpid())})
 }
 
@@ -259,7 +267,7 @@ func openTree(s settings.Settings, trace settings.Trace, planning bool, f *facts
 }
 
 // unusable is the error about a tree that can't be looked at.
-func unusable(s settings.Settings, trace settings.Trace, root facts.Root, err error) error {
+func unusable(s settings.Settings, trace settings.Trace, root facts.Root, err error) *settings.Error {
 	e := &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, err)}
 	if s.Image.Pivot.New != "" && !root.Known {
 		e.Origin, e.Value = trace.Origin("pivot-root"), s.Image.Pivot.String()
@@ -320,6 +328,60 @@ func openDisk(s settings.Settings, trace settings.Trace, planning bool, f *facts
 		return -1, unusable(s, trace, f.Root, fmt.Errorf("look at the image %s: %w", file, err))
 	}
 	return pin, nil
+}
+
+// openStack pins the mount stack that the machine runs from, and all that is in
+// it, and looks at the tree that it gives.
+func openStack(s settings.Settings, trace settings.Trace, planning bool, f *facts.Facts) (int, probe.Pins, error) {
+	dir, img := s.Image.MStack, s.Image
+	var policy disk.Policy
+	if img.Policy != "" {
+		policy, _ = disk.ParsePolicy(img.Policy) // it was read once already
+	}
+	frozen := img.ReadOnly || img.Volatile != settings.VolatileNo || img.OverlayAll
+	say := func(err error) *settings.Error {
+		e := &settings.Error{What: fmt.Sprintf("cannot use %s as a mount stack: %v", dir, err), Origin: trace.Origin("mstack"), Value: dir}
+		var bad *mstack.Error
+		var image *probe.DiskError
+		switch {
+		case errors.As(err, &bad):
+			e.Hint = bad.Hint
+		case errors.As(err, &image):
+			e.Hint = "give a disk image with one root, or with a file system and nothing else"
+		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
+			e.Hint = "give a directory with entries such as layer@1 and rw"
+		case errors.Is(err, tree.ErrBusy):
+			e.What, e.Hint = fmt.Sprintf("cannot start machine %q: %v", s.Machine, err), busyHint
+			if _, err := state.Leader(s.Machine); err == nil {
+				// It has the stack, too, most likely.
+				e = &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, state.ErrBusy), Hint: nameHint}
+			}
+		}
+		return e
+	}
+	pin, st, pins, err := probe.Stack(dir, !planning && !frozen, policy)
+	if err != nil {
+		return -1, nil, say(err)
+	}
+	f.Stack = st
+	users := func(top int) error { return taken(f, s, top) }
+	if f.Root, err = probe.StackTree(pin, &f.Stack, pins, frozen, img.Pivot.New, users); err != nil && !planning {
+		var bad *settings.Error
+		var wrong *mstack.Error
+		switch {
+		case errors.As(err, &bad):
+			return -1, nil, bad
+		case errors.As(err, &wrong), errors.Is(err, tree.ErrBusy):
+			return -1, nil, say(err)
+		case img.Pivot.New != "" && !f.Root.Known:
+			return -1, nil, unusable(s, trace, f.Root, err)
+		}
+		e := unusable(s, trace, f.Root, fmt.Errorf("look at the stack %s: %w", dir, err))
+		e.Origin, e.Value = trace.Origin("mstack"), dir
+		e.Hint = "launch --plan shows what it would be made of"
+		return -1, nil, e
+	}
+	return pin, pins, nil
 }
 
 // people looks up the users of the host's that the machine is to have.
@@ -467,7 +529,7 @@ func cleanup(req cli.Request) int {
 		switch a.Option.Name {
 		case "machine":
 			named = a.Value.(string)
-		case "directory", "image":
+		case "directory", "image", "mstack":
 			placed = true
 		}
 	}

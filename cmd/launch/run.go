@@ -108,7 +108,7 @@ func runImage(args, env []string, cwd string) int {
 }
 
 // alien are options that speak of a tree, which an image is not.
-var alien = [...]string{"directory", "image", "image-policy", "root-hash", "root-hash-sig", "verity-data", "template", "ephemeral", "oci-bundle", "pivot-root", "volatile",
+var alien = [...]string{"directory", "image", "mstack", "image-policy", "root-hash", "root-hash-sig", "verity-data", "template", "ephemeral", "oci-bundle", "pivot-root", "volatile",
 	"boot", "machine", "link-journal", "uuid", "join", "bind-user", "bind-user-shell", "bind-user-group"}
 
 // refuse gives an error for an option that an image can't have.

@@ -43,7 +43,7 @@ func argument(o *settings.Option) kind {
 	switch {
 	case o.Arg == settings.NoArg || o.Arg == settings.LooseArg:
 		return noArgument
-	case o.Name == "directory":
+	case o.Name == "directory" || o.Name == "mstack":
 		return directories
 	case o.Name == "machine":
 		return machines

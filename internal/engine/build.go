@@ -132,6 +132,7 @@ func (b *builder) build(l sys.Locked) (err error) {
 	if b.plan.Image {
 		t.Pin, t.Image = -1, b.opt.Pin
 	}
+	t.Pins = b.opt.Pins
 	t.UserNS, t.Chown, t.Temp, t.Work = b.userNS, b.chown, b.temp, b.work
 	t.MapNS = b.mapNS
 	t.ProcFS = b.procFS

@@ -46,6 +46,8 @@ type Options struct {
 	// Pin is the tree's directory, or the disk image that it is in, as it was
 	// looked at for the plan.
 	Pin int
+	// Pins are the entries of a mount stack, whose directory Pin is, by their paths.
+	Pins map[string]int
 	// Shift is the first id of the range that the tree's files belong to now.
 	Shift uint32
 	// Warn takes what a person should know; it may be nil.

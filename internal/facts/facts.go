@@ -8,6 +8,7 @@ package facts
 
 import (
 	"launch/internal/disk"
+	"launch/internal/mstack"
 	"launch/userns/record"
 )
 
@@ -28,6 +29,7 @@ const (
 type Facts struct {
 	Root    Root    `json:"root"`
 	Disk    Disk    `json:"disk,omitzero"`
+	Stack   Stack   `json:"stack,omitzero"`
 	Host    Host    `json:"host"`
 	Journal Journal `json:"journal,omitzero"`
 	Network Network `json:"network,omitzero"`
@@ -55,6 +57,14 @@ type Disk struct {
 	// Efi and Boot tell about the directories where a boot partition may go.
 	Efi  Kind `json:"efi,omitempty"`
 	Boot Kind `json:"boot,omitempty"`
+}
+
+// Stack is the mount stack that the tree is put together from. Then Root.Path is
+// its directory's.
+type Stack struct {
+	Known bool `json:"known"`
+	// Entries are as mstack.Read gives them.
+	Entries []mstack.Entry `json:"entries,omitempty"`
 }
 
 // Bound is what the host knows of one of its users.

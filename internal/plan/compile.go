@@ -10,6 +10,7 @@ import (
 
 	"launch/internal/disk"
 	"launch/internal/facts"
+	"launch/internal/mstack"
 	"launch/internal/origin"
 	"launch/mount"
 	"launch/settings"
@@ -68,6 +69,9 @@ func Compile(in Input) (*Plan, error) {
 	if s.Image.File != "" {
 		c.Directory, c.Plan.Image = s.Image.File, true
 	}
+	if s.Image.MStack != "" {
+		c.Directory, c.Plan.MStack = s.Image.MStack, true
+	}
 	c.Hostname = s.Machine
 	if s.Exec.Hostname != "" {
 		c.Hostname = s.Exec.Hostname
@@ -80,6 +84,9 @@ func Compile(in Input) (*Plan, error) {
 		return nil, err
 	}
 	if err := c.checkDisk(); err != nil {
+		return nil, err
+	}
+	if err := c.checkStack(); err != nil {
 		return nil, err
 	}
 	c.console()
@@ -139,6 +146,9 @@ func (c *compiler) check() error {
 	if c.Plan.Image {
 		option = "image"
 	}
+	if c.Plan.MStack {
+		option = "mstack"
+	}
 	if p := c.Settings.Image.Pivot; p.New != "" {
 		dir, value, option = path.Join(dir, p.New), p.String(), "pivot-root"
 	}
@@ -160,6 +170,9 @@ func (c *compiler) check() error {
 	}
 	if c.Plan.Image {
 		e.What, e.Hint = strings.Replace(e.What, " as a root directory", " as a root", 1), "give the image of an operating system"
+	}
+	if c.Plan.MStack {
+		e.What, e.Hint = strings.Replace(e.What, " as a root directory", " as a root", 1), "its layers must have an operating system's tree together"
 	}
 	return e
 }
@@ -318,6 +331,10 @@ func (c *compiler) before() {
 		}
 		step(Step{Do: CloneIt, Source: mount.Path{Path: real}, Path: dir, Origin: o})
 		return
+	case img.MStack != "":
+		c.RootPath = "" // the host doesn't see it
+		lock(real, c.shared(), false, c.from("mstack"))
+		return
 	case img.Stack != nil:
 		// What lies below is shared by all, and never changes; its own part is
 		// the machine's alone by its name.
@@ -354,8 +371,13 @@ func (c *compiler) before() {
 // written to it.
 func (c *compiler) shared() bool {
 	img := c.Settings.Image
-	if img.ReadOnly || img.Volatile != settings.VolatileNo || img.OverlayAll {
+	if frozen(img) {
 		return true
+	}
+	if img.MStack != "" && c.Facts.Stack.Known {
+		if t := c.arranged(); !t.Changes() {
+			return true
+		}
 	}
 	return c.covered() && !slices.ContainsFunc(c.Settings.Mounts, func(m mount.Mount) bool {
 		return m.Target == "/" && m.Source.InRoot && !m.ReadOnly // the tree itself, by another way
@@ -388,6 +410,9 @@ func (c *compiler) tree() error {
 		u := c.Plan.Users
 		shifted := root.Known && root.UID>>16 != 0
 		foreign := root.Known && c.foreign()
+		if img.MStack != "" {
+			return c.stackOwners()
+		}
 		if img.File != "" && !c.hasVolume(disk.Root) {
 			return nil // what is not new has a step of its own
 		}
@@ -451,6 +476,8 @@ func (c *compiler) tree() error {
 		switch {
 		case img.Stack != nil:
 			c.step(c.stack(from))
+		case img.MStack != "":
+			c.stackRoot()
 		case img.File != "":
 			c.disk()
 		default:
@@ -482,7 +509,7 @@ func (c *compiler) tree() error {
 		case img.OverlayAll:
 			c.volumes()
 			attr := uint64(sa)
-			if img.Stack != nil {
+			if img.Stack != nil || img.MStack != "" {
 				attr |= nd
 			}
 			c.step(Step{Do: Layer, Target: "/", Attr: attr, AllAttr: ro, Options: slices.Clone(fill[:]), Like: true, Origin: c.from("overlay-all")})
@@ -523,6 +550,16 @@ func (c *compiler) tree() error {
 		c.step(Step{Do: Mount, Target: "/", Type: "tmpfs", Attr: sa, Options: c.owned(fill), Origin: volatile,
 			Content: []Entry{{Path: "usr", Mode: unix.S_IFDIR | 0o755}}})
 		part := strings.TrimPrefix(path.Join(pivot.New, "usr"), "/")
+		if img.MStack != "" {
+			if err := owners(); err != nil {
+				return err
+			}
+			if t := c.arranged(); !slices.ContainsFunc(t.Binds, func(e mstack.Entry) bool { return e.Where == "/usr" }) {
+				c.stackPart(t, part)
+			}
+			c.stackBinds()
+			break
+		}
 		if img.File != "" {
 			if c.hasVolume(disk.Usr) {
 				c.usr()
@@ -988,6 +1025,7 @@ func (c *compiler) effects() {
 	for _, p := range c.Plan.Forwards {
 		add(p.Origin, "forwarded port", fmt.Sprintf("%s %d to %d", p.Protocol, p.Host, p.Machine), "ends with the launcher")
 	}
+	c.stackEffects(func(s Step, what, where, undo string) { add(s.Origin, what, where, undo) })
 	for _, s := range c.Steps {
 		switch {
 		case s.Do == Stack && c.Settings.Image.Stack.Passing:

@@ -77,9 +77,11 @@ func (c *compiler) disk() {
 		Content: []Entry{{Path: "usr", Mode: unix.S_IFDIR | 0o755}}, Origin: c.from("image")})
 }
 
-// usr plans the /usr of an image that has it apart. It is as much of a root as
-// the root itself.
+// usr plans the /usr of an image that has it apart, and what a mount stack has
+// beside its root. Both are as much of a root as the root itself.
 func (c *compiler) usr() {
+	c.stackUsr()
+	c.stackBinds()
 	for _, v := range c.Facts.Disk.Volumes {
 		if v.Use == disk.Usr {
 			c.step(c.volume(v, "/usr"))

@@ -22,6 +22,11 @@ func (c *compiler) writable() bool {
 			return false
 		}
 	}
+	if c.Plan.MStack {
+		if t := c.arranged(); !t.Writable() {
+			return false
+		}
+	}
 	return !c.Settings.Image.ReadOnly && !c.covered()
 }
 

@@ -32,8 +32,9 @@ type Plan struct {
 	Directory string `json:"directory"`
 	// Picked are the versions that the tree, and what it is a copy of, are.
 	Picked []settings.Picked `json:"picked,omitempty"`
-	// Image: Directory is a disk image.
-	Image bool `json:"image,omitempty"`
+	// Image: Directory is a disk image; MStack: it is a mount stack's.
+	Image  bool `json:"image,omitempty"`
+	MStack bool `json:"mstack,omitempty"`
 	// RootPath is where the host has what becomes the machine's root, without
 	// links where that is known.
 	RootPath string `json:"-"`
@@ -291,6 +292,8 @@ const (
 	Disk    Do = "disk"        // the file system in the part of the image Source that begins at Start, as the root or on Target
 	CloneIt Do = "clone-image" // copy the disk image Source to a file without a name in the directory Path
 	Stack   Do = "stack"       // the root is Source over Lower, all of them below Path on the host
+	Take    Do = "take"        // the entry Source of a mount stack, a directory or a part of a disk image, as the root, on Target, or, without one, as a layer for what follows
+	Pile    Do = "pile"        // an overlay of the layers that were taken, lowest first, on Target; unless it is read-only, the last one has its upper and work directories
 	Pivot   Do = "pivot"       // take Source, in the tree, instead; the tree goes to Target below it, if there is one
 	Mount   Do = "mount"       // a new file system on Target
 	Bind    Do = "bind"        // Source on Target

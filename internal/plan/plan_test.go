@@ -13,7 +13,9 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"launch/internal/disk"
 	"launch/internal/facts"
+	"launch/internal/mstack"
 	"launch/internal/origin"
 	"launch/mount"
 	"launch/settings"
@@ -225,6 +227,31 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 		s.Exec.Hostname = "name"
 		f.Root.OSRelease = false
 	},
+	"mstack": func(s *settings.Settings, f *facts.Facts) {
+		s.Image = settings.Image{MStack: "/srv/m.mstack"}
+		f.Stack = stack("layer@1.raw layer@2 rw bind@srv-a robind@srv")
+	},
+	"mstack-map": func(s *settings.Settings, f *facts.Facts) {
+		s.Image = settings.Image{MStack: "/srv/m.mstack"}
+		s.Users = settings.Users{Mode: userns.Fixed, Range: userns.Range{Start: 1310720, Size: 65536}, Ownership: userns.MapIt}
+		f.Stack = stack("layer@1 layer@2 rw root bind@home.raw")
+	},
+	"mstack-read-only": func(s *settings.Settings, f *facts.Facts) {
+		s.Image = settings.Image{MStack: "/srv/m.mstack", ReadOnly: true}
+		f.Stack = stack("layer@1 rw bind@srv")
+	},
+	"mstack-volatile": func(s *settings.Settings, f *facts.Facts) {
+		s.Image = settings.Image{MStack: "/srv/m.mstack", Volatile: settings.VolatileYes}
+		f.Stack = stack("layer@1 layer@2.raw rw bind@srv bind@usr-local")
+	},
+	"mstack-alone": func(s *settings.Settings, f *facts.Facts) {
+		s.Image = settings.Image{MStack: "/srv/m.mstack"}
+		f.Stack = stack("layer@1")
+	},
+	"mstack-binds": func(s *settings.Settings, f *facts.Facts) {
+		s.Image = settings.Image{MStack: "/srv/m.mstack"}
+		f.Stack = stack("robind@usr bind@srv")
+	},
 	"network-writable": func(s *settings.Settings, f *facts.Facts) { s.Environment.API = settings.APINetwork },
 	"mounts": func(s *settings.Settings, f *facts.Facts) {
 		s.Mounts = []mount.Mount{bind("/srv/a:/x/y"), bind("/srv/b:/x"), bind("-/srv/c:/z:idmap"),
@@ -235,6 +262,31 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 	},
 }
 
+// stack gives a mount stack with entries of these names, in which everything has
+// been written to before.
+func stack(names string) facts.Stack {
+	var nodes []mstack.Node
+	for name := range strings.FieldsSeq(names) {
+		n := mstack.Node{Name: name, Mode: unix.S_IFDIR}
+		if strings.HasSuffix(name, ".raw") {
+			n.Mode = unix.S_IFREG
+		}
+		nodes = append(nodes, n)
+	}
+	entries, err := mstack.Read(nodes)
+	if err != nil {
+		panic(err)
+	}
+	for i := range entries {
+		e := &entries[i]
+		e.Path, e.Data = "/srv/m.mstack/"+e.Name, e.Use == mstack.Writable
+		if e.Raw {
+			e.Volume = disk.Volume{Use: disk.Root, FS: "ext4", Start: 65536, Size: 1 << 20}
+		}
+	}
+	return facts.Stack{Known: true, Entries: entries}
+}
+
 func compile(t *testing.T, name string) *Plan {
 	t.Helper()
 	s := settings.Settings{Machine: "m", Image: settings.Image{Directory: "/srv/m"}, Exec: settings.Exec{Words: []string{"true"}}}
@@ -242,7 +294,7 @@ func compile(t *testing.T, name string) *Plan {
 	cases[name](&s, &f)
 	p, err := Compile(Input{Settings: s, Facts: f, Profile: settings.ProfileOf(s.Profile, settings.NSpawn), From: func(o string) origin.Origin {
 		switch o {
-		case "directory", "read-only", "overlay-all", "limit-nofile", "limit-as", "oom-score-adjust", "cpu-affinity", "personality", "suppress-sync",
+		case "mstack", "directory", "read-only", "overlay-all", "limit-nofile", "limit-as", "oom-score-adjust", "cpu-affinity", "personality", "suppress-sync",
 			"restrict-address-families", "ambient-capability", "pivot-root", "use-cgroup-namespace", "ephemeral", "template":
 			return option(o)
 		}

@@ -202,7 +202,7 @@ func (c *compiler) lies(at int) int {
 		switch {
 		case s.Do == Tree || s.Do == Stack || s.Do == Pivot || s.Target == "/":
 			found = i // comes before all others
-		case s.Do != Mount && s.Do != Bind && s.Do != Overlay && s.Do != Layer && s.Do != Disk:
+		case s.Do != Mount && s.Do != Bind && s.Do != Overlay && s.Do != Layer && s.Do != Disk && s.Do != Pile && (s.Do != Take || s.Target == ""):
 		case mount.Inside(c.Steps[at].Target, s.Target) && (found < 0 || mount.Below(s.Target, c.Steps[found].Target) || c.Steps[found].Target == ""):
 			found = i
 		}
@@ -227,7 +227,7 @@ func stub(s *Step) (e Entry, ok bool) {
 		} else {
 			e.Kind = s.Source
 		}
-	case Mount, Overlay, Cgroups, Disk:
+	case Mount, Overlay, Cgroups, Disk, Take, Pile:
 		e.Mode = unix.S_IFDIR | 0o755
 	case Layer:
 		e.Mode = unix.S_IFDIR | 0o1777

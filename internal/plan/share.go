@@ -123,12 +123,12 @@ func (c *compiler) journal(host func(Step)) error {
 		return cannot("%s is no directory", dir)
 	case kind == "guest" && img.Volatile != settings.VolatileNo:
 		return cannot("it is gone with the machine, which is --volatile")
-	case kind == "guest" && c.Plan.Image:
-		return cannot("the host doesn't see the files of a disk image")
+	case kind == "guest" && c.Plan.apart():
+		return cannot("the host doesn't see the files of a disk image or a mount stack")
 	case kind == "guest" && (img.ReadOnly || c.covered()):
 		return cannot("the tree is read-only")
 	}
-	linked := j.Kind == facts.Link && j.Link == inTree && !c.Plan.Image
+	linked := j.Kind == facts.Link && j.Link == inTree && !c.Plan.apart()
 	switch {
 	case kind == "guest" || mode == "" && linked:
 		if j.Kind != facts.Absent && !linked {

@@ -131,7 +131,7 @@ func (s Step) what() string {
 		w = s.Path
 	}
 	if s.Type != "" {
-		w = s.Type + " " + w
+		w = strings.TrimSpace(s.Type + " " + w)
 	}
 	if s.Credential != "" {
 		w = s.Credential + " from " + w
@@ -187,7 +187,7 @@ func (s Step) how() string {
 	if s.IDMap != "" {
 		w = append(w, string(s.IDMap))
 	}
-	if s.Do == Disk {
+	if s.Do == Disk || s.Do == Take && s.Type != "" {
 		w = append(w, fmt.Sprintf("%d bytes at %d", s.Size, s.Start))
 	}
 	if s.Counted {

@@ -154,7 +154,7 @@ func (c *compiler) register() {
 		return
 	}
 	root := c.Directory
-	if c.Plan.Image {
+	if c.Plan.apart() {
 		root = "" // the host has no directory that it is in
 	}
 	c.Plan.Register = &Registration{Class: "container", Root: root, Required: mode == settings.Yes, Origin: c.from("register")}

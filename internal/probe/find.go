@@ -29,19 +29,22 @@ func (f *Finder) Around(around *settings.Surroundings) {
 }
 
 // Image finds the tree of a machine by its name, where systemd keeps them: a
-// directory, a block device, or a disk image with .raw behind its name; or else
-// versions of a tree, or of an image.
+// directory, a block device, a disk image with .raw behind its name, or a mount
+// stack with .mstack; or else versions of a tree, or of an image.
 func (f *Finder) Image(name string) (found settings.Where, ok bool) {
 	missed := ""
 	for _, dir := range settings.ImageDirs {
-		for _, end := range [...]string{"", ".raw"} {
+		for _, end := range [...]string{"", ".raw", ".mstack"} {
 			at := settings.Where{Path: dir + "/" + name + end}
 			kind, locked, err := kindOf(at.Path)
 			switch {
 			case err != nil:
 			case kind == settings.KindDir && end == "":
 				return at, true
-			case kind == settings.KindBlock && end == "", kind == settings.KindFile && end != "":
+			case kind == settings.KindDir && end == ".mstack":
+				at.MStack = true
+				return at, true
+			case kind == settings.KindBlock && end == "", kind == settings.KindFile && end == ".raw":
 				at.Image, at.ReadOnly = true, locked
 				return at, true
 			}

@@ -127,17 +127,25 @@ func Root(n int, pivot string) (facts.Root, error) {
 	r.UsrBin, r.UsrSbin, r.UsrLib = l.kind(n, "usr/bin"), l.kind(n, "usr/sbin"), l.kind(n, "usr/lib")
 	r.Loader64 = l.loader(n, "usr/")
 	r.OSRelease = l.exists(n, "etc/os-release") || l.exists(n, "usr/lib/os-release")
-	b, err := read(n, "etc/machine-id")
+	if r.MachineID, err = machineID(n, "etc/machine-id"); err != nil {
+		l.fail("read /etc/machine-id of the tree", err)
+	}
+	return r, l.err
+}
+
+// machineID reads a tree's machine id, 32 hex digits; "" if there is none.
+func machineID(n int, name string) (string, error) {
+	b, err := read(n, name)
 	switch {
 	case err == nil:
 		id := strings.TrimSpace(string(b))
 		if _, err := hex.DecodeString(id); err == nil && len(id) == 32 && id != strings.Repeat("0", 32) {
-			r.MachineID = strings.ToLower(id)
+			return strings.ToLower(id), nil
 		}
 	case !missing(err) && err != unix.EINVAL && err != unix.EFBIG: // no file, or none with an id
-		l.fail("read /etc/machine-id of the tree", err)
+		return "", err
 	}
-	return r, l.err
+	return "", nil
 }
 
 // loaders are what the dynamic loaders of 64-bit architectures are called.

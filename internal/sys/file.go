@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"math"
 	"sync"
 	"unsafe"
 
@@ -253,7 +254,11 @@ func Pipe() (r, w int, err error) {
 
 // Names lists a directory given by an open descriptor, without . and ..; it
 // reads from the descriptor's current position.
-func Names(n int) ([]string, error) {
+func Names(n int) ([]string, error) { return NamesUpTo(n, math.MaxInt) }
+
+// NamesUpTo is Names for a directory that may have at most so many names, give
+// or take a page of them; else it gives E2BIG.
+func NamesUpTo(n, most int) ([]string, error) {
 	var names []string
 	b := pages.Get().(*page)
 	defer pages.Put(b)
@@ -266,6 +271,9 @@ func Names(n int) ([]string, error) {
 			return names, nil
 		}
 		_, _, names = unix.ParseDirent(b[:r], -1, names)
+		if len(names) > most {
+			return nil, unix.E2BIG
+		}
 	}
 }
 

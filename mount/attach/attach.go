@@ -57,6 +57,10 @@ type Tree struct {
 	// Pin is the tree's directory as it was when the plan was made: a
 	// directory that was swapped since is refused. -1: nothing to compare.
 	Pin int
+	// Pins are the entries of a mount stack, open, by their paths.
+	Pins map[string]int
+	// layers are those that the next pile is made of, lowest first.
+	layers []layerAt
 	// Image is the disk image that the tree is in; -1: none.
 	Image int
 	// UID and GID are the machine's root user, on the host.
@@ -172,6 +176,7 @@ const seat = "/run/launch"
 
 // Close gives back the descriptors.
 func (t *Tree) Close() {
+	t.letGo()
 	for _, n := range []*int{&t.root, &t.loose, &t.below, &t.old, &t.oldAt, &t.host, &t.at, &t.runHost, &t.devpts, &t.PidNS} {
 		if *n >= 0 {
 			sys.Close(*n)
@@ -211,6 +216,13 @@ func words(s plan.Step) string {
 		return fmt.Sprintf("mount %s of the image %s on %s", s.Type, s.Source.Path, s.Target)
 	case plan.Stack:
 		return "put together the layers in " + s.Path
+	case plan.Take:
+		if s.Target == "" {
+			return "take the layer " + s.Source.Path
+		}
+		return fmt.Sprintf("take %s for %s", s.Source.Path, s.Target)
+	case plan.Pile:
+		return fmt.Sprintf("put together the layers of %s on %s", s.Path, s.Target)
 	case plan.Pivot:
 		return fmt.Sprintf("take %s of the tree as the root", s.Source.Path)
 	case plan.Mount:
@@ -265,6 +277,10 @@ func (t *Tree) do(s plan.Step) error {
 		return t.stack(s)
 	case plan.Disk:
 		return t.disk(s)
+	case plan.Take:
+		return t.take(s)
+	case plan.Pile:
+		return t.pile(s)
 	case plan.Idmap:
 		return t.idmap(s)
 	case plan.Pivot:

@@ -42,6 +42,8 @@ var bad = map[string][]string{
 	"image": {"/no/such", "OUT/dir", "OUT/file", "/dev/null", "OUT/roots.raw", "OUT/home.raw", "OUT/verity.raw", "OUT/locked.raw", "OUT/overlap.raw", "OUT/twice.raw",
 		"OUT/cut.raw", "OUT/ext3.raw", "OUT/plain.raw", "OUT/plain.raw --boot", "OUT/plain.raw --directory=OUT/dir", "OUT/plain.raw --template=OUT/dir",
 		"OUT/plain.raw --link-journal=guest", "OUT/plain.raw --pivot-root=/no/such", "OUT/hashed.raw"},
+	"mstack": {"/no/such", "OUT/file", "OUT/dir", "OUT/stack --pivot-root=/no/such", "OUT/stack --directory=OUT/dir", "OUT/stack --image=OUT/plain.raw", "OUT/stack --template=OUT/dir", "OUT/stack --ephemeral",
+		"OUT/stack --link-journal=guest", "OUT/stack --private-users=pick --private-users-ownership=chown"},
 	"image-policy":            {"frob", "root=frob", "*", "root=verity --image=OUT/plain.raw", "root=open:home=absent --image=OUT/whole.raw"},
 	"root-hash":               {"0011", "xyz", "00112233445566778899aabbccddeeff", "00112233445566778899aabbccddeeff --image=OUT/plain.raw"},
 	"root-hash-sig":           {"base64:!", "base64:AAAA --image=OUT/plain.raw"},
@@ -136,7 +138,7 @@ var anything = map[string]string{
 // others are mistakes that are no option's value.
 var others = []string{
 	// Options that aren't any.
-	"--read-olny", "--bnid=/x", "--pri=x", "-y", "--directory", "--chdir", "-u", "--read-only=yes", "--mstack=/x", "--help=x",
+	"--read-olny", "--bnid=/x", "--pri=x", "-y", "--directory", "--chdir", "-u", "--read-only=yes", "--forward-journal=/x", "--help=x",
 	// What doesn't go together.
 	"--boot --as-pid2", "--ephemeral --template=OUT/dir --directory=OUT/other", "--template=OUT/dir",
 	// Trees that are none.
@@ -240,7 +242,7 @@ func (p *place) run(words string) {
 		return slices.ContainsFunc(argv, func(w string) bool { return w == option || strings.HasPrefix(w, option+"=") })
 	}
 	if argv[0] != "cat" {
-		if !said("--directory") && !said("--image") && !said("--oci-bundle") && !said("--template") && !strings.Contains(words, "no-such") || strings.Contains(words, "nobody-such") || strings.Contains(words, "OUT/no-such") {
+		if !said("--directory") && !said("--image") && !said("--mstack") && !said("--oci-bundle") && !said("--template") && !strings.Contains(words, "no-such") || strings.Contains(words, "nobody-such") || strings.Contains(words, "OUT/no-such") {
 			argv = append([]string{"--directory=" + p.dir}, argv...)
 		}
 		if !said("--machine") && words != "--template=OUT/dir" {
@@ -271,7 +273,7 @@ func TestErrors(t *testing.T) {
 	tree.NeedRoot(t)
 	p := &place{t: t, Stage: stage.New(t, stage.Unified), bin: stage.Launch(t).Path, dir: tree.Copy(t, tree.Tiny(t))}
 	p.out = filepath.Join(tree.Scratch(t), "out")
-	for _, d := range []string{"dir/sub/usr", "dir/sub/bin"} {
+	for _, d := range []string{"dir/sub/usr", "dir/sub/bin", "stack/layer@1/usr", "stack/rw"} {
 		if err := os.MkdirAll(filepath.Join(p.out, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
