@@ -48,6 +48,8 @@ type machine struct {
 	image bool
 	// disk: the tree is in a disk image, which is made of it.
 	disk bool
+	// stack: the tree is a layer of a mount stack.
+	stack bool
 	// cabled: the world has interfaces, lent0 with an address and below.
 	cabled bool
 	// many: there may be any number of that name, since it is only a beginning.
@@ -59,6 +61,7 @@ const (
 	root  = place + "/tree"
 	store = place + "/store"
 	raw   = place + "/disk.raw"
+	stack = place + "/m.mstack"
 )
 
 // onDisk gives a machine whose tree is in a disk image.
@@ -168,6 +171,13 @@ var others = func() []machine {
  "mounts": [{"destination": "/proc", "type": "proc"}, {"destination": "/dev", "type": "tmpfs", "options": ["mode=755"]}, {"destination": "/dev/mqueue", "type": "mqueue"}],
  "linux": {"namespaces": [{"type": "mount"}, {"type": "pid"}, {"type": "ipc"}, {"type": "network"}, {"type": "uts"}, {"type": "cgroup"}]}}`}}}
 
+	heap := of("heap", "--private-users=pick")
+	heap.args[0], heap.stack = "--mstack="+stack, true
+	heap.dirs = []string{"m.mstack/layer@2", "m.mstack/rw", "m.mstack/bind@srv-in"}
+	for _, name := range strings.Fields("data work work/work data/srv data/srv/in data/dev data/proc data/sys data/run data/tmp data/etc data/root data/var data/bin data/lib data/lib64 data/sbin") {
+		heap.grows = append(heap.grows, filepath.Join(stack, "rw", name))
+	}
+
 	copied := onDisk("copydisk", "--ephemeral", "--private-users=pick")
 
 	lent := of("lent", "--network-interface=lent0:inside")
@@ -177,7 +187,7 @@ var others = func() []machine {
 	stacked.cabled = true
 
 	return []machine{
-		onDisk("ondisk"), copied, onDisk("partdisk", "--volatile=yes"),
+		onDisk("ondisk"), copied, onDisk("partdisk", "--volatile=yes"), heap,
 		boot, service, layers, stubs, saved, join,
 		of("picked", "--private-users=pick"),
 		chown,
@@ -213,6 +223,11 @@ func (w *world) fresh(m machine) error {
 	os.Remove("/run/launch") // the last start's, if nothing is in it
 	for _, d := range append([]string{"."}, m.dirs...) {
 		if err := os.MkdirAll(filepath.Join(place, d), 0o755); err != nil {
+			return err
+		}
+	}
+	if m.stack {
+		if err := os.Symlink("../tree", stack+"/layer@1"); err != nil {
 			return err
 		}
 	}

@@ -22,11 +22,11 @@ var sentences = []*regexp.Regexp{
 	regexp.MustCompile(`^mount ext4 of the image /\S+ on /\S*: `),
 	regexp.MustCompile(`^bind \S* ?on /\S+: `),
 	regexp.MustCompile(`^(mask|make directory|make symlink|change the flags of|mount parts of sysfs on) /\S*: `),
-	regexp.MustCompile(`^(take the tree|put together the layers in) /\S+: `),
+	regexp.MustCompile(`^(take the tree|put together the layers in|take the layer|put together the layers of /\S+ on|take /\S+ for) /\S*: `),
 	regexp.MustCompile(`^(lay a throw-away layer over (the tree|/\S*)|(map|change) the owners of the tree's files|make a user namespace for the id map): `),
 	// A saved mount says which, or what it takes.
 	regexp.MustCompile(`^bring back the mounts of /\S*: ([a-z].*|"/[^"]*"): `),
-	regexp.MustCompile(`^cannot (read|use) /\S*( as a disk image)?: `),
+	regexp.MustCompile(`^cannot (read|use) /\S*( as a (disk image|mount stack))?: `),
 	// What is done to one name for the sake of another tells both.
 	regexp.MustCompile(`^(copy|rename|link) /[^:]*: `),
 	// Files and directories of the host's name their path.
