@@ -326,6 +326,13 @@ func (b *builder) birth() (err error) {
 	if b.stub, err = newStub(); err != nil {
 		return fmt.Errorf("make a file for the stub: %w", err)
 	}
+	// Descriptors get their fixed numbers before the first process waits: what it
+	// needs from then on must not have one of them.
+	for _, n := range []*int{&b.goR, &b.statW, &b.stub.run} {
+		if err := above(n, b.status()+2); err != nil {
+			return fmt.Errorf("move a descriptor: %w", err)
+		}
+	}
 	b.prog = child.New(programMax)
 	var flags uint64
 	for _, n := range b.plan.Namespaces {
@@ -343,6 +350,19 @@ func (b *builder) birth() (err error) {
 	sys.Close(b.goR)
 	sys.Close(b.statW)
 	return nil
+}
+
+// above gives a descriptor a number that is not below least.
+func above(n *int, least int) error {
+	if *n >= least {
+		return nil
+	}
+	to, err := sys.DupAbove(*n, least)
+	if err == nil {
+		sys.Close(*n)
+		*n = to
+	}
+	return err
 }
 
 // enterPaths joins the namespaces that the machine is to have and that are there
