@@ -19,7 +19,7 @@ function __launch_options
 		switch $word
 			case --
 				return 1
-			case --directory --image --mstack --image-policy --root-hash --root-hash-sig --verity-data --template --mounts --oci-bundle --pivot-root --profile --join --machine --chdir --setenv --uid --kill-signal --hostname --uuid --personality --suppress-sync --private-users-ownership --network-veth-extra --network-bridge --network-zone --network-macvlan --network-ipvlan --network-interface --network-namespace-path --port --capability --drop-capability --ambient-capability --no-new-privileges --system-call-filter --restrict-address-families --rlimit --oom-score-adjust --cpu-affinity --bind --bind-ro --tmpfs --overlay --overlay-ro --inaccessible --bind-user --bind-user-shell --bind-user-group --resolv-conf --timezone --link-journal --set-credential --load-credential --console --register --notify-ready --slice --property --settings --background
+			case --directory --image --mstack --image-policy --root-hash --root-hash-sig --verity-data --template --mounts --oci-bundle --pivot-root --profile --join --machine --chdir --setenv --uid --kill-signal --hostname --uuid --personality --suppress-sync --private-users-ownership --network-veth-extra --network-bridge --network-zone --network-macvlan --network-ipvlan --network-interface --network-namespace-path --port --capability --drop-capability --ambient-capability --no-new-privileges --system-call-filter --restrict-address-families --rlimit --oom-score-adjust --cpu-affinity --bind --bind-ro --tmpfs --overlay --overlay-ro --inaccessible --bind-user --bind-user-shell --bind-user-group --resolv-conf --timezone --link-journal --forward-journal --forward-journal-max-use --forward-journal-keep-free --forward-journal-max-file-size --forward-journal-max-files --set-credential --load-credential --console --register --notify-ready --slice --property --settings --background
 				set value 1
 			case '--*'
 			case '-*D' '-*i' '-*M' '-*E' '-*u' '-*p' '-*S'
@@ -139,6 +139,11 @@ complete -c launch -n __launch_options -l resolv-conf -r -f -a 'auto off copy-ho
 complete -c launch -n __launch_options -l timezone -r -f -a 'auto off copy bind symlink delete' -d 'Where the machine'\''s time zone comes from'
 complete -c launch -n __launch_options -l link-journal -r -f -a 'no auto host guest try-host try-guest' -d 'Where the machine'\''s journal is kept, so that the host sees it'
 complete -c launch -n __launch_options -s j -f -d 'Same as --link-journal=try-guest'
+complete -c launch -n __launch_options -l forward-journal -r -d 'Keep what the machine'\''s journal says on the host'
+complete -c launch -n __launch_options -l forward-journal-max-use -r -f -d 'How much those files may take'
+complete -c launch -n __launch_options -l forward-journal-keep-free -r -f -d 'How much they leave free'
+complete -c launch -n __launch_options -l forward-journal-max-file-size -r -f -d 'How long one of them may be'
+complete -c launch -n __launch_options -l forward-journal-max-files -r -f -d 'How many of them there may be'
 complete -c launch -n __launch_options -l set-credential -r -f -d 'Give the machine a credential'
 complete -c launch -n __launch_options -l load-credential -r -f -d 'Give the machine a credential that is read from a file or socket'
 complete -c launch -n __launch_options -l console -r -f -a 'interactive read-only passive pipe autopipe' -d 'What the command has as input and output'

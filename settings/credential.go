@@ -176,6 +176,9 @@ func addCredential(s *Settings, a Assignment) {
 // sameCredential finds an ID that was told twice.
 func (r *resolver) sameCredential() error {
 	for i, c := range r.s.Credentials {
+		if c.ID == ForwardCredential && r.s.Host.Forward.To != "" {
+			return &Error{What: "cannot give the machine a credential called " + c.ID + ": it is what --forward-journal= sets", Origin: c.Origin, Hint: "leave out one of them"}
+		}
 		for _, before := range r.s.Credentials[:i] {
 			if before.ID == c.ID {
 				return &Error{What: fmt.Sprintf("cannot give the machine two credentials called %s", c.ID), Origin: c.Origin, Hint: "leave out one of them"}

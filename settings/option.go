@@ -152,6 +152,7 @@ const (
 	GroupResolvConf    Group = "resolv-conf"
 	GroupTimezone      Group = "timezone"
 	GroupLinkJournal   Group = "link-journal"
+	GroupForward       Group = "forward-journal"
 	GroupNotifyReady   Group = "notify-ready"
 	GroupCredentials   Group = "credentials"
 	GroupPivot         Group = "pivot-root"

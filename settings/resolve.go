@@ -455,6 +455,22 @@ func (r *resolver) blame(name, what, hint string) error {
 	return &Error{What: what, Origin: o, Value: text, Hint: hint}
 }
 
+// checkForward refuses limits of files that nobody writes.
+func (r *resolver) checkForward() error {
+	f := r.s.Host.Forward
+	if f.To != "" {
+		return nil
+	}
+	for _, limit := range [...]struct{ name, value string }{
+		{"max-use", f.MaxUse}, {"keep-free", f.KeepFree}, {"max-file-size", f.MaxFileSize}, {"max-files", f.MaxFiles},
+	} {
+		if limit.value != "" {
+			return r.blame("forward-journal-"+limit.name, "cannot limit the files of a journal that is not forwarded", "add --forward-journal=, which says where they are")
+		}
+	}
+	return nil
+}
+
 // check finds the name and the tree, and refuses what can't work together.
 func (r *resolver) check(assignments []Assignment) error {
 	s := &r.s
@@ -559,6 +575,9 @@ func (r *resolver) check(assignments []Assignment) error {
 		return r.blame("private-users-ownership", "cannot change the owners of a tree that is run with --volatile", "use --private-users-ownership=map, or leave out --volatile")
 	case s.Image.Directory == "/" && !s.Image.Ephemeral && s.Image.Volatile != VolatileYes && s.Image.Volatile != VolatileState:
 		return r.blame("directory", "cannot run a machine on the host's own root", "use --ephemeral, --volatile=yes or --volatile=state")
+	}
+	if err := r.checkForward(); err != nil {
+		return err
 	}
 	if err := r.sameCredential(); err != nil {
 		return err

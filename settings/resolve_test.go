@@ -71,6 +71,9 @@ func TestRefused(t *testing.T) {
 		{"image=/srv/d verity-data=/srv/v", "cannot check a disk image against a hash: launch does not set up Verity", "--verity-data=/srv/v"},
 		{"root-hash=00112233445566778899aabbccddeeff", "cannot check a tree that is not in a disk image", "--root-hash=00112233445566778899aabbccddeeff"},
 		{"directory=/srv/d image-policy=*", "cannot check a tree that is not in a disk image", "--image-policy=*"},
+		{"forward-journal-max-use=1M", "cannot limit the files of a journal that is not forwarded", "--forward-journal-max-use=1M"},
+		{"forward-journal=/j forward-journal= forward-journal-max-files=2", "cannot limit the files of a journal that is not forwarded", "--forward-journal-max-files=2"},
+		{"forward-journal=/j set-credential=journal.forward_to_socket:x", "cannot give the machine a credential called journal.forward_to_socket: it is what --forward-journal= sets", "--set-credential"},
 		{"image=/srv/d link-journal=guest", "cannot link the host's journal to that of a machine on a disk image: the host does not see its files", "--link-journal=guest"},
 	} {
 		_, _, _, err := Resolve(say(t, strings.Fields(c.words)...), Surroundings{Place: Place{Cwd: "/srv/web"}, Hostname: "host"})
@@ -91,6 +94,26 @@ func TestAccepted(t *testing.T) {
 	} {
 		if _, _, _, err := Resolve(say(t, strings.Fields(words)...), Surroundings{Place: Place{Cwd: "/srv/web"}, Hostname: "host"}); err != nil {
 			t.Errorf("%s: %v", words, err)
+		}
+	}
+}
+
+// TestForward: what goes into one file is told by its name, and numbers are plain.
+func TestForward(t *testing.T) {
+	for text, want := range map[string]Forward{
+		"forward-journal=/j/x.journal": {To: "/j/x.journal"}, "forward-journal=x": {To: "/srv/web/x"}, "forward-journal=../a/./b.journal": {To: "/srv/a/b.journal"},
+		"forward-journal=": {}, "set-credential=journal.forward_to_socket:x": {},
+		"forward-journal=/j forward-journal-max-use=1.5G forward-journal-keep-free=10K forward-journal-max-file-size=0 forward-journal-max-files=3": {"/j", "1610612736", "10240", "0", "3"},
+	} {
+		s, _, _, err := Resolve(say(t, strings.Fields(text)...), Surroundings{Place: Place{Cwd: "/srv/web"}})
+		if err != nil || s.Host.Forward != want || s.Host.Forward.File() != strings.HasSuffix(want.To, "l") {
+			t.Errorf("%s gives %+v, %v", text, s.Host.Forward, err)
+		}
+	}
+	for _, text := range []string{"max-use=x", "max-use=", "max-use=-1", "max-use=infinity", "max-use=10%", "max-use=18446744073709551616", "max-file-size=100E", "max-files=", "max-files=x", "max-files=-1"} {
+		name, value, _ := strings.Cut("forward-journal-"+text, "=")
+		if v, err := Find(name).Parse(Place{}, value); err == nil {
+			t.Errorf("%s is taken for %v; systemd-nspawn refuses it", text, v)
 		}
 	}
 }

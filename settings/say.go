@@ -172,6 +172,11 @@ func Say(s Settings) (list []Saying, missed []string) {
 	text("resolv-conf", s.Host.ResolvConf)
 	text("timezone", s.Host.Timezone)
 	text("link-journal", s.Host.LinkJournal)
+	text("forward-journal", s.Host.Forward.To)
+	text("forward-journal-max-use", s.Host.Forward.MaxUse)
+	text("forward-journal-keep-free", s.Host.Forward.KeepFree)
+	text("forward-journal-max-file-size", s.Host.Forward.MaxFileSize)
+	text("forward-journal-max-files", s.Host.Forward.MaxFiles)
 	text("console", string(s.Life.Console))
 	text("register", string(s.Life.Register))
 	if s.Life.NotifyReady {

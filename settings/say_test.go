@@ -29,6 +29,7 @@ func TestSay(t *testing.T) {
 		{"directory=/srv/web", "resolv-conf=bind-host", "timezone=off", "link-journal=no", "console=pipe", "register=no", "notify-ready=yes", "keep-unit=yes", "quiet=yes"},
 		{"directory=/srv/web", "bind-user=joe", "bind-user=ann", "bind-user-shell=/bin/zsh", "bind-user-group=wheel", "bind-user-group=video"},
 		{"directory=/srv/web", "bind-user=joe", "bind-user-shell=yes"},
+		{"directory=/srv/web", "forward-journal=/j", "forward-journal-max-use=2M", "forward-journal-keep-free=1", "forward-journal-max-file-size=3", "forward-journal-max-files=4"},
 		{"directory=/srv/web", "ephemeral=yes", "machine=m", "pivot-root=/a:/b", "suppress-sync=yes"},
 	} {
 		around := Surroundings{Place: Place{Cwd: "/srv/web"}}

@@ -10,6 +10,8 @@
 package settings
 
 import (
+	"strings"
+
 	"launch/mount"
 	"launch/userns"
 )
@@ -194,7 +196,33 @@ type Host struct {
 	// LinkJournal is a mode of --link-journal: "" (auto), no, or host or guest,
 	// which with try- may go without effect.
 	LinkJournal string `json:"link_journal,omitempty"`
+	// Forward is where the host keeps what the machine's journal hands on.
+	Forward Forward `json:"forward_journal,omitzero"`
 }
+
+// Forward is what becomes of the lines that a machine's journal hands on to the
+// host.
+type Forward struct {
+	// To is a file, if its name ends in .journal, else a directory of files; "":
+	// nothing is handed on.
+	To string `json:"to,omitempty"`
+	// What that may take: bytes, bytes that stay free, bytes of a file, and
+	// how many files. They are decimal numbers; "" is not told.
+	MaxUse      string `json:"max_use,omitempty"`
+	KeepFree    string `json:"keep_free,omitempty"`
+	MaxFileSize string `json:"max_file_size,omitempty"`
+	MaxFiles    string `json:"max_files,omitempty"`
+}
+
+// File reports whether all lines go into one file.
+func (f Forward) File() bool { return strings.HasSuffix(f.To, ".journal") }
+
+// The credential by which a machine's journal is told where to hand its lines
+// on, and the socket there.
+const (
+	ForwardCredential = "journal.forward_to_socket"
+	ForwardSocket     = "/run/host/journal/socket"
+)
 
 // ResolvFile gives the path of one of the host's files that say how names are
 // resolved: host, static, uplink or stub.

@@ -615,6 +615,27 @@ func parseLinkJournal(_ Place, text string) (any, error) {
 	return text, nil
 }
 
+// parseForward reads a path.
+func parseForward(p Place, text string) (any, error) {
+	if text == "" {
+		return "", nil
+	}
+	if strings.IndexByte(text, 0) >= 0 {
+		return nil, errors.New("a path can't have a NUL byte")
+	}
+	return mount.Absolute(text, p.Cwd), nil
+}
+
+func parseForwardSize(_ Place, text string) (any, error) {
+	n, err := ParseSize(text)
+	return strconv.FormatUint(n, 10), err
+}
+
+func parseForwardCount(_ Place, text string) (any, error) {
+	n, err := parseNumber(text)
+	return strconv.FormatUint(n, 10), err
+}
+
 func parseResolvConf(_ Place, text string) (any, error) { return parseMode(text, resolvModes[:]...) }
 
 func parseTimezone(_ Place, text string) (any, error) { return parseMode(text, zoneModes[:]...) }

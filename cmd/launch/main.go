@@ -175,6 +175,11 @@ func start(req cli.Request, env []string, cwd string) int {
 			return fail(err)
 		}
 	}
+	if s.Host.Forward.To != "" {
+		if f.Receiver, err = probe.Receiver(plan.Getenv(env, "PATH")); err != nil && !planning {
+			return fail(err)
+		}
+	}
 	if s.Exec.Mode == settings.Boot {
 		if f.Watches, err = probe.Watches(); err != nil && !planning {
 			return fail(err)
@@ -500,6 +505,7 @@ func explain(p *plan.Plan, err error) error {
 	var ended *engine.Ended
 	var left *engine.LeftError
 	var lost *console.OutputError
+	var journal *engine.JournalError
 	switch {
 	case errors.As(err, &step):
 		e.Origin = step.Origin
@@ -507,7 +513,7 @@ func explain(p *plan.Plan, err error) error {
 		e.What = fmt.Sprintf("machine %q has ended, but something of it is left on the host: %v", p.Machine, err)
 		e.Hint = "launch --cleanup tries again"
 		return e
-	case errors.As(err, &ended), errors.As(err, &lost):
+	case errors.As(err, &ended), errors.As(err, &lost), errors.As(err, &journal):
 		e.What = fmt.Sprintf("machine %q: %v", p.Machine, err)
 	}
 	e.Hint = hint(p, err)

@@ -49,7 +49,7 @@ func argument(o *settings.Option) kind {
 		return machines
 	case o.Name == "setenv":
 		return variables
-	case o.Name == "image" || o.Name == "verity-data", o.Topic == settings.TopicMounts && (strings.HasPrefix(o.Placeholder, "SOURCE") || strings.HasPrefix(o.Placeholder, "LOWER")):
+	case o.Name == "image" || o.Name == "verity-data" || o.Name == "forward-journal", o.Topic == settings.TopicMounts && (strings.HasPrefix(o.Placeholder, "SOURCE") || strings.HasPrefix(o.Placeholder, "LOWER")):
 		return paths
 	case len(choices(o)) == 0:
 		return anything

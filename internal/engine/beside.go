@@ -50,6 +50,8 @@ func (s *supervisor) beside() error {
 		switch step.Do {
 		case plan.Make:
 			err = s.make(step)
+		case plan.Receive:
+			err = s.receive(i+1, step)
 		case plan.Export:
 			err = s.export(step)
 		case plan.Link:
@@ -72,6 +74,10 @@ func (s *supervisor) beside() error {
 		if err != nil && step.Soft {
 			s.opt.Warn(fmt.Sprintf("step %d, %v; the machine does without", i+1, err))
 			continue
+		}
+		var told *settings.Error
+		if errors.As(err, &told) {
+			return err
 		}
 		if err != nil {
 			return &StepError{i + 1, step.Origin, err}

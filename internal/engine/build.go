@@ -54,10 +54,11 @@ type builder struct {
 	statR   int
 	statW   int
 	filters [][]unix.SockFilter
-	// compiled waits for the filters, which are made meanwhile.
-	compiled func() error
-	idmaps   int // the user namespace for id-mapped mounts, -1 before it is needed
-	foreign  int // the one for a tree that belongs to the foreign range
+	// compiled waits for the filters, which are made meanwhile, and received for who
+	// takes the journal.
+	compiled, received func() error
+	idmaps             int // the user namespace for id-mapped mounts, -1 before it is needed
+	foreign            int // the one for a tree that belongs to the foreign range
 	// lowered is how many ops of the plan's program the first process has got.
 	lowered int
 	// top is the root of the first process's own copy of the tree, or -1.
@@ -218,6 +219,9 @@ func (b *builder) build(l sys.Locked) (err error) {
 		return err
 	}
 	if err := b.registered(); err != nil {
+		return err
+	}
+	if err := b.received(); err != nil {
 		return err
 	}
 	return b.release()

@@ -190,8 +190,10 @@ type supervisor struct {
 	thread  *Thread // that builds the machine next
 	signals *sys.Caught
 	ports   *netns.Ports // that lead to the machine, or nil
-	stored  int          // how often the machine had descriptors kept
-	ping    time.Time    // when the service manager is told next that we live
+	// receiver takes the machine's journal; nil: nobody does.
+	receiver *receiver
+	stored   int       // how often the machine had descriptors kept
+	ping     time.Time // when the service manager is told next that we live
 }
 
 // listen makes signals wake the loop instead of ending the launcher.
@@ -227,13 +229,23 @@ func (s *supervisor) once() (status int, err error) {
 	if p.Payload.Exact != nil {
 		return s.onceBundle()
 	}
+	defer func() {
+		switch rerr := s.unreceive(); {
+		case rerr == nil:
+		case err == nil && s.again(status):
+			s.opt.Warn(rerr.Error()) // it is started again all the same
+		default:
+			err = errors.Join(err, rerr)
+		}
+	}()
 	if err := s.beside(); err != nil {
 		return 1, err
 	}
 	b := &builder{plan: p, opt: s.opt, state: s.state, alone: s.alone, secrets: s.secrets, cgroup: -1, notify: -1, kmsg: -1, network: -1, pty: console.Pty{Master: -1, Slave: -1}}
-	placed, compiled := make(chan error, 1), make(chan error, 1)
+	placed, compiled, received := make(chan error, 1), make(chan error, 1), make(chan error, 1)
 	b.place = sync.OnceValue(func() error { return <-placed })
 	b.compiled = func() error { return <-compiled }
+	b.received = func() error { return <-received }
 	b.registered = func() error { return nil }
 	defer func() {
 		if b.cgroup >= 0 {
@@ -255,8 +267,13 @@ func (s *supervisor) once() (status int, err error) {
 		}
 	}()
 	err = t.beside(b.build, func() {
-		placed <- s.settleIn(b)
+		err := s.settleIn(b)
+		placed <- err
 		compiled <- b.compile()
+		if err == nil {
+			err = s.received()
+		}
+		received <- err
 	})
 	if b.watch != nil {
 		b.follower = &follower{watch: b.watch, ports: s.ports, warn: s.opt.Warn, due: true}
@@ -417,7 +434,8 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 			unix.PollFd{Fd: int32(b.proc.Pidfd), Events: unix.POLLIN},
 			unix.PollFd{Fd: int32(s.signals.R), Events: unix.POLLIN},
 			unix.PollFd{Fd: int32(ear), Events: unix.POLLIN}, // ignored if negative
-			unix.PollFd{Fd: int32(host), Events: unix.POLLIN})
+			unix.PollFd{Fd: int32(host), Events: unix.POLLIN},
+			unix.PollFd{Fd: int32(s.receiver.pidfd()), Events: unix.POLLIN})
 		watch, timeout := b.follower.poll()
 		fds = append(fds, unix.PollFd{Fd: int32(watch), Events: unix.POLLIN})
 		if f != nil {
@@ -497,9 +515,12 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 				host = -1
 			}
 		}
-		b.follower.look(fds[4].Revents != 0)
+		if fds[4].Revents != 0 {
+			s.lost()
+		}
+		b.follower.look(fds[5].Revents != 0)
 		if f != nil {
-			state, err := f.Handle(fds[5:])
+			state, err := f.Handle(fds[6:])
 			if err != nil && !errors.As(err, &lost) {
 				s.opt.Warn(err.Error())
 			}

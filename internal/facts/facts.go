@@ -33,7 +33,9 @@ type Facts struct {
 	Host    Host    `json:"host"`
 	Journal Journal `json:"journal,omitzero"`
 	Network Network `json:"network,omitzero"`
-	Watches Watches `json:"watches,omitzero"`
+	// Receiver is looked for only if the journal is forwarded.
+	Receiver Receiver `json:"receiver,omitzero"`
+	Watches  Watches  `json:"watches,omitzero"`
 	// Bound are the users of the host's that the machine is to have, in the order
 	// in which they were asked for, and Taken what of their names and ids the tree
 	// has already. Both are looked at only if there are such users.
@@ -110,6 +112,13 @@ type Watches struct {
 	Few bool `json:"few,omitempty"`
 	// Most is fs.inotify.max_user_instances.
 	Most int `json:"most,omitempty"`
+}
+
+// Receiver is the host's systemd-journal-remote.
+type Receiver struct {
+	Known bool `json:"known"`
+	// Path is where it is; "" if it is nowhere.
+	Path string `json:"path,omitempty"`
 }
 
 // Network is what decides about interfaces. It is looked at only if there is

@@ -45,6 +45,8 @@ type compiler struct {
 	failed error
 	// linked is what the machine's journal asks for in the tree.
 	linked *Step
+	// received is the socket that its lines are handed on by.
+	received *Step
 	// records and homes are those of bound users.
 	records []Entry
 	homes   []mount.Mount
@@ -731,6 +733,9 @@ func (c *compiler) mounts() error {
 			c.api(row)
 		}
 	}
+	if c.received != nil {
+		c.step(*c.received)
+	}
 	custom := slices.DeleteFunc(c.withHomes(mount.Sorted(c.Settings.Mounts)), func(m mount.Mount) bool { return m.Target == "/" })
 	for _, m := range custom {
 		if !mount.Below(m.Target, "/proc") {
@@ -924,8 +929,11 @@ func (c *compiler) run() []Entry {
 		{Path: "host/proc-kmsg", Mode: unix.S_IFIFO | 0o600},
 		{Path: "host/os-release", Mode: unix.S_IFREG | 0o444},
 	}
-	if len(c.Settings.Credentials) > 0 {
+	if len(c.Plan.Credentials) > 0 {
 		entries = append(entries, Entry{Path: "host/credentials", Mode: unix.S_IFDIR | 0o500})
+	}
+	if c.received != nil {
+		entries = append(entries, Entry{Path: "host/journal", Mode: dir755}, Entry{Path: "host/journal/socket", Mode: unix.S_IFREG | 0o444})
 	}
 	return append(entries, c.records...)
 }
@@ -1048,6 +1056,9 @@ func (c *compiler) effects() {
 			add(s.Origin, "place of the journal", s.Path, "stays")
 		case s.Do == Make:
 			add(s.Origin, "tunnel for mounts", s.Path, "removed")
+		case s.Do == Receive:
+			add(s.Origin, "journal of the machine", s.Source.Path, "stays")
+			add(s.Origin, "socket for it, and a process", s.Path, "removed, and ended")
 		case s.Do == Export:
 			add(s.Origin, "sockets of the machine", s.Path, "unmounted and removed")
 		}

@@ -312,6 +312,7 @@ const (
 	Remove  Do = "remove"      // remove Target, or Path on the host: a file, a link or an empty directory
 	Read    Do = "read"        // read Credential from Path, on the host
 	Make    Do = "make"        // make the directory Path, on the host
+	Receive Do = "receive"     // listen at Path, on the host, for a journal, which Args writes to Source
 	Link    Do = "link"        // make Path, on the host, a link to Source
 	Export  Do = "export"      // a new file system on the directory Path, on the host, which sees it read-only
 
@@ -336,6 +337,8 @@ type Step struct {
 	Brief  bool   `json:"brief,omitempty"`
 	// Stays: what is made on the host is not removed with the machine.
 	Stays bool `json:"stays,omitempty"`
+	// Args are a program of the host's and its arguments.
+	Args []string `json:"args,omitempty"`
 	// Credential is the ID of what is read.
 	Credential string     `json:"credential,omitempty"`
 	Source     mount.Path `json:"source,omitzero"`

@@ -85,6 +85,11 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 		f.Bound[1].User.Passwords = []string{"$6$never$shown"}
 		f.Taken = facts.Taken{Known: true, IDs: []uint32{60514, 60516}}
 	},
+	"forward-journal": func(s *settings.Settings, f *facts.Facts) {
+		s.Host.Forward = settings.Forward{To: "/var/log/web/all.journal", MaxUse: "1048576", MaxFiles: "3"}
+		s.Credentials = []settings.Credential{{ID: "other", Value: "x", Origin: option("set-credential")}}
+		f.Receiver = facts.Receiver{Known: true, Path: "/opt/systemd-journal-remote"}
+	},
 	"saved":         func(s *settings.Settings, f *facts.Facts) { s.Image.Mounts = "/srv/web.mounts" },
 	"suppress-sync": func(s *settings.Settings, f *facts.Facts) { s.Exec.SuppressSync = true },
 	"calls-refused": func(s *settings.Settings, f *facts.Facts) { s.Exec.SystemCalls = []string{"~mount_setattr"} },

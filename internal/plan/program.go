@@ -92,7 +92,7 @@ func (c *compiler) payload() {
 			env = append(env, "LISTEN_FDNAMES="+host.ListenNames)
 		}
 	}
-	if len(c.Settings.Credentials) > 0 {
+	if len(c.Plan.Credentials) > 0 {
 		env = append(env, "CREDENTIALS_DIRECTORY=/run/host/credentials")
 	}
 	if e.Mode != settings.Boot && !c.Profile.App {

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -18,6 +19,9 @@ const (
 	propagate  = "/run/systemd/nspawn/propagate"
 	unixExport = "/run/systemd/nspawn/unix-export"
 	journals   = "/var/log/journal"
+	// received has a socket for each machine whose journal is forwarded. It can't be
+	// in /run/launch, on which the tree is put together.
+	received = "/run/systemd/nspawn/journal"
 )
 
 // shares tells whether the profile has a mount of that type.
@@ -45,7 +49,46 @@ func (c *compiler) beside() error {
 		step(Step{Do: Export, Path: path.Join(unixExport, c.Machine), Type: "tmpfs", Attr: ns | nd | nx | nf, Mode: 0o755,
 			Options: []Option{{"mode", "0755"}, {"size", "4M"}, {"nr_inodes", "64"}}})
 	}
+	if err := c.receive(step); err != nil {
+		return err
+	}
 	return c.journal(step)
+}
+
+// receive plans who takes what the machine's journal hands on. In a directory,
+// systemd-journal-remote names the files after the host, and puts full ones aside.
+func (c *compiler) receive(host func(Step)) error {
+	f, from := c.Settings.Host.Forward, c.from("forward-journal")
+	if f.To == "" {
+		return nil
+	}
+	r := c.Facts.Receiver
+	if r.Known && r.Path == "" {
+		return &settings.Error{What: "cannot forward the machine's journal: this host has no systemd-journal-remote", Origin: from, Value: f.To,
+			Hint: "install it (as a rule it is a package of that name), or use --link-journal="}
+	}
+	if !r.Known {
+		r.Path = "/usr/lib/systemd/systemd-journal-remote"
+	}
+	split := "host"
+	if f.File() {
+		split = "none"
+	}
+	args := []string{r.Path, "--output=" + f.To, "--split-mode=" + split}
+	for _, limit := range [...][2]string{{"--max-use=", f.MaxUse}, {"--keep-free=", f.KeepFree}, {"--max-file-size=", f.MaxFileSize}, {"--max-files=", f.MaxFiles}} {
+		if limit[1] != "" {
+			args = append(args, limit[0]+limit[1])
+		}
+	}
+	dir := f.To
+	if f.File() {
+		dir = path.Dir(dir)
+	}
+	socket := path.Join(received, c.Machine)
+	host(Step{Do: Receive, Path: socket, Source: mount.Path{Path: dir}, Args: args, Mode: 0o755, Origin: from})
+	c.Plan.Credentials = append(slices.Clip(c.Plan.Credentials), settings.Credential{ID: settings.ForwardCredential, Value: settings.ForwardSocket, Origin: from})
+	c.received = &Step{World: settings.Outer, Do: Bind, Source: mount.Path{Path: socket}, Target: settings.ForwardSocket, Attr: ro | ns | nd | nx, Propagation: alone, Origin: from}
+	return nil
 }
 
 // secrets plans where credentials are read from.
@@ -61,18 +104,18 @@ func (c *compiler) secrets() {
 // credentials plans the file system that holds them. It is no tmpfs, which
 // could be swapped to a disk.
 func (c *compiler) credentials(s Step) {
-	if len(c.Settings.Credentials) == 0 {
+	if len(c.Plan.Credentials) == 0 {
 		return
 	}
 	e := c.Settings.Exec
-	s.Type, s.Origin = "ramfs", c.Settings.Credentials[0].Origin
+	s.Type, s.Origin = "ramfs", c.Plan.Credentials[0].Origin
 	dir, file := "0500", uint32(0o400)
 	if e.User != "" && e.User != "root" && e.User != "0" && e.NoNewPrivileges && e.Mode == settings.Plain {
 		// Nobody else will ever be in the machine.
 		dir, file = "0555", 0o444
 	}
 	s.Options = []Option{{"mode", dir}}
-	for _, one := range c.Settings.Credentials {
+	for _, one := range c.Plan.Credentials {
 		s.Content = append(s.Content, Entry{Path: one.ID, Mode: unix.S_IFREG | file, Credential: true})
 	}
 	c.step(s)

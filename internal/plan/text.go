@@ -178,6 +178,9 @@ func (s Step) how() string {
 	if s.Owned {
 		w = append(w, "owned")
 	}
+	if s.Do == Receive {
+		w = append(w, strings.Join(s.Args, " "))
+	}
 	if s.Stays {
 		w = append(w, "stays")
 	}

@@ -584,6 +584,25 @@ func Journal(id string, told bool) (facts.Journal, error) {
 	return j, l.err
 }
 
+// Receiver looks for systemd-journal-remote: in $PATH, and where it usually is.
+func Receiver(search string) (facts.Receiver, error) {
+	const name = "systemd-journal-remote"
+	for _, dir := range strings.Split(search+":/usr/lib/systemd:/lib/systemd", ":") {
+		if !path.IsAbs(dir) {
+			continue
+		}
+		file := path.Join(dir, name)
+		st, err := sys.Statx(unix.AT_FDCWD, file, unix.STATX_TYPE|unix.STATX_MODE)
+		if err != nil && !missing(err) && err != unix.EACCES {
+			return facts.Receiver{}, fmt.Errorf("look for %s: %w", file, err)
+		}
+		if err == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o111 != 0 {
+			return facts.Receiver{Known: true, Path: file}, nil
+		}
+	}
+	return facts.Receiver{Known: true}, nil
+}
+
 // Network looks at what decides about the machine's interfaces. mount is where
 // the host's cgroups are.
 func Network(mount string) (facts.Network, error) {

@@ -41,18 +41,19 @@ type Effect string
 
 // The effects that can be undone.
 const (
-	Cgroup Effect = "cgroup" // a cgroup: processes in it are killed, it is removed
-	Tree   Effect = "tree"   // a directory with all that is in it
-	File   Effect = "file"   // an empty file
-	Ranges Effect = "ranges" // lock files of user ranges that nobody holds
-	Lock   Effect = "lock"   // a lock file, unless somebody holds it
-	Group  Effect = "group"  // a bundle's cgroup, of any version
-	Empty  Effect = "empty"  // an empty directory, unless somebody uses it
-	Link   Effect = "link"   // a network interface: /NAME/NUMBER
-	Lent   Effect = "lent"   // one that was moved: /, what netns.Interface says of itself, and the file of the namespace
-	Zone   Effect = "zone"   // a bridge, if nothing is plugged into it: /NAME
-	Kept   Effect = "kept"   // as mounts, with a network namespace in it: that is what lent ones come back from
-	Mounts Effect = "mounts" // a directory: what is mounted on it and on its entries is unmounted, they are removed
+	Cgroup  Effect = "cgroup"  // a cgroup: processes in it are killed, it is removed
+	Tree    Effect = "tree"    // a directory with all that is in it
+	File    Effect = "file"    // an empty file
+	Ranges  Effect = "ranges"  // lock files of user ranges that nobody holds
+	Lock    Effect = "lock"    // a lock file, unless somebody holds it
+	Group   Effect = "group"   // a bundle's cgroup, of any version
+	Empty   Effect = "empty"   // an empty directory, unless somebody uses it
+	Link    Effect = "link"    // a network interface: /NAME/NUMBER
+	Lent    Effect = "lent"    // one that was moved: /, what netns.Interface says of itself, and the file of the namespace
+	Zone    Effect = "zone"    // a bridge, if nothing is plugged into it: /NAME
+	Kept    Effect = "kept"    // as mounts, with a network namespace in it: that is what lent ones come back from
+	Process Effect = "process" // a process that serves the machine: /PID/TIME, its start time in ticks since boot
+	Mounts  Effect = "mounts"  // a directory: what is mounted on it and on its entries is unmounted, they are removed
 )
 
 // ErrBusy is what Open gives when the machine's launcher is alive.
@@ -310,6 +311,14 @@ func (e entry) undo() error {
 			return fmt.Errorf("undo %s %q: %w", e.effect, e.what, err)
 		}
 		return i.Return("/" + file)
+	case Process:
+		pid, ticks, _ := strings.Cut(e.what[1:], "/")
+		number, err := strconv.ParseInt(pid, 10, 32)
+		began, berr := strconv.ParseUint(ticks, 10, 64)
+		if err != nil || berr != nil || number <= 0 {
+			return fmt.Errorf("undo %s %q: no process", e.effect, e.what)
+		}
+		return end(int(number), began)
 	case Zone:
 		lock, err := LockZones()
 		if err != nil {
@@ -397,9 +406,16 @@ func Leader(name string) (pid int, err error) {
 // Began reads the start time of a process; ok is false if it is gone or waits
 // for its parent only.
 func Began(pid int) (ticks uint64, ok bool) {
+	ticks, err := StartTime(pid)
+	return ticks, err == nil
+}
+
+// StartTime reads the start time of a process, in ticks since boot. ESRCH is the
+// error for one that is gone or waits for its parent only.
+func StartTime(pid int) (ticks uint64, err error) {
 	text, err := sys.ReadFile(unix.AT_FDCWD, "/proc/"+strconv.Itoa(pid)+"/stat", 4096)
 	if err != nil {
-		return 0, false
+		return 0, err
 	}
 	// The name is in parentheses, and may hold some itself.
 	_, rest, found := strings.Cut(string(text), ")")
@@ -411,10 +427,9 @@ func Began(pid int) (ticks uint64, ok bool) {
 	}
 	f := strings.Fields(rest)
 	if len(f) < 20 || f[0] == "Z" || f[0] == "X" {
-		return 0, false
+		return 0, unix.ESRCH
 	}
-	ticks, err = strconv.ParseUint(f[19], 10, 64)
-	return ticks, err == nil
+	return strconv.ParseUint(f[19], 10, 64)
 }
 
 // Close gives the name back, and removes the directory if nothing is left to

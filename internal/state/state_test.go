@@ -191,6 +191,74 @@ func TestTorn(t *testing.T) {
 	}
 }
 
+// TestProcess: a process that was noted is ended, also one that doesn't want to; one
+// that has its number by chance is not.
+func TestProcess(t *testing.T) {
+	here(t)
+	start := func(script string) *exec.Cmd {
+		t.Helper()
+		c := exec.Command("sh", "-c", script)
+		out, err := c.StdoutPipe()
+		if err == nil {
+			err = c.Start()
+		}
+		if err == nil {
+			_, err = out.Read(make([]byte, 3)) // it is up
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	willing, stubborn, other := start("echo up; exec sleep 100"), start("trap '' TERM; echo up; exec sleep 100"), start("echo up; exec sleep 100")
+	m := open(t, "web")
+	note := func(c *exec.Cmd, more uint64) {
+		t.Helper()
+		ticks, ok := Began(c.Process.Pid)
+		if !ok {
+			t.Fatal("no process")
+		}
+		record(t, m, Process, fmt.Sprintf("/%d/%d", c.Process.Pid, ticks+more))
+	}
+	note(willing, 0)
+	note(stubborn, 0)
+	note(other, 1)
+	record(t, m, Process, "/999999999/1") // none
+	m.die()
+	ends := func(c *exec.Cmd) string {
+		done := make(chan string, 1)
+		go func() { c.Wait(); done <- c.ProcessState.String() }()
+		select {
+		case s := <-done:
+			return s
+		case <-time.After(time.Second):
+			return "lives"
+		}
+	}
+	// They are our children, and gone for good when we have heard of it.
+	ended := make(chan [2]string)
+	go func() {
+		willing.Wait()
+		stubborn.Wait()
+		ended <- [2]string{willing.ProcessState.String(), stubborn.ProcessState.String()}
+	}()
+	if cleaned, err := Cleanup(""); err != nil || !slices.Equal(cleaned, []string{"web"}) {
+		t.Errorf("Cleanup gives %q, %v", cleaned, err)
+	}
+	if got := <-ended; got != [2]string{"signal: terminated", "signal: killed"} {
+		t.Errorf("they end as %q", got)
+	}
+	if s := ends(other); s != "lives" {
+		t.Errorf("another process of that number: %s", s)
+	}
+	other.Process.Kill()
+	for _, what := range []string{"/1", "/x/1", "/1/x", "/-1/2", "/0/2"} {
+		if err := (entry{effect: Process, what: what}).undo(); err == nil {
+			t.Errorf("%s is undone", what)
+		}
+	}
+}
+
 // TestTwice: undoing is the same done twice, and what was recorded but never
 // made is no error.
 func TestTwice(t *testing.T) {

@@ -36,6 +36,18 @@ func BindUnix(n int, path string) error {
 	return err
 }
 
+// Listen makes a socket take connections, of which so many may wait.
+func Listen(n, backlog int) error {
+	_, err := call("listen", unix.SYS_LISTEN, fd(n), uintptr(backlog), 0, 0, 0, 0)
+	return err
+}
+
+// Shutdown ends one direction of a connection (SHUT_WR), or both.
+func Shutdown(n, how int) error {
+	_, err := call("shutdown", unix.SYS_SHUTDOWN, fd(n), uintptr(how), 0, 0, 0, 0)
+	return err
+}
+
 // SendUnix sends one datagram to a socket's name.
 func SendUnix(n int, b []byte, path string) error {
 	a, size, err := sockaddr(path)

@@ -178,6 +178,10 @@ var others = func() []machine {
 		heap.grows = append(heap.grows, filepath.Join(stack, "rw", name))
 	}
 
+	// What takes its journal is found first in $PATH, and is a small one.
+	forwarded := of("forwarded", "--private-users=pick", "--forward-journal="+place+"/kept/web.journal")
+	forwarded.dirs, forwarded.drifts, forwarded.env = []string{"kept"}, true, []string{"PATH=" + desk}
+
 	copied := onDisk("copydisk", "--ephemeral", "--private-users=pick")
 
 	lent := of("lent", "--network-interface=lent0:inside")
@@ -196,7 +200,7 @@ var others = func() []machine {
 		of("second", "--as-pid2"), files,
 		of("limits", "--rlimit=NOFILE=100", "--oom-score-adjust=300", "--cpu-affinity=0", "--ambient-capability=CAP_CHOWN",
 			"--restrict-address-families=AF_UNIX"),
-		terminal, of("cable", "--network-veth"), bound, ported,
+		terminal, of("cable", "--network-veth"), bound, ported, forwarded,
 		of("zone", "--network-zone=faults", "--network-veth-extra=outside:inside"), lent, stacked,
 		run("passing", "--rm", "--name=passing"), nameless, kept,
 	}

@@ -273,7 +273,7 @@ func changed(m machine, before, after []string) (diff []string) {
 	}
 	// systemd's directory is made where there is none, and stays.
 	may = append(may, "/run/systemd", "/run/systemd/nspawn-uid", "/run/systemd/nspawn", "/run/systemd/nspawn/locks",
-		"/run/systemd/nspawn/propagate", "/run/systemd/nspawn/unix-export")
+		"/run/systemd/nspawn/propagate", "/run/systemd/nspawn/unix-export", "/run/systemd/nspawn/journal")
 	for _, line := range before {
 		if slices.Contains(after, line) {
 			continue

@@ -18,7 +18,7 @@ import (
 // that has none of them is of no use to anybody.
 var sentences = []*regexp.Regexp{
 	// Mounts name what they are and where they go.
-	regexp.MustCompile(`^mount (proc|sysfs|tmpfs|devpts|mqueue|cgroup2|overlay) on /\S*: `),
+	regexp.MustCompile(`^mount (proc|sysfs|tmpfs|ramfs|devpts|mqueue|cgroup2|overlay) on /\S*: `),
 	regexp.MustCompile(`^mount ext4 of the image /\S+ on /\S*: `),
 	regexp.MustCompile(`^bind \S* ?on /\S+: `),
 	regexp.MustCompile(`^(mask|make directory|make symlink|change the flags of|mount parts of sysfs on) /\S*: `),
@@ -36,6 +36,9 @@ var sentences = []*regexp.Regexp{
 	regexp.MustCompile(`^(make|move|give|open|write|look at|look at what lies over|hear from|let|let go of|enter|leave|join|pivot into|reap|wait for|clone|copy|unshare|set|bring up|change to) (the|a) [a-z].*: `),
 	regexp.MustCompile(`^cut off mount propagation to the host: `),
 	regexp.MustCompile(`^(set|bring up|set up|get|ask|install|pick|choose|write) (RLIMIT_[A-Z]+ to|the|standard|system-call|a|resource|random|whether) ?[a-z0-9].*: `),
+	// What takes a journal is the host's, and so is what is done for it.
+	regexp.MustCompile(`^receive the machine's journal: systemd-journal-remote: (make|set up|move|clone|look at|write|let|open|list|read|connect to|end|wait for|close|pass on|leave|go to|get|give up|keep|exec|unblock|set) [a-z/0-9].*: `),
+	regexp.MustCompile(`^the last lines of its journal may be missing: systemd-journal-remote: [a-z]+ .*: `),
 	// Who knows a user of the host's.
 	regexp.MustCompile(`^ask systemd-userdbd: `),
 	// What the first process does for itself.

@@ -248,6 +248,7 @@ func makeWorld(t *testing.T) *world {
 	must("install the probe", os.WriteFile(w.probe, text, 0o755))
 	w.init = filepath.Join(desk, "init")
 	must("install the init", os.WriteFile(w.init, boots, 0o755))
+	must("install what takes journals", os.WriteFile(filepath.Join(desk, "systemd-journal-remote"), boots, 0o755))
 	must("be a service manager", manager(desk+"/notify"))
 
 	if dir := os.Getenv(inner); dir != "none" {

@@ -62,8 +62,8 @@ func HostThere(t testing.TB, suite string) string {
 }
 
 // userPackages are what a host or a machine needs to know users by their
-// records.
-var userPackages = append(HostPackages[:len(HostPackages):len(HostPackages)], "systemd-userdbd", "libnss-systemd")
+// records, and to take journals.
+var userPackages = append(HostPackages[:len(HostPackages):len(HostPackages)], "systemd-userdbd", "libnss-systemd", "systemd-journal-remote")
 
 // Users gives the path of a tree of the newest suite that boots as a host of
 // machines, or as a machine, where systemd-userdbd and getent know the users that

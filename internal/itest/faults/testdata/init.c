@@ -9,7 +9,10 @@
  * probe when it comes for the second.
  *
  * ported gives the machine an address, and runs the probe when the launcher has had
- * the time to hear of it. */
+ * the time to hear of it.
+ *
+ * systemd-journal-remote is no part of a machine: it takes what comes to the socket that
+ * it gets, until it is told to end. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -73,6 +76,26 @@ static void address(void) {
 	usleep(150000); /* it looks ten times a second */
 }
 
+static void end(int signal) {
+	(void)signal;
+	_exit(0);
+}
+
+static void receive(void) {
+	char buf[4096];
+	struct sigaction a = {.sa_handler = end};
+	if (sigaction(SIGTERM, &a, NULL) < 0)
+		die("SIGTERM");
+	for (;;) {
+		int fd = accept(3, NULL, NULL);
+		if (fd < 0)
+			die("accept");
+		while (read(fd, buf, sizeof buf) > 0)
+			;
+		close(fd);
+	}
+}
+
 int main(int argc, char **argv) {
 	(void)argc;
 	const char *name = strrchr(argv[0], '/') ? strrchr(argv[0], '/') + 1 : argv[0];
@@ -85,6 +108,8 @@ int main(int argc, char **argv) {
 		reboot(RB_AUTOBOOT);
 		die("reboot");
 	}
+	if (!strcmp(name, "systemd-journal-remote"))
+		receive();
 	if (!strcmp(name, "ported")) {
 		address();
 		probe();
