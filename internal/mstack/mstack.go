@@ -41,11 +41,13 @@ const (
 )
 
 // Node is a name in the directory, and the type of what is there (S_IF…); a
-// link's is that of what it leads to, and Link is set.
+// link's is that of what it leads to, and Link is set. Of a directory of versions
+// (NAME.v), it is the type of the version that was chosen, and Versions is set.
 type Node struct {
-	Name string
-	Mode uint32
-	Link bool
+	Name     string
+	Mode     uint32
+	Link     bool
+	Versions bool
 }
 
 // Entry is a name that has a meaning.
@@ -175,11 +177,11 @@ func byPath(a, b string) int {
 func read(n Node) (e Entry, err error) {
 	e.Name = n.Name
 	base := n.Name
+	if n.Versions {
+		base = strings.TrimSuffix(base, ".v")
+	}
 	switch n.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		if strings.HasSuffix(base, ".v") {
-			return e, bad("take the version that is to be used out of it, under the name without .v", "%s is a directory of versions, from which launch doesn't choose", n.Name)
-		}
 	case unix.S_IFREG:
 		ok := false
 		if base, ok = strings.CutSuffix(base, ".raw"); !ok {

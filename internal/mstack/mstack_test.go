@@ -11,8 +11,8 @@ import (
 )
 
 // nodes gives what a listing says: a name that ends in / is a directory, in @ a
-// link to one, in % a block device, in | a FIFO, in ^ a link to a file; all else
-// is a file.
+// link to one, in % a block device, in | a FIFO, in ^ a link to a file, in + or * a
+// directory of versions of directories or files; all else is a file.
 func nodes(text string) (list []Node) {
 	for _, name := range strings.Fields(text) {
 		n := Node{Mode: unix.S_IFREG}
@@ -23,6 +23,10 @@ func nodes(text string) (list []Node) {
 			n.Mode, n.Link = unix.S_IFDIR, true
 		case '^':
 			n.Link = true
+		case '+':
+			n.Mode, n.Versions = unix.S_IFDIR, true
+		case '*':
+			n.Versions = true
 		case '%':
 			n.Mode = unix.S_IFBLK
 		case '|':
@@ -64,7 +68,10 @@ func TestRead(t *testing.T) {
 		{"rw@", "!rw is a link, and the machine could write to what that leads to"},
 		{"root@", "!root is a link, and the machine could write to what that leads to"},
 		{"bind@srv@", "!bind@srv is a link, and the machine could write to what that leads to"},
-		{"layer@2.v/", "!layer@2.v is a directory of versions, from which launch doesn't choose"},
+		{"layer@2.v+ layer@1.raw.v* rw/", "layer@1.raw.v layer@2.v rw"},
+		{"layer@2.v+ layer@2/", "!nobody can tell which of layer@2 and layer@2.v is the upper layer"},
+		{"bind@srv.v+ robind@srv.raw.v*", "!bind@srv.v and robind@srv.raw.v are both for /srv"},
+		{"x.v+", "!x.v has no meaning in a stack"},
 		{"layer@2.raw%", "!layer@2.raw is a block device, which launch doesn't take as a part of a stack"},
 		{"layer@2|", "!layer@2 is neither a directory nor a file"},
 		{"layer@/", "!layer@ has no meaning in a stack"},

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -17,6 +18,7 @@ import (
 	"launch/internal/tree"
 	"launch/mount/attach"
 	"launch/mount/loop"
+	"launch/settings"
 )
 
 // Pins are the entries of a mount stack, open, by their paths.
@@ -163,10 +165,62 @@ func stackNodes(n, up int, base string) (list []mstack.Node, found Pins, err err
 			sys.Close(at)
 			return nil, found, fmt.Errorf("look at %s: %w", name, err)
 		}
+		mode, versions := uint32(st.Mode)&unix.S_IFMT, false
+		if versions = mode == unix.S_IFDIR && strings.HasSuffix(name, ".v"); versions {
+			at, mode, err = newest(at, name)
+			if err != nil {
+				return nil, found, err
+			}
+		}
 		found[name] = at
-		list = append(list, mstack.Node{Name: name, Mode: uint32(st.Mode) & unix.S_IFMT, Link: link})
+		list = append(list, mstack.Node{Name: name, Mode: mode, Link: link, Versions: versions})
 	}
 	return list, found, nil
+}
+
+// newest opens the newest version in a directory of versions, NAME.v or NAME.raw.v,
+// and closes that. A version is no link.
+func newest(dir int, name string) (at int, mode uint32, err error) {
+	defer sys.Close(dir)
+	where, err := RealPath(dir)
+	if err == nil && where == "" {
+		err = unix.ENOENT
+	}
+	if err != nil {
+		return -1, 0, fmt.Errorf("look at the path of %s: %w", name, err)
+	}
+	wrong := func(why string) error {
+		return &mstack.Error{What: fmt.Sprintf("no version in %s can be used: %s", name, why), Hint: "see systemd.v(7) for the names, or put the version itself there, under the name without .v"}
+	}
+	v, ok := settings.VersionsOf(path.Join(path.Dir(where), name), strings.HasSuffix(name, ".raw.v"))
+	if !ok {
+		return -1, 0, wrong("it has no name")
+	}
+	v.Dir = where
+	l, err := list(v, mostNames, mostVersions)
+	if err != nil {
+		return -1, 0, fmt.Errorf("list %s: %w", name, err)
+	}
+	picked, err := v.Pick(l.Names, runtime.GOARCH)
+	if err != nil {
+		return -1, 0, wrong(err.Error())
+	}
+	if picked.Path == "" {
+		return -1, 0, wrong(picked.Why)
+	}
+	at, err = sys.Openat2(dir, path.Base(picked.Path), unix.O_PATH|unix.O_NOFOLLOW, 0, unix.RESOLVE_BENEATH)
+	if err != nil {
+		return -1, 0, fmt.Errorf("open %s: %w", picked.Path, err)
+	}
+	st, err := sys.Statx(at, "", unix.STATX_TYPE)
+	if err == nil && st.Mode&unix.S_IFMT == unix.S_IFLNK {
+		err = wrong(path.Base(picked.Path) + " is a link")
+	}
+	if err != nil {
+		sys.Close(at)
+		return -1, 0, err
+	}
+	return at, uint32(st.Mode) & unix.S_IFMT, nil
 }
 
 // dataIn tells whether the directory for what is written has its parts already.
