@@ -48,7 +48,7 @@ true`
 find rw bind@srv robind@mnt layer@1/home layer@1/which -path rw/work/work -prune -o -printf '%p %y %m %U:%G\n' | sed 's/ c 0 .*/ whiteout/' | sort` // whiteouts are nobody's
 	make := "base layer@1; mkdir rw bind@srv robind@mnt; : >bind@srv/f; : >robind@mnt/f; chown 1000:1000 bind@srv/f; chown 5:6 robind@mnt/f"
 	run := func(make, args string) string {
-		out, _, err := c.Shell(fmt.Sprintf(tools+"%s\ncd /\ntimeout -k 5 20 /given/launch %s --mstack=/w/m.mstack %s /bin/sh -c %s </dev/null 2>&1\necho exit status $?\ncd /w/m.mstack\n%s", make, usual, args, quoted(see), after), most)
+		out, _, err := c.Shell(fmt.Sprintf(tools+"%s\ncd /\ntimeout -k 5 20 /given/launch %s --mstack=/k/m.mstack %s /bin/sh -c %s </dev/null 2>&1\necho exit status $?\ncd /k/m.mstack\n%s", make, usual, args, quoted(see), after), most)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -84,7 +84,7 @@ find rw bind@srv robind@mnt layer@1/home layer@1/which -path rw/work/work -prune
 	}
 	for _, r := range []struct{ make, args, what string }{
 		{make, "--private-users=1310720:65536 --private-users-ownership=chown", "cannot change the owners of a mount stack's files"},
-		{make, "--private-users=1310720:65536 --private-users-ownership=foreign", "cannot map the owners of /w/m.mstack: it belongs to 0"},
+		{make, "--private-users=1310720:65536 --private-users-ownership=foreign", "cannot map the owners of /k/m.mstack: it belongs to 0"},
 		{given, "--private-users=1310720:65536 --private-users-ownership=map", "its files belong to the range from 1310720 already"},
 		{given, "--private-users=1310720:65536 --private-users-ownership=auto", "its files belong to the range from 1310720 already"},
 	} {
@@ -111,7 +111,9 @@ func TestHostile(t *testing.T) {
 		{"a device", "base layer@1; mkdir rw; mknod layer@2.raw b 7 0", "", "layer@2.raw is a block device", "cp --sparse=always /images/ext4 layer@2.raw; mkdir rw", "image"},
 		{"another device", "base layer@1; mkdir rw; mknod layer@2 c 1 3", "", "layer@2 is neither a directory nor a file", "base layer@1; mkdir rw; mknod .2 c 1 3", "base"},
 		{"a socket of a name", "base layer@1; mkdir rw; mkfifo rw.raw", "", "rw.raw is neither a directory nor a file", "base layer@1; mkdir rw", "base"},
-		{"versions", "base layer@1; mkdir rw layer@2.v", "", "layer@2.v is a directory of versions", "base layer@1; dir layer@2.w w; mkdir rw", "w"},
+		{"a version links out", "base layer@1; mkdir rw layer@2.v; ln -s /etc layer@2.v/layer@2_1", "", "layer@2_1 is a link", "base layer@1; mkdir rw; dir layer@2.v/layer@2_1 one", "one"},
+		{"versions link out", "base layer@1; mkdir rw; ln -s /usr layer@2.v", "", "layer@2.v is a link that leads out of", "base layer@1; mkdir rw; dir ../layer@2.v/layer@2_1 one; ln -s ../layer@2.v .", "one"},
+		{"rw in linked versions", "base layer@1; mkdir -p ../rw.v/rw_1; ln -s ../rw.v rw.v", "", "rw.v is a link, and the machine could write", "base layer@1; mkdir -p rw.v/rw_1", "base"},
 		{"equal versions", "base layer@1; dir layer@01 one; mkdir rw", "", "nobody can tell which of layer@01 and layer@1 is the upper layer", "base layer@1; dir layer@02 two; mkdir rw", "two"},
 		{"one thing twice", "base layer@1; mkdir rw; ln -s layer@1 layer@2", "", "layer@2 is what another entry is, too", "base layer@1; mkdir rw; cp -a layer@1 layer@2", "base"},
 		{"a place in other words", `base layer@1; mkdir rw bind@srv 'robind@sr\x76'`, "", `bind@srv and robind@sr\x76 are both for /srv`, `base layer@1; mkdir rw bind@srv 'robind@sr\x77'`, "base"},
@@ -124,7 +126,7 @@ func TestHostile(t *testing.T) {
 		{"too many names", "base layer@0; mkdir rw; for n in $(seq 9000); do : >.$n; done", "", "it has more than 2000 names", "base layer@0; mkdir rw; for n in $(seq 1000); do : >.$n; done", "base"},
 		{"a bind in the layer's link", "base layer@1; mkdir rw bind@srv-x; rm -r layer@1/srv; ln -s /proc/self/root layer@1/srv", "", "a link leads to the tree's /proc", "base layer@1; mkdir rw bind@srv-x; rm -r layer@1/srv; ln -s /home layer@1/srv", "base"},
 		{"nowhere to mount on", "base layer@1; dir layer@2 two; mkdir robind@opt-none", "", "the root is read-only: make it in a layer", "base layer@1; mkdir -p layer@2/opt/none robind@opt-none", "base"},
-		{"no directory", "rmdir ../m.mstack; : >../m.mstack", "", "open the directory /w/m.mstack: not a directory", "base layer@1", "base"},
+		{"no directory", "rmdir ../m.mstack; : >../m.mstack", "", "open the directory /k/m.mstack: not a directory", "base layer@1", "base"},
 		{"another root, with a bind", "base layer@1; mkdir rw bind@srv", "--pivot-root=/deploy", "would stay behind", "base layer@1; mkdir rw bind@srv", "base"},
 		{"policy", "base layer@1; mkdir rw; cp --sparse=always /images/gpt layer@2.raw", "--image-policy=root=verity", "layer@2.raw", "cp --sparse=always /images/gpt layer@2.raw; mkdir rw", "image"},
 		{"a hash", "base layer@1; mkdir rw", "--root-hash=00112233445566778899aabbccddeeff", "cannot check a tree that is not in a disk image", "base layer@1; mkdir rw", "base"},
@@ -134,8 +136,8 @@ func TestHostile(t *testing.T) {
 		}
 		t.Run(h.name, func(t *testing.T) {
 			run := func(make, args string) string {
-				const state = `{ find /w /etc /srv /home -xdev -not -path '/w/m.mstack/rw/*' -printf '%p %y %m %U:%G %l\n' | sort; find /run/systemd/nspawn/locks /run/launch -mindepth 1 2>/dev/null; cut -d' ' -f4- /proc/self/mountinfo; losetup -ln -O BACK-FILE | grep ^/w; }`
-				out, _, err := c.Shell(fmt.Sprintf(tools+"%s\ncd /\n%s >/tmp/before\ntimeout -k 5 60 /given/launch %s --mstack=/w/m.mstack %s /bin/cat /which </dev/null 2>&1\necho exit status $?\n%s >/tmp/after\ndiff /tmp/before /tmp/after", make, state, usual, args, state), most)
+				const state = `{ find /k /etc /srv /home -xdev -not -path '/k/m.mstack/rw/*' -printf '%p %y %m %U:%G %l\n' | sort; find /run/systemd/nspawn/locks /run/launch -mindepth 1 2>/dev/null; cut -d' ' -f4- /proc/self/mountinfo; losetup -ln -O BACK-FILE | grep ^/k; }`
+				out, _, err := c.Shell(fmt.Sprintf(tools+"%s\ncd /\n%s >/tmp/before\ntimeout -k 5 60 /given/launch %s --mstack=/k/m.mstack %s /bin/cat /which </dev/null 2>&1\necho exit status $?\n%s >/tmp/after\ndiff /tmp/before /tmp/after", make, state, usual, args, state), most)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -169,7 +171,7 @@ func TestKept(t *testing.T) {
 			"cp --sparse=always /images/ext4 layer@1.raw; mkdir layer@2 rw bind@srv",
 		} {
 			const state = "find . -not -path ./rw/work/work -printf '%p %y %m %U:%G %T@\n' | sort"
-			script := fmt.Sprintf(tools+"%s\n%s >/tmp/before\ntimeout -k 5 20 /given/launch %s --mstack=/w/m.mstack %s /bin/sh -c 'for d in / /usr /srv /srv/x /var /usr/share; do (: >$d/new) 2>/dev/null; done; true' </dev/null 2>&1\necho exit status $?\n%s | diff /tmp/before - | grep -c new", make, state, usual, args, state)
+			script := fmt.Sprintf(tools+"%s\n%s >/tmp/before\ntimeout -k 5 20 /given/launch %s --mstack=/k/m.mstack %s /bin/sh -c 'for d in / /usr /srv /srv/x /var /usr/share; do (: >$d/new) 2>/dev/null; done; true' </dev/null 2>&1\necho exit status $?\n%s | diff /tmp/before - | grep -c new", make, state, usual, args, state)
 			out, _, err := c.Shell(script, most)
 			if err != nil {
 				t.Fatal(err)
@@ -188,15 +190,15 @@ func TestPeersNames(t *testing.T) {
 	const see = `/bin/sh -c 'hostname; cat /which; env | grep ^SAID; true'`
 	stack := tools + "base layer@1; mkdir rw; "
 	for _, s := range []struct{ name, make, args, sees string }{
-		{"of the directory", stack + "mv /w/m.mstack /w/a_b.c.mstack", "--mstack=/w/a_b.c.mstack", "ab.c\nbase"},
-		{"no ending", stack + "mv /w/m.mstack /w/plain", "--mstack=/w/plain", "plain\nbase"},
-		{"another name", stack, "--mstack=/w/m.mstack -M other", "other\nbase"},
-		{"found", stack + "mv /w/m.mstack /var/lib/machines/", "-M m", "m\nbase"},
-		{"directory before stack", stack + "mv /w/m.mstack /var/lib/machines/; cp -a /given/tiny /var/lib/machines/m; echo dir >/var/lib/machines/m/which", "-M m", "m\ndir"},
-		{"image before stack", stack + "mv /w/m.mstack /var/lib/machines/; cp --sparse=always /images/ext4 /var/lib/machines/m.raw", "-M m", "m\nimage"},
-		{"link, which systemd-nspawn takes for a tree", stack + "mv /w/m.mstack /w/real; ln -s /w/real /var/lib/machines/m.mstack", "-M m", "m\nbase"},
-		{"settings beside it", stack + `printf '[Exec]\nEnvironment=SAID=beside\n' >/w/m.nspawn`, "--mstack=/w/m.mstack", "m\nbase\nSAID=beside"},
-		{"relative", stack + "cd /w", "--mstack=m.mstack", "m\nbase"},
+		{"of the directory", stack + "mv /k/m.mstack /k/a_b.c.mstack", "--mstack=/k/a_b.c.mstack", "ab.c\nbase"},
+		{"no ending", stack + "mv /k/m.mstack /k/plain", "--mstack=/k/plain", "plain\nbase"},
+		{"another name", stack, "--mstack=/k/m.mstack -M other", "other\nbase"},
+		{"found", stack + "mv /k/m.mstack /var/lib/machines/", "-M m", "m\nbase"},
+		{"directory before stack", stack + "mv /k/m.mstack /var/lib/machines/; cp -a /given/tiny /var/lib/machines/m; echo dir >/var/lib/machines/m/which", "-M m", "m\ndir"},
+		{"image before stack", stack + "mv /k/m.mstack /var/lib/machines/; cp --sparse=always /images/ext4 /var/lib/machines/m.raw", "-M m", "m\nimage"},
+		{"link, which systemd-nspawn takes for a tree", stack + "mv /k/m.mstack /k/real; ln -s /k/real /var/lib/machines/m.mstack", "-M m", "m\nbase"},
+		{"settings beside it", stack + `printf '[Exec]\nEnvironment=SAID=beside\n' >/k/m.nspawn`, "--mstack=/k/m.mstack", "m\nbase\nSAID=beside"},
+		{"relative", stack + "cd /k", "--mstack=m.mstack", "m\nbase"},
 	} {
 		run := func(launcher string) string {
 			out, _, err := c.Shell(fmt.Sprintf("rm -rf /var/lib/machines/*; mkdir -p /var/lib/machines\n%s\ntimeout -k 5 20 %s %s %s %s </dev/null 2>&1", s.make, launcher, usual, s.args, see), most)
@@ -226,13 +228,13 @@ func TestImages(t *testing.T) {
 			}
 			const see = "cat /which; echo more >>/which; echo more >>/srv/which"
 			out, _, err := c.Shell(fmt.Sprintf(tools+`base layer@1; mv /tmp/*.raw .; cd /
-for n in 1 2 3; do timeout -k 5 20 /given/launch %[1]s --mstack=/w/m.mstack /bin/sh -c '%[2]s' </dev/null 2>&1; done
-timeout -k 5 20 /given/launch %[1]s --mstack=/w/m.mstack --read-only /bin/sh -c 'cat /which /srv/which' </dev/null 2>&1
-losetup -ln -O BACK-FILE | grep ^/w; find /w -name which; true`, usual, see), 2*most)
+for n in 1 2 3; do timeout -k 5 20 /given/launch %[1]s --mstack=/k/m.mstack /bin/sh -c '%[2]s' </dev/null 2>&1; done
+timeout -k 5 20 /given/launch %[1]s --mstack=/k/m.mstack --read-only /bin/sh -c 'cat /which /srv/which' </dev/null 2>&1
+losetup -ln -O BACK-FILE | grep ^/k; find /k -name which; true`, usual, see), 2*most)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if want := "base\nbase\nmore\nbase\nmore\nmore\nbase\nmore\nmore\nmore\nmore\nmore\nmore\n/w/m.mstack/layer@1/which\n"; out != want {
+			if want := "base\nbase\nmore\nbase\nmore\nmore\nbase\nmore\nmore\nmore\nmore\nmore\nmore\n/k/m.mstack/layer@1/which\n"; out != want {
 				t.Error(out)
 			}
 		})
@@ -252,16 +254,16 @@ func TestLocks(t *testing.T) {
 		{"base layer@1; mkdir layer@2", "", "", true},
 	} {
 		script := fmt.Sprintf(tools+`%[1]s
-cd /; mkfifo /w/up
-timeout -k 5 30 %[2]s %[6]s -M one --mstack=/w/m.mstack %[3]s /bin/sh -c 'echo up; read end' </w/up >/w/said 2>&1 &
-exec 9>/w/up
-for i in $(seq 100); do grep -q up /w/said && break; sleep 0.1; done
-grep -q up /w/said || cat /w/said
-timeout -k 5 20 %[4]s %[6]s -M two --mstack=/w/m.mstack %[5]s /bin/sh -c 'echo both' </dev/null 2>&1
+cd /; mkfifo /k/up
+timeout -k 5 30 %[2]s %[6]s -M one --mstack=/k/m.mstack %[3]s /bin/sh -c 'echo up; read end' </k/up >/k/said 2>&1 &
+exec 9>/k/up
+for i in $(seq 100); do grep -q up /k/said && break; sleep 0.1; done
+grep -q up /k/said || cat /k/said
+timeout -k 5 20 %[4]s %[6]s -M two --mstack=/k/m.mstack %[5]s /bin/sh -c 'echo both' </dev/null 2>&1
 echo "exit status $?"
 exec 9>&-
 wait
-ls -A /w /run/systemd/nspawn/locks 2>/dev/null
+ls -A /k /run/systemd/nspawn/locks 2>/dev/null
 true`, s.make, "/given/launch", s.first, "/given/launch", s.second, usual)
 		out, _, err := c.Shell(script, most)
 		if err != nil {

@@ -26,7 +26,7 @@ func TestMain(m *testing.M) { os.Exit(stage.Main(m)) }
 const most = time.Minute
 
 // A sample is a stack and a way to start it. It is made in the directory
-// /w/m.mstack, in which the script is run.
+// /k/m.mstack, in which the script is run.
 type sample struct {
 	name, make, args string
 	// fails: both refuse it.
@@ -53,7 +53,7 @@ var (
 var samples = []sample{
 	{name: "a layer", make: "base layer@1", other: soleLayer},
 	{name: "two layers", make: "base layer@1; dir layer@2 two", other: [][2]string{
-		{"mount / / rw,relatime overlay /w/m.mstack ro,lowerdir,lowerdir,redirect_dir=nofollow,userxattr", "mount / / ro,relatime overlay /w/m.mstack ro,lowerdir,lowerdir,redirect_dir=nofollow,userxattr"}}},
+		{"mount / / rw,relatime overlay /k/m.mstack ro,lowerdir,lowerdir,redirect_dir=nofollow,userxattr", "mount / / ro,relatime overlay /k/m.mstack ro,lowerdir,lowerdir,redirect_dir=nofollow,userxattr"}}},
 	{name: "layer and rw", make: "base layer@1; mkdir rw"},
 	{name: "rw with what is there", make: "base layer@1; dir rw/data upper"},
 	{name: "the order of versions", make: "base layer@1; dir layer@9 nine; dir layer@10 ten; dir layer@10~rc1 candidate; mkdir rw"},
@@ -74,15 +74,18 @@ var samples = []sample{
 		{"written: /usr", ""}, {"left: layer@1/usr d 755 0:0", ""}, {"left: layer@1/usr/mark f 644 0:0", ""}}},
 	{name: "root, layer and rw", make: "base layer@1; dir root root; mkdir rw", other: [][2]string{openTmp}},
 	{name: "root and layers", make: "base layer@1; dir layer@2 two; dir root root", other: [][2]string{openTmp,
-		{"mount /usr /usr rw,relatime overlay /w/m.mstack ro,lowerdir,lowerdir,redirect_dir=nofollow,userxattr", "mount /usr /usr ro,relatime overlay /w/m.mstack ro,lowerdir,lowerdir,redirect_dir=nofollow,userxattr"}}},
+		{"mount /usr /usr rw,relatime overlay /k/m.mstack ro,lowerdir,lowerdir,redirect_dir=nofollow,userxattr", "mount /usr /usr ro,relatime overlay /k/m.mstack ro,lowerdir,lowerdir,redirect_dir=nofollow,userxattr"}}},
 	{name: "root and rw", make: "base rw; dir root root", other: [][2]string{openTmp}},
 	{name: "root alone", make: "base root"},
 	{name: "root and a bind for /usr", make: "base layer@1; dir root root; cp -a /given/tiny/usr bind@usr", other: [][2]string{openTmp}},
 	{name: "binds alone", make: "cp -a /given/tiny/usr bind@usr; mkdir bind@srv"},
-	{name: "binds alone, read-only", make: "cp -a /given/tiny/usr bind@usr; mkdir bind@srv", args: "--read-only", alone: "mount / / ro,relatime tmpfs /w/m.mstack rw,mode=755"},
+	{name: "binds alone, read-only", make: "cp -a /given/tiny/usr bind@usr; mkdir bind@srv", args: "--read-only", alone: "mount / / ro,relatime tmpfs /k/m.mstack rw,mode=755"},
 	{name: "a bind for all", make: "base bind@-; base layer@1; mkdir bind@srv-x"},
 	{name: "hidden names", make: "base layer@1; mkdir rw .d; : >.f"},
 	{name: "linked layer", make: "base layer@1; dir ../linked linked; ln -s ../linked layer@2; mkdir rw"},
+	{name: "versions of a layer", make: "base layer@1; dir layer@2.v/layer@2_9 nine; dir layer@2.v/layer@2_10 ten; dir layer@2.v/layer@3_11 eleven; mkdir rw"},
+	{name: "versions of an image", make: "mkdir layer@1.raw.v rw; cp --sparse=always /images/ext4 layer@1.raw.v/layer@1_2.raw; cp /images/nothing layer@1.raw.v/layer@1_1.raw"},
+	{name: "versions of rw and a mount", make: "base layer@1; mkdir -p rw.v/rw_1 rw.v/rw_2 bind@srv.v/bind@srv_5; : >bind@srv.v/bind@srv_5/f"},
 	{name: "volatile", make: "base layer@1; dir layer@2 two; dir rw/data upper", args: "--volatile=yes"},
 	{name: "volatile, state", make: "base layer@1; dir layer@2 two; dir rw/data upper", args: "--volatile=state"},
 	{name: "volatile, overlay", make: "base layer@1; dir layer@2 two; dir rw/data upper", args: "--volatile=overlay"},
@@ -107,6 +110,8 @@ var samples = []sample{
 	{name: "wrong escape", fails: true, make: `base layer@1; mkdir rw 'bind@srv\x2'`},
 	{name: "no place", fails: true, make: "base layer@1; mkdir rw bind@"},
 	{name: "no ID", fails: true, make: "base layer@; mkdir rw"},
+	{name: "no version", fails: true, make: "base layer@1; mkdir -p rw layer@2.v/other_1"},
+	{name: "version and one without", fails: true, make: "base layer@1; mkdir -p rw layer@1.v/layer@1_1"},
 	{name: "a FIFO", fails: true, make: "base layer@1; mkdir rw; mkfifo bind@srv"},
 	{name: "image of nothing", fails: true, make: "base layer@1; mkdir rw; cp /images/nothing layer@2.raw"},
 	{name: "a link to nowhere", fails: true, make: "base layer@1; mkdir rw; ln -s ../nowhere layer@2"},
@@ -162,8 +167,8 @@ mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /dev/shm
 mount -t devpts -o newinstance,ptmxmode=0666,mode=0620,gid=5 devpts /dev/pts
 mount -t tmpfs shm /dev/shm
-mkdir -p /w /run/udev /run/systemd/inaccessible
-mount -t tmpfs w /w
+mkdir -p /k /run/udev /run/systemd/inaccessible
+mount -t tmpfs w /k
 mkdir -p /var/lib/machines
 mount -t tmpfs machines /var/lib/machines
 cd /run/systemd/inaccessible
@@ -192,8 +197,8 @@ true
 const usual = "--quiet --register=no --keep-unit --console=pipe --resolv-conf=off --timezone=off --link-journal=no --restrict-address-families="
 
 // tools are what scripts that make stacks use, and what they begin with.
-const tools = `rm -rf /w/* /w/.[#m]* /run/systemd/nspawn
-mkdir -p /w/m.mstack && cd /w/m.mstack
+const tools = `rm -rf /k/* /k/.[#m]* /run/systemd/nspawn
+mkdir -p /k/m.mstack && cd /k/m.mstack
 base() { cp -a /given/tiny "$1"; echo base >"$1/which"; }
 dir() { mkdir -p "$1"; echo "$2" >"$1/which"; }
 `
@@ -201,17 +206,17 @@ dir() { mkdir -p "$1"; echo "$2" >"$1/which"; }
 // once starts a stack under a launcher, and looks at what is left.
 const once = tools + `
 %[1]s
-: >/w/stamp; touch -d '1 second ago' /w/stamp; find /w/m.mstack /w/linked /w/out -exec touch -hd '1 minute ago' {} + 2>/dev/null
+: >/k/stamp; touch -d '1 second ago' /k/stamp; find /k/m.mstack /k/linked /k/out -exec touch -hd '1 minute ago' {} + 2>/dev/null
 cd /
-timeout -k 5 20 %[2]s %[3]s --mstack=/w/m.mstack %[4]s /bin/sh -c %[5]s </dev/null 2>/run/said
+timeout -k 5 20 %[2]s %[3]s --mstack=/k/m.mstack %[4]s /bin/sh -c %[5]s </dev/null 2>/run/said
 echo "exit status $?"
 echo "--- left"
-cd /w/m.mstack
-find . -path ./rw/work/work -prune -o -newer /w/stamp -printf 'left: %%P %%y %%m %%U:%%G\n' | sort
+cd /k/m.mstack
+find . -path '*/work/work' -prune -o -newer /k/stamp -printf 'left: %%P %%y %%m %%U:%%G\n' | sort
 cat rw/data/which 2>/dev/null
-ls -A /w
-ls -A /w/out 2>/dev/null
-losetup -ln -O BACK-FILE | grep ^/w
+ls -A /k
+ls -A /k/out 2>/dev/null
+losetup -ln -O BACK-FILE | grep ^/k
 ls -A /run/systemd/nspawn/locks 2>/dev/null
 echo "--- said"
 cat /run/said
@@ -247,7 +252,7 @@ func normal(out string) string {
 		right = places.ReplaceAllString(right, "$1")
 		right = strings.ReplaceAll(right, "lowerdir+", "lowerdir")
 		flags := f[5]
-		if strings.Contains(right, " w rw") || strings.Contains(right, "/w/m.mstack") || strings.Contains(right, " DISK ") {
+		if strings.Contains(right, " w rw") || strings.Contains(right, "/k/m.mstack") || strings.Contains(right, " DISK ") {
 			flags = strings.ReplaceAll(flags, ",nodev", "")
 		}
 		mounts = append(mounts, strings.Join([]string{"mount", f[4], f[3], flags, strings.TrimSpace(right)}, " "))
