@@ -104,12 +104,26 @@ func unescape(s string) string {
 // one who is asked. The first calls are sent with the greeting; their serials
 // are for Reply.
 func Dial(address string, direct bool, first ...Call) (*Conn, []uint32, error) {
+	return dial(Patience, address, direct, first)
+}
+
+// dial is Dial with another patience.
+func dial(patience time.Duration, address string, direct bool, first []Call) (*Conn, []uint32, error) {
 	n, err := sys.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, nil, err
 	}
 	c := &Conn{n: n}
-	serials, err := c.begin(address, direct, first)
+	// Who doesn't take connections any more has others wait in line, and then at its
+	// end; and a write waits for who doesn't read.
+	if err = sys.SendTimeout(n, patience); err != nil {
+		c.Close()
+		return nil, nil, err
+	}
+	serials, err := c.begin(address, direct, first, patience)
+	if err == unix.EAGAIN {
+		err = unix.ETIMEDOUT
+	}
 	if err != nil {
 		c.Close()
 		return nil, nil, err
@@ -119,7 +133,7 @@ func Dial(address string, direct bool, first ...Call) (*Conn, []uint32, error) {
 
 // begin says who we are (the other side sees that for itself, whatever number
 // we have in our user namespace), and asks.
-func (c *Conn) begin(address string, direct bool, first []Call) ([]uint32, error) {
+func (c *Conn) begin(address string, direct bool, first []Call, patience time.Duration) ([]uint32, error) {
 	if err := sys.ConnectUnix(c.n, address); err != nil {
 		return nil, err
 	}
@@ -137,7 +151,7 @@ func (c *Conn) begin(address string, direct bool, first []Call) ([]uint32, error
 	if err := c.send(out, nil); err != nil {
 		return nil, err
 	}
-	deadline := time.Now().Add(Patience)
+	deadline := time.Now().Add(patience)
 	for known := false; ; {
 		line, err := c.line(deadline)
 		if err != nil {
@@ -190,6 +204,9 @@ func (c *Conn) send(out []byte, fds []int) error {
 	}
 	for len(out) > 0 {
 		n, err := sys.Write(c.n, out)
+		if err == unix.EAGAIN {
+			err = unix.ETIMEDOUT
+		}
 		if err != nil {
 			return err
 		}

@@ -2,6 +2,8 @@ package bus
 
 import (
 	"encoding/binary"
+	"errors"
+	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
@@ -34,6 +36,41 @@ func TestAddresses(t *testing.T) {
 		if got, _ := Addresses(c.user, c.env); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%q, want %q", got, c.want)
 		}
+	}
+}
+
+// TestFullQueue: who doesn't take connections any more is given up, also when there
+// is no room to wait in, and so is who takes them and doesn't answer.
+func TestFullQueue(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "bus")
+	n, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err == nil {
+		defer unix.Close(n)
+		err = unix.Bind(n, &unix.SockaddrUnix{Name: path})
+	}
+	if err == nil {
+		err = unix.Listen(n, 0)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	const patience = 200 * time.Millisecond
+	for _, what := range []string{"the first waits in the queue", "the next finds it full"} {
+		began := time.Now()
+		done := make(chan error, 1)
+		go func() {
+			_, _, err := dial(patience, path, true, nil)
+			done <- err
+		}()
+		select {
+		case err := <-done:
+			if took := time.Since(began); took < patience || err == nil || !errors.Is(err, unix.ETIMEDOUT) {
+				t.Errorf("%s: %v after %v", what, err, took)
+			}
+		case <-time.After(20 * patience):
+			t.Fatalf("%s: it waits still", what)
+		}
+		// The one that was given up stays in the queue, which has room for it alone.
 	}
 }
 
