@@ -19,10 +19,10 @@ function __launch_options
 		switch $word
 			case --
 				return 1
-			case --directory --image --mstack --image-policy --root-hash --root-hash-sig --verity-data --template --mounts --oci-bundle --pivot-root --profile --join --machine --chdir --setenv --uid --kill-signal --hostname --uuid --personality --suppress-sync --private-users-ownership --network-veth-extra --network-bridge --network-zone --network-macvlan --network-ipvlan --network-interface --network-namespace-path --port --capability --drop-capability --ambient-capability --no-new-privileges --system-call-filter --restrict-address-families --rlimit --oom-score-adjust --cpu-affinity --bind --bind-ro --tmpfs --overlay --overlay-ro --inaccessible --bind-user --bind-user-shell --bind-user-group --resolv-conf --timezone --link-journal --forward-journal --forward-journal-max-use --forward-journal-keep-free --forward-journal-max-file-size --forward-journal-max-files --set-credential --load-credential --console --register --notify-ready --slice --property --settings --background
+			case --directory --image --mstack --image-policy --root-hash --root-hash-sig --verity-data --template --mounts --oci-bundle --pivot-root --profile --join --machine --chdir --setenv --uid --kill-signal --hostname --uuid --personality --suppress-sync --private-users-ownership --network-veth-extra --network-bridge --network-zone --network-macvlan --network-ipvlan --network-interface --network-namespace-path --port --capability --drop-capability --ambient-capability --no-new-privileges --system-call-filter --restrict-address-families --selinux-context --selinux-apifs-context --rlimit --oom-score-adjust --cpu-affinity --bind --bind-ro --tmpfs --overlay --overlay-ro --inaccessible --bind-user --bind-user-shell --bind-user-group --resolv-conf --timezone --link-journal --forward-journal --forward-journal-max-use --forward-journal-keep-free --forward-journal-max-file-size --forward-journal-max-files --set-credential --load-credential --console --register --notify-ready --slice --property --settings --background
 				set value 1
 			case '--*'
-			case '-*D' '-*i' '-*M' '-*E' '-*u' '-*p' '-*S'
+			case '-*D' '-*i' '-*M' '-*E' '-*u' '-*p' '-*Z' '-*L' '-*S'
 				set value 1
 			case '-*'
 			case '*'
@@ -123,6 +123,8 @@ complete -c launch -n __launch_options -l ambient-capability -r -f -a '(__fish_a
 complete -c launch -n __launch_options -l no-new-privileges -r -f -a 'yes no' -d 'Programs can'\''t gain rights from setuid files'
 complete -c launch -n __launch_options -l system-call-filter -r -f -d 'System calls to allow, or with ~ to refuse, beside the default'
 complete -c launch -n __launch_options -l restrict-address-families -r -f -d 'Kinds of sockets to allow, or with ~ to refuse; or none'
+complete -c launch -n __launch_options -s Z -l selinux-context -r -f -d 'SELinux label of the machine'\''s processes'
+complete -c launch -n __launch_options -s L -l selinux-apifs-context -r -f -d 'SELinux label of the files on the machine'\''s own file systems'
 complete -c launch -n __launch_options -l rlimit -r -f -a 'CPU= FSIZE= DATA= STACK= CORE= RSS= NPROC= NOFILE= MEMLOCK= AS= LOCKS= SIGPENDING= MSGQUEUE= NICE= RTPRIO= RTTIME=' -d 'Resource limit of the command'
 complete -c launch -n __launch_options -l oom-score-adjust -r -f -d 'Who is killed first when memory is short: -1000 last, 1000 first'
 complete -c launch -n __launch_options -l cpu-affinity -r -f -d 'Processors to run on, as in 0,2-4'

@@ -329,6 +329,20 @@ func parseOOM(_ Place, text string) (any, error) {
 	return OOMScore{Told: true, Adjust: int(n)}, nil
 }
 
+// parseSELinux reads a label, USER:ROLE:TYPE and, where the policy has levels, one
+// of these. Only the policy knows which there are. An empty one says nothing.
+func parseSELinux(_ Place, text string) (any, error) {
+	if text == "" {
+		return "", nil
+	}
+	odd := strings.IndexFunc(text, func(c rune) bool { return c <= ' ' || c >= 0x7f || c == '"' })
+	parts := strings.SplitN(text, ":", 4)
+	if odd >= 0 || len(parts) < 3 || slices.Contains(parts, "") {
+		return nil, fmt.Errorf("%q is no label of SELinux: that is USER:ROLE:TYPE, or USER:ROLE:TYPE:LEVEL", text)
+	}
+	return text, nil
+}
+
 // CPUs is a set of processors, each once and in order.
 type CPUs []int
 

@@ -123,6 +123,9 @@ func TestOtherValues(t *testing.T) {
 		row, text, want string
 	}{
 		{"oom-score-adjust", "0", "{true 0}"}, {"oom-score-adjust", "-1000", "{true -1000}"}, {"oom-score-adjust", "+5", "{true 5}"}, {"oom-score-adjust", "0x10", "{true 16}"},
+		{"selinux-context", "a:b:c", "a:b:c"}, {"selinux-context", "sys.id:sys.role:x-y.fs:s0-s0:c0.c1023", "sys.id:sys.role:x-y.fs:s0-s0:c0.c1023"},
+		{"selinux-context", "a:b", ""}, {"selinux-context", "a", ""}, {"selinux-context", ":b:c", ""}, {"selinux-context", "a::c", ""}, {"selinux-context", "a:b:c:", ""},
+		{"selinux-apifs-context", "a:b:c d", ""}, {"selinux-apifs-context", "a:b:\"c\"", ""}, {"selinux-apifs-context", "a:b:c\n", ""}, {"selinux-apifs-context", "a:b:c\x00", ""}, {"selinux-apifs-context", "a:b:ü", ""},
 		{"oom-score-adjust", "1001", ""}, {"oom-score-adjust", "-1001", ""}, {"oom-score-adjust", "", ""}, {"oom-score-adjust", "5x", ""},
 		{"uuid", "01234567-89ab-cdef-0123-456789abcdef", "0123456789abcdef0123456789abcdef"}, {"uuid", "0123456789ABCDEF0123456789abcdef", "0123456789abcdef0123456789abcdef"},
 		{"uuid", "", ""}, {"uuid", "0", ""}, {"uuid", "00000000-0000-0000-0000-000000000000", ""}, {"uuid", "0123456789abcdef-0123456789abcdef", ""}, {"uuid", "g123456789abcdef0123456789abcdef", ""},

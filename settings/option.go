@@ -161,6 +161,7 @@ const (
 	GroupSuppressSync  Group = "suppress-sync"
 	GroupFamilies      Group = "address families"
 	GroupLimits        Group = "limits" // each limit is a group of its own
+	GroupSELinux       Group = "selinux"
 	GroupOOM           Group = "oom-score-adjust"
 	GroupCPUs          Group = "cpu-affinity"
 	GroupNamespaces    Group = "namespaces"

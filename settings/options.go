@@ -401,6 +401,20 @@ var Options = [...]Option{
 		Weaker: func(s Settings, _ Assignment) bool { return s.Exec.AddressFamilies.Mode != FamiliesAny },
 	},
 	{
+		Name: "selinux-context", Flag: "selinux-context", Short: 'Z', Arg: RequiredArg, Placeholder: "LABEL",
+		Group: GroupSELinux, Topic: TopicLimits, Trusted: NoFile, Since: 209,
+		Help:  "SELinux label of the machine's processes",
+		Parse: parseSELinux,
+		Set:   func(s *Settings, a Assignment) { s.SELinux.Process = a.Value.(string) },
+	},
+	{
+		Name: "selinux-apifs-context", Flag: "selinux-apifs-context", Short: 'L', Arg: RequiredArg, Placeholder: "LABEL",
+		Group: GroupSELinux, Topic: TopicLimits, Trusted: NoFile, Since: 209,
+		Help:  "SELinux label of the files on the machine's own file systems",
+		Parse: parseSELinux,
+		Set:   func(s *Settings, a Assignment) { s.SELinux.Files = a.Value.(string) },
+	},
+	{
 		Name: "rlimit", Flag: "rlimit", Arg: RequiredArg, Placeholder: "NAME=SOFT[:HARD]",
 		Repeat: true, Group: GroupLimits, Topic: TopicLimits, Trusted: NoFile, Since: 239,
 		Help:  "Resource limit of the command",
@@ -932,6 +946,4 @@ var Options = [...]Option{
 	// abbreviation means what it means to systemd-nspawn, and so that nobody
 	// is told that a well-known option doesn't exist.
 	{Name: "private-users-delegate", Flag: "private-users-delegate", Section: "Exec", Key: "PrivateUsersDelegate", Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: TrustedOnly, Later: true, Parse: asWritten},
-	{Name: "selinux-context", Flag: "selinux-context", Short: 'Z', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
-	{Name: "selinux-apifs-context", Flag: "selinux-apifs-context", Short: 'L', Arg: RequiredArg, Repeat: true, Group: GroupLater, Trusted: NoFile, Later: true, Parse: asWritten},
 }

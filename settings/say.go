@@ -144,6 +144,8 @@ func Say(s Settings) (list []Saying, missed []string) {
 		value := limitText(l)
 		list = append(list, Saying{Find("rlimit"), l.Name + "=" + value, ""}, Saying{Find("limit-" + strings.ToLower(l.Name)), "", value})
 	}
+	text("selinux-context", s.SELinux.Process)
+	text("selinux-apifs-context", s.SELinux.Files)
 	if e.OOMScore.Told {
 		both("oom-score-adjust", strconv.Itoa(e.OOMScore.Adjust))
 	}

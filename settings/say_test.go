@@ -23,6 +23,7 @@ func TestSay(t *testing.T) {
 		{"directory=/srv/web", "capability=CAP_NET_ADMIN,CAP_SYS_TIME", "drop-capability=CAP_MKNOD", "no-new-privileges=yes", "ambient-capability=CAP_KILL"},
 		{"directory=/srv/web", "system-call-filter=~@keyring", "system-call-filter=bpf", "restrict-address-families=~AF_PACKET AF_INET"},
 		{"directory=/srv/web", "restrict-address-families=none", "oom-score-adjust=-5", "cpu-affinity=0,2-4"},
+		{"directory=/srv/web", "selinux-context=system_u:system_r:container_t:s0:c1,c2", "selinux-apifs-context=system_u:object_r:container_file_t"},
 		{"directory=/srv/web", "rlimit=NOFILE=1024:4096", "rlimit=CPU=90", "rlimit=RTTIME=7", "rlimit=NICE=+5", "rlimit=CORE=infinity", "rlimit=STACK=8M"},
 		{"directory=/srv/web", "bind=/a", `bind=/a\:b:/c\\d:norbind`, "bind-ro=-/x:/y", "bind=+/in:/out", "bind=:/fresh", "tmpfs=/t", "tmpfs=/u:size=1m,mode=0700"},
 		{"directory=/srv/web", "private-users=yes", "bind=/a:/b:idmap", "bind=/a:/c:rootidmap", "overlay=/l1:/l2:/u:/t", "overlay-ro=/l::/t2", "inaccessible=/proc/x"},

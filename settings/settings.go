@@ -38,10 +38,19 @@ type Settings struct {
 	Life        Life         `json:"life"`
 	Unit        Unit         `json:"unit,omitzero"`
 
+	SELinux     SELinux     `json:"selinux,omitzero"`
 	Environment Environment `json:"environment,omitzero"`
 
 	// Bundle is set if an OCI bundle said all this.
 	Bundle *Bundle `json:"bundle,omitempty"`
+}
+
+// SELinux are labels; "" leaves to the host's policy what it is.
+type SELinux struct {
+	// Process is that of the payload, and so of what it starts.
+	Process string `json:"process,omitempty"`
+	// Files is that of all files on file systems in memory, and of terminals.
+	Files string `json:"files,omitempty"`
 }
 
 // Image is the tree that becomes the root.

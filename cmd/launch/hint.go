@@ -24,8 +24,12 @@ func hint(p *plan.Plan, err error) string {
 		if h := stepHint(p.Steps[step.Number-1], step.Err); h != "" {
 			return h
 		}
-	} else if errors.As(err, &step) && step.Number <= len(p.Steps)+len(p.Program) {
-		if h := opHint(p.Program[step.Number-len(p.Steps)-1], step.Err); h != "" {
+	} else if ops := slices.Concat(p.Program, p.Second); errors.As(err, &step) && step.Number <= len(p.Steps)+len(ops) {
+		n := step.Number - len(p.Steps) - 1
+		if ops[n].Call == plan.Exec && n > 0 && ops[n-1].Call == plan.Label && errors.Is(err, unix.EPERM) {
+			return "the host's SELinux policy does not let a process change to this label here: if new privileges are renounced, it must allow nnp_transition"
+		}
+		if h := opHint(ops[n], step.Err); h != "" {
 			return h
 		}
 	}
@@ -57,6 +61,8 @@ func stepHint(s plan.Step, err error) string {
 	is := func(errno unix.Errno) bool { return errors.Is(err, errno) }
 	maps := s.IDMap != mount.NoIDMap
 	switch {
+	case labelled(s) && (is(unix.EINVAL) || is(unix.EACCES)):
+		return "the host's SELinux policy must know the label of --selinux-apifs-context=, and let the launcher use it for file systems"
 	case s.Do == plan.Bind && maps && (is(unix.EINVAL) || is(unix.EPERM)):
 		return "the source's file system, or one below it, can't map owners: leave out the bind option " + string(s.IDMap)
 	case s.Do == plan.Idmap && (is(unix.EINVAL) || is(unix.EPERM)):
@@ -107,11 +113,20 @@ func stepHint(s plan.Step, err error) string {
 	return ""
 }
 
+// labelled tells whether a step gives a file system an SELinux label.
+func labelled(s plan.Step) bool {
+	return slices.ContainsFunc(s.Options, func(o plan.Option) bool { return o.Key == "context" })
+}
+
 // opHint is about what the machine's first process does for itself.
 func opHint(op plan.Op, err error) string {
 	switch {
 	case op.Call == plan.Chdir:
 		return "give a directory of the machine's that its user may enter"
+	case op.Call == plan.Label:
+		return "the host's policy must know the label, and let the launcher start processes with it"
+	case op.Call == plan.Exec && errors.Is(err, unix.EACCES):
+		return "it may not be executed: see its mode, and what the host's SELinux or AppArmor forbids, if it has one"
 	case op.Call == plan.Affinity:
 		return "name processors of the host's, see /sys/devices/system/cpu/online"
 	case op.Call == plan.Rlimit && errors.Is(err, unix.EPERM):

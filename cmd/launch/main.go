@@ -190,6 +190,9 @@ func start(req cli.Request, env []string, cwd string) int {
 			return fail(err)
 		}
 	}
+	if s.SELinux != (settings.SELinux{}) {
+		f.Host.SELinux = probe.SELinux()
+	}
 	if f.Devices, err = probe.Devices(s.Mounts); err != nil && !planning {
 		return fail(err)
 	}

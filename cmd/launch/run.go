@@ -269,6 +269,9 @@ func (r *imageRun) run() (status int, err error) {
 	if err != nil {
 		return 1, err
 	}
+	if set.SELinux != (settings.SELinux{}) {
+		host.SELinux = probe.SELinux()
+	}
 	devices, err := probe.Devices(set.Mounts)
 	if err != nil && !planning {
 		return 1, err

@@ -30,7 +30,7 @@ func TestReport(t *testing.T) {
 		{"--bind=/a:/b:idmpa", "launch: cannot use --bind=/a:/b:idmpa: unknown bind option \"idmpa\" (known: rbind, norbind, idmap, noidmap, rootidmap, owneridmap)\n"},
 		{"--capability=CAP_SYS_ADMINN", "launch: cannot use --capability=CAP_SYS_ADMINN: unknown capability \"CAP_SYS_ADMINN\", did you mean CAP_SYS_ADMIN?\n"},
 		{"--drop-capability=mknod", "launch: cannot use --drop-capability=mknod: unknown capability \"mknod\", did you mean CAP_MKNOD?\n"},
-		{"--selinux-context=x", "launch: option '--selinux-context' is not supported yet\n  from:  --selinux-context=x\n"},
+		{"--private-users-delegate=x", "launch: option '--private-users-delegate' is not supported yet\n  from:  --private-users-delegate=x\n"},
 		{"--system=yes", "launch: option '--system' doesn't allow an argument\n"},
 		{"--user /bin/sh", "launch: cannot use --user=/bin/sh: \"/bin/sh\" is not the name of a user\n  hint:  to give --user no argument, put -- before the command\n"},
 		{"--rlimit=NOFIL=1", "launch: cannot use --rlimit=NOFIL=1: unknown value \"NOFIL\", did you mean NOFILE? (known: CPU, FSIZE, DATA, STACK, CORE, RSS, NPROC, NOFILE, MEMLOCK, AS, LOCKS, SIGPENDING, MSGQUEUE, NICE, RTPRIO, RTTIME)\n"},

@@ -93,7 +93,7 @@ var lines = []struct {
 	{"launch ls --vol", "", "--volatile"},
 	{"launch -- --vol", "", "--volatile"},
 	{"launch -D web ls --vol", "", "--volatile"},
-	{"launch --selinux-c", "", "--selinux-context"},
+	{"launch --private-users-del", "", "--private-users-delegate"},
 	{"launch pu", "pull", ""},
 	{"launch pull --pl", "--platform= --plain-http=", "--plan"},
 	{"launch run --det", "--detach", ""},

@@ -109,6 +109,11 @@ func (b *builder) image() []byte {
 			o.Filter, o.FilterFlags = b.filters[op.A], b.plan.Filters[op.A].Flags
 		}
 	}
+	for _, op := range slices.Concat(b.plan.Program, b.plan.Second) {
+		if op.Call == plan.Label && op.B == 1 {
+			o.Label, o.LabelFile = op.Data, op.Path
+		}
+	}
 	for _, op := range b.plan.Second {
 		o.Terminal = o.Terminal || op.Call == plan.CtlTTY
 	}
@@ -118,10 +123,10 @@ func (b *builder) image() []byte {
 // stubFailure is what the stub said before it ended.
 func (b *builder) stubFailure(report []byte) error {
 	step, errno := stub.Report(report)
-	call := map[stub.Step]plan.Call{stub.Fork: plan.Fork, stub.Setsid: plan.Setsid, stub.CtlTTY: plan.CtlTTY, stub.Exec: plan.Exec, stub.Filter: plan.Seccomp}[step]
+	call := map[stub.Step]plan.Call{stub.Fork: plan.Fork, stub.Setsid: plan.Setsid, stub.CtlTTY: plan.CtlTTY, stub.Exec: plan.Exec, stub.Filter: plan.Seccomp, stub.Label: plan.Label}[step]
 	for i, op := range slices.Concat(b.plan.Program, b.plan.Second) {
 		// The first process began a session of its own, too.
-		if op.Call == call && (i >= len(b.plan.Program) || call == plan.Exec || call == plan.Seccomp) {
+		if op.Call == call && (i >= len(b.plan.Program) || call == plan.Exec || call == plan.Seccomp || call == plan.Label) {
 			return &StepError{len(b.plan.Steps) + i + 1, op.Origin, fmt.Errorf("%s: %w", op.Text, errno)}
 		}
 	}

@@ -619,7 +619,7 @@ func (c *compiler) labels(op func(Call, origin.Origin, uint64, uint64, uint64, s
 			return &settings.Error{What: "cannot set the SELinux label: SELinux is not enabled on the host", Origin: c.bundle("/process/selinuxLabel"), Value: x.SELinux}
 		}
 		o := op(Label, c.bundle("/process/selinuxLabel"), 0, 0, 0, "set the SELinux label %s", x.SELinux)
-		o.Path, o.Data = "/proc/thread-self/attr/exec", x.SELinux
+		o.Path, o.Data = execLabel, x.SELinux
 	}
 	switch {
 	case x.AppArmor == "":

@@ -91,6 +91,9 @@ func Compile(in Input) (*Plan, error) {
 	if err := c.checkStack(); err != nil {
 		return nil, err
 	}
+	if err := c.checkSELinux(); err != nil {
+		return nil, err
+	}
 	c.console()
 	if err := c.users(); err != nil {
 		return nil, err
@@ -117,6 +120,7 @@ func Compile(in Input) (*Plan, error) {
 		return nil, err
 	}
 	c.stubs()
+	c.context()
 	if file := s.Image.Mounts; file != "" {
 		c.step(Step{World: settings.Inner, Do: Saved, Path: file, Origin: c.from("mounts")})
 	}

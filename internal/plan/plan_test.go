@@ -90,7 +90,20 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 		s.Credentials = []settings.Credential{{ID: "other", Value: "x", Origin: option("set-credential")}}
 		f.Receiver = facts.Receiver{Known: true, Path: "/opt/systemd-journal-remote"}
 	},
-	"saved":         func(s *settings.Settings, f *facts.Facts) { s.Image.Mounts = "/srv/web.mounts" },
+	"saved": func(s *settings.Settings, f *facts.Facts) { s.Image.Mounts = "/srv/web.mounts" },
+	"selinux": func(s *settings.Settings, f *facts.Facts) {
+		f.Host.SELinux = true
+		s.SELinux = settings.SELinux{Process: "system_u:system_r:container_t:s0:c1,c2", Files: "system_u:object_r:container_file_t:s0:c1,c2"}
+		s.Network.Private, s.Image.Volatile = true, settings.VolatileState
+		s.Mounts = []mount.Mount{{Kind: mount.Tmpfs, Target: "/t", Options: "size=1M", Origin: option("tmpfs")},
+			{Kind: mount.Tmpfs, Target: "/own", Options: "context=a:b:c", Origin: option("tmpfs")}, bind("/srv/a:/x")}
+	},
+	"selinux-pid2": func(s *settings.Settings, f *facts.Facts) {
+		f.Host.SELinux = true
+		s.SELinux.Process = "system_u:system_r:container_t:s0"
+		s.Exec.Mode = settings.PID2
+		s.Users.Mode = userns.Pick
+	},
 	"suppress-sync": func(s *settings.Settings, f *facts.Facts) { s.Exec.SuppressSync = true },
 	"calls-refused": func(s *settings.Settings, f *facts.Facts) { s.Exec.SystemCalls = []string{"~mount_setattr"} },
 	"as-pid2":       func(s *settings.Settings, f *facts.Facts) { s.Exec.Mode = settings.PID2 },
@@ -300,7 +313,7 @@ func compile(t *testing.T, name string) *Plan {
 	p, err := Compile(Input{Settings: s, Facts: f, Profile: settings.ProfileOf(s.Profile, settings.NSpawn), From: func(o string) origin.Origin {
 		switch o {
 		case "mstack", "directory", "read-only", "overlay-all", "limit-nofile", "limit-as", "oom-score-adjust", "cpu-affinity", "personality", "suppress-sync",
-			"restrict-address-families", "ambient-capability", "pivot-root", "use-cgroup-namespace", "ephemeral", "template":
+			"restrict-address-families", "ambient-capability", "pivot-root", "use-cgroup-namespace", "ephemeral", "template", "selinux-context", "selinux-apifs-context":
 			return option(o)
 		}
 		return origin.Origin{}
@@ -509,6 +522,8 @@ func TestRefusals(t *testing.T) {
 			s.Image.OverlayAll = true
 			s.Users = settings.Users{Mode: userns.Fixed, Range: userns.Range{Start: 1310720, Size: 65536}, Ownership: userns.Chown}
 		}, "leaves the tree as it is"},
+		"label":          {func(s *settings.Settings, f *facts.Facts) { s.SELinux.Process = "a:b:c" }, "SELinux is not enabled on the host"},
+		"label of files": {func(s *settings.Settings, f *facts.Facts) { s.SELinux.Files = "a:b:c" }, "SELinux is not enabled on the host"},
 		"owners": {func(s *settings.Settings, f *facts.Facts) {
 			s.Users.Mode = userns.Owner
 			f.Root.UID, f.Root.GID = 1<<16, 2<<16
@@ -598,5 +613,46 @@ func TestHidden(t *testing.T) {
 	}
 	if !there {
 		t.Error("no file has them")
+	}
+}
+
+// TestSELinux: the label of files is told of all file systems in memory and of
+// terminals, once each, and of nothing else; that of processes right before the
+// payload is executed, by whoever does it.
+func TestSELinux(t *testing.T) {
+	for name := range cases {
+		s := settings.Settings{Machine: "m", Image: settings.Image{Directory: "/srv/m"}, Exec: settings.Exec{Words: []string{"true"}}}
+		f := facts.Facts{Root: root, Host: host}
+		cases[name](&s, &f)
+		f.Host.SELinux = true
+		s.SELinux = settings.SELinux{Process: "u:r:process_t:s0", Files: "u:r:files_t:s0"}
+		p, err := Compile(Input{Settings: s, Facts: f, Profile: settings.ProfileOf(s.Profile, settings.NSpawn), From: option})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		for i, step := range p.Steps {
+			labels := 0
+			for _, o := range step.Options {
+				if o.Key == "context" {
+					labels++
+				}
+			}
+			want := 0
+			if step.Do == Layer || step.Do == Mount && (step.Type == "tmpfs" || step.Type == "devpts") {
+				want = 1
+			}
+			if labels != want {
+				t.Errorf("%s: step %d, %s %s on %s, has %d labels: %v", name, i+1, step.Do, step.Type, step.Target, labels, step.Options)
+			}
+		}
+		ops := slices.Concat(p.Program, p.Second)
+		at := slices.IndexFunc(ops, func(o Op) bool { return o.Call == Label })
+		if at < 0 || at != len(ops)-2 || ops[at+1].Call != Exec || ops[at].B != 1 || ops[at].Path != "/proc/thread-self/attr/exec" || ops[at].Data != "u:r:process_t:s0" {
+			t.Errorf("%s: step %d of %d labels the payload", name, at+1, len(ops))
+		}
+		if stub := slices.IndexFunc(ops, func(o Op) bool { return o.Call == ExecStub }); stub > at {
+			t.Errorf("%s: the stub's own exec has the label", name)
+		}
 	}
 }

@@ -290,6 +290,13 @@ func (c *compiler) program() {
 		// as its interpreter, and that must not be the launcher.
 		op(ExecStub, none, 0, 0, 0, "exec the stub")
 	}
+	if label := s.SELinux.Process; label != "" {
+		// It holds for the next file that is executed. That is to be the
+		// payload: no policy lets a machine's processes begin with a file of the
+		// launcher's.
+		op(Label, c.from("selinux-context"), 0, 1, 0, "set the SELinux label %s", label)
+		(*list)[len(*list)-1].Path, (*list)[len(*list)-1].Data = execLabel, label
+	}
 	op(Exec, none, 0, 0, 0, "exec %s", strings.Join(c.Plan.Payload.Candidates, " or "))
 }
 

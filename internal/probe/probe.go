@@ -666,3 +666,10 @@ func Watches() (w facts.Watches, err error) {
 	}
 	return w, l.err
 }
+
+// SELinux tells whether the kernel has it and it is at work, which shows by a file
+// system of its own.
+func SELinux() bool {
+	_, err := sys.Statx(unix.AT_FDCWD, "/sys/fs/selinux/enforce", unix.STATX_TYPE)
+	return err == nil
+}

@@ -56,6 +56,9 @@ type Options struct {
 	// what comes after.
 	Filter      []unix.SockFilter
 	FilterFlags uint32
+	// Label is written to LabelFile in the process that becomes the payload, for
+	// the security module that looks at the payload's execve; "": there is none.
+	Label, LabelFile string
 }
 
 // Name is what process 1 is called.
@@ -76,6 +79,7 @@ const (
 	CtlTTY
 	Exec
 	Filter
+	Label
 )
 
 // ReportSize is the length of what the program writes to Status.
@@ -112,6 +116,8 @@ type block struct {
 	filter, filterAddr  uint64 // struct sock_fprog: how many, and where
 	filterFlags         uint64
 	words, wordsSize    uint64 // address and length
+	label, labelSize    uint64
+	labelFile           uint64 // address
 }
 
 // mark is what the assembly has behind its last instruction.
@@ -174,6 +180,7 @@ func Image(o Options) []byte {
 	}
 	b.program = put(o.Program)
 	b.words, b.wordsSize = put(o.Words), uint64(len(o.Words))
+	b.label, b.labelSize, b.labelFile = put(o.Label), uint64(len(o.Label)), put(o.LabelFile)
 	for len(text)%8 != 0 {
 		text = append(text, 0)
 	}

@@ -17,6 +17,7 @@
 #define SYS_prctl           157
 #define SYS_reboot          169
 #define SYS_exit_group      231
+#define SYS_openat          257
 #define SYS_seccomp         317
 
 // System calls keep all registers but AX, CX and R11. In the whole program:
@@ -214,6 +215,26 @@ unblock:
 	SYSCALL
 
 payload:
+	CMPQ block_labelSize(BX), $0
+	JEQ  filter
+	MOVQ $const_Label, R14
+	MOVQ $-100, DI // AT_FDCWD
+	MOVQ block_labelFile(BX), SI
+	MOVQ $0x80001, DX // O_WRONLY, O_CLOEXEC
+	XORL R10, R10
+	MOVQ $SYS_openat, AX
+	SYSCALL
+	TESTQ AX, AX
+	JLT  failed
+	MOVQ AX, DI
+	MOVQ block_label(BX), SI
+	MOVQ block_labelSize(BX), DX
+	MOVQ $SYS_write, AX
+	SYSCALL
+	TESTQ AX, AX
+	JLT  failed
+
+filter:
 	CMPQ block_filter(BX), $0
 	JEQ  execute
 	MOVQ $const_Filter, R14

@@ -4,6 +4,7 @@
 #define SYS_fcntl           25
 #define SYS_ioctl           29
 #define SYS_chdir           49
+#define SYS_openat          56
 #define SYS_close           57
 #define SYS_write           64
 #define SYS_exit_group      94
@@ -207,6 +208,23 @@ unblock:
 	SVC
 
 payload:
+	MOVD block_labelSize(R19), R9
+	CBZ  R9, filter
+	MOVD $const_Label, R22
+	MOVD $-100, R0 // AT_FDCWD
+	MOVD block_labelFile(R19), R1
+	MOVD $0x80001, R2 // O_WRONLY, O_CLOEXEC
+	MOVD ZR, R3
+	MOVD $SYS_openat, R8
+	SVC
+	TBNZ $63, R0, failed
+	MOVD block_label(R19), R1
+	MOVD block_labelSize(R19), R2
+	MOVD $SYS_write, R8
+	SVC
+	TBNZ $63, R0, failed
+
+filter:
 	MOVD block_filter(R19), R9
 	CBZ  R9, execute
 	MOVD $const_Filter, R22

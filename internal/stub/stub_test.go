@@ -413,3 +413,36 @@ func ignored(t *testing.T) string {
 	set, _, _ := strings.Cut(rest, "\n")
 	return set
 }
+
+// TestLabel: the label is written by the process that becomes the payload, before
+// the filter comes and before it is executed, and the file is closed.
+func TestLabel(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "exec")
+	for _, only := range []bool{true, false} {
+		if err := os.WriteFile(file, nil, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		o := sh("cat " + file + "; for f in /proc/$$/fd/*; do [ \"$(readlink $f)\" != " + file + " ] || echo open; done")
+		o.Only, o.Label, o.LabelFile = only, "a:b:c", file
+		if e := start(t, o)(); e.ExitStatus() != 0 || len(e.report) != 0 || e.out != "a:b:c" {
+			t.Errorf("only: %v: %v, output %q", only, e, e.out)
+		}
+		for at, want := range map[string]unix.Errno{"/does/not/exist": unix.ENOENT, "/dev/full": unix.ENOSPC} {
+			o.LabelFile = at
+			e := start(t, o)()
+			if len(e.report) != ReportSize || e.out != "" {
+				t.Errorf("%s: %v, output %q", at, e, e.out)
+				continue
+			}
+			if step, errno := Report(e.report); step != Label || errno != want {
+				t.Errorf("%s: %v", at, e)
+			}
+		}
+	}
+	// No label, no file.
+	o := sh("exit 3")
+	o.Only, o.LabelFile = true, "/does/not/exist"
+	if e := start(t, o)(); e.ExitStatus() != 3 || len(e.report) != 0 {
+		t.Errorf("%v", e)
+	}
+}

@@ -246,6 +246,7 @@ func FromSettings(s settings.Settings, profile *settings.Profile) (spec *specs.S
 	}
 	p := &specs.Process{Args: e.Words, Cwd: e.Dir, NoNewPrivileges: e.NoNewPrivileges, Terminal: s.Life.Console == settings.ConsoleInteractive}
 	spec.Process = p
+	p.SelinuxLabel, spec.Linux.MountLabel = s.SELinux.Process, s.SELinux.Files
 	switch e.Mode {
 	case settings.Boot:
 		p.Args = append([]string{"/sbin/init"}, e.Words...)

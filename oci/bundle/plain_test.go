@@ -62,6 +62,7 @@ func TestFromSettings(t *testing.T) {
 		{Kind: mount.Bind, Source: mount.Path{Temp: true}, Target: "/fresh"}, {Kind: mount.Tmpfs, Target: "/t", Options: "size=1m,noexec"},
 		{Kind: mount.Inaccessible, Target: "/proc/x"}, {Kind: mount.Overlay, Target: "/o"},
 	}
+	full.SELinux = settings.SELinux{Process: "u:r:p:s0", Files: "u:r:f:s0"}
 	boot := base
 	boot.Exec.Mode, boot.Users.Mode = settings.Boot, userns.Pick
 	for name, s := range map[string]settings.Settings{"plain": base, "full": full, "boot": boot} {

@@ -85,6 +85,8 @@ var bad = map[string][]string{
 	"no-new-privileges":             {"2"},
 	"restrict-address-families":     {"AF_INTE"},
 	"rlimit":                        {"NOFILE", "NOFLIE=1", "NOFILE=2:1", "NOFILE=x"},
+	"selinux-context":               {"container_t", "a:b:c d", "a:b:c"},
+	"selinux-apifs-context":         {"container_t", "a:b:c"},
 	"oom-score-adjust":              {"1001", "x"},
 	"cpu-affinity":                  {"5000", "3-1", "x"},
 	"bind":                          {"", "x:y", "/no/such:/mnt", "OUT/dir:/mnt:bogus", "OUT/dir:/opt/data/file", "OUT/dir:/mnt:idmap", "OUT/dir:/ --private-users=pick", "/proc:/mnt:idmap --private-users=1310720"},
