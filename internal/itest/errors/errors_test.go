@@ -145,7 +145,7 @@ var anything = map[string]string{
 // others are mistakes that are no option's value.
 var others = []string{
 	// Options that aren't any.
-	"--read-olny", "--bnid=/x", "--pri=x", "-y", "--directory", "--chdir", "-u", "--read-only=yes", "--selinux-context=x", "--help=x",
+	"--read-olny", "--bnid=/x", "--pri=x", "-y", "--directory", "--chdir", "-u", "--read-only=yes", "--private-users-delegate=x", "--help=x",
 	// What doesn't go together.
 	"--boot --as-pid2", "--ephemeral --template=OUT/dir --directory=OUT/other", "--template=OUT/dir",
 	// Trees that are none.
