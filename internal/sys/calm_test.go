@@ -45,7 +45,10 @@ func TestCalm(t *testing.T) {
 				least = n
 			}
 		}
-		if len(calmed) != 1 || calmed[0] != least {
+		// On a busy host, others were born between: then it is left alone.
+		n, err := strconv.Atoi(least)
+		far := err == nil && n > os.Getpid()+8
+		if far && len(calmed) != 0 || !far && (len(calmed) != 1 || calmed[0] != least) {
 			t.Errorf("calmed: %q, want the first of %q", calmed, tasks)
 		}
 	}

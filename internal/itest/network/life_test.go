@@ -117,7 +117,9 @@ many() {
 	done
 }
 one() { # NAME LAUNCHER
-	$2 --quiet -D /t -M $1 --register=no --keep-unit --console=pipe --resolv-conf=off --timezone=off --read-only --network-zone=race /bin/busybox sh -c 'test -e /sys/class/net/host0' </dev/null >/run/$1.said 2>&1 || { cat /run/$1.said; return 1; }
+	$2 --quiet -D /t -M $1 --register=no --keep-unit --console=pipe --resolv-conf=off --timezone=off --read-only --network-zone=race /bin/busybox sh -c 'test -e /sys/class/net/host0' </dev/null >/run/$1.said 2>&1 ||
+		grep -q 'Failed to mount tmpfs.*/nspawn-root-' /run/$1.said || # many at once, systemd-nspawn sometimes loses its own directory
+		{ cat /run/$1.said; return 1; }
 }
 `
 	own(t, script+`
