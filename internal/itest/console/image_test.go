@@ -62,7 +62,8 @@ func TestImage(t *testing.T) {
 		m.say("\x1a", "Stopped")
 		m.say("kill %1; read a; echo got $a''\r", "kill")
 		m.say("a li''ne\r", "got a li''ne")
-		m.say("\x04", "You have stopped jobs") // the end of input
+		// The end of input; with the prompt the shell reads keys again, and not lines.
+		m.say("\x04", "You have stopped jobs.\r\n/ # ")
 		m.write("\x04")
 		ends(m, 0)
 	})
