@@ -92,6 +92,10 @@ type Image struct {
 	Stack *Stack `json:"stack,omitempty"`
 }
 
+// Frozen tells whether nothing of the tree is written to: what is thrown away, or
+// layered over, never is. A copy (Ephemeral) is another tree.
+func (i Image) Frozen() bool { return i.ReadOnly || i.Volatile != VolatileNo || i.OverlayAll }
+
 // Stack is a root of several directories over each other, all in one directory
 // of the host's.
 type Stack struct {

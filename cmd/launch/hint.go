@@ -60,6 +60,7 @@ func hint(p *plan.Plan, err error) string {
 func stepHint(s plan.Step, err error) string {
 	is := func(errno unix.Errno) bool { return errors.Is(err, errno) }
 	maps := s.IDMap != mount.NoIDMap
+	image := s.Do == plan.Disk || s.Do == plan.Take && s.Type != ""
 	switch {
 	case labelled(s) && (is(unix.EINVAL) || is(unix.EACCES)):
 		return "the host's SELinux policy must know the label of --selinux-apifs-context=, and let the launcher use it for file systems"
@@ -71,16 +72,12 @@ func stepHint(s plan.Step, err error) string {
 		return "what is bound must be there; if it may be missing, begin it with -"
 	case s.Do == plan.Disk && is(unix.ENODEV) && s.Target != "/" && s.Target != "/usr":
 		return "the kernel can't mount it; --image-policy=root=open:usr=open:home=open:srv=open:var=open:tmp=open leaves out boot partitions"
-	case s.Do == plan.Disk && is(unix.ENODEV):
+	case image && is(unix.ENODEV):
 		return "load the kernel's module for it, or make the image with ext4, xfs, btrfs, squashfs or erofs"
-	case s.Do == plan.Disk && (is(unix.ENOENT) || is(unix.ENXIO)):
+	case image && (is(unix.ENOENT) || is(unix.ENXIO)):
 		return "launch needs loop devices: /dev/loop-control and /dev/loop0 and so on"
 	case s.Do == plan.Take && maps && (is(unix.EINVAL) || is(unix.EPERM)):
 		return "the file system of this part of the stack can't map owners: leave out --private-users="
-	case s.Do == plan.Take && s.Type != "" && (is(unix.ENOENT) || is(unix.ENXIO)):
-		return "launch needs loop devices: /dev/loop-control and /dev/loop0 and so on"
-	case s.Do == plan.Take && s.Type != "" && is(unix.ENODEV):
-		return "load the kernel's module for it, or make the image with ext4, xfs, btrfs, squashfs or erofs"
 	case s.Do == plan.Take && s.Type != "" && is(unix.EINVAL):
 		return "the kernel's log says what is wrong with the file system; an XFS can't be mounted beside a copy of itself"
 	case s.Do == plan.Take && s.Target == "" && is(unix.EROFS):

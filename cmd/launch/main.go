@@ -288,13 +288,7 @@ func unusable(s settings.Settings, trace settings.Trace, root facts.Root, err er
 // on it. Where only a plan is asked for, it may have to stay unknown.
 func openDisk(s settings.Settings, trace settings.Trace, planning bool, f *facts.Facts) (int, error) {
 	file := s.Image.File
-	var policy disk.Policy
-	if s.Image.Policy != "" {
-		policy, _ = disk.ParsePolicy(s.Image.Policy) // it was read once already
-	}
-	img := s.Image
-	write := !planning && !img.ReadOnly && !img.Ephemeral && img.Volatile == settings.VolatileNo && !img.OverlayAll
-	pin, d, err := probe.Disk(file, write, policy)
+	pin, d, err := probe.Disk(file, !planning && !s.Image.Ephemeral && !s.Image.Frozen(), policyOf(s))
 	if err != nil {
 		e := &settings.Error{What: err.Error(), Origin: trace.Origin("image"), Value: file}
 		var locked *disk.LockedError
@@ -322,12 +316,7 @@ func openDisk(s settings.Settings, trace settings.Trace, planning bool, f *facts
 			return -1, bad
 		}
 		if errors.Is(err, tree.ErrBusy) {
-			e := &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, err), Origin: trace.Origin("image"), Value: file, Hint: busyHint}
-			if _, err := state.Leader(s.Machine); err == nil {
-				// It has the image, too, most likely.
-				e = &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, state.ErrBusy), Hint: nameHint}
-			}
-			return -1, e
+			return -1, busy(s, err, trace.Origin("image"), file)
 		}
 		if errors.Is(err, unix.EBUSY) && f.Disk.Block {
 			return -1, &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, err), Origin: trace.Origin("image"), Value: file,
@@ -338,15 +327,27 @@ func openDisk(s settings.Settings, trace settings.Trace, planning bool, f *facts
 	return pin, nil
 }
 
+// policyOf gives the image policy, which was read once already.
+func policyOf(s settings.Settings) (policy disk.Policy) {
+	if s.Image.Policy != "" {
+		policy, _ = disk.ParsePolicy(s.Image.Policy)
+	}
+	return policy
+}
+
+// busy is the error about an image or a stack that somebody has: the machine of that
+// name, most likely, if it runs.
+func busy(s settings.Settings, err error, from origin.Origin, value string) *settings.Error {
+	if _, lerr := state.Leader(s.Machine); lerr == nil {
+		return &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, state.ErrBusy), Hint: nameHint}
+	}
+	return &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, err), Origin: from, Value: value, Hint: busyHint}
+}
+
 // openStack pins the mount stack that the machine runs from, and all that is in
 // it, and looks at the tree that it gives.
 func openStack(s settings.Settings, trace settings.Trace, planning bool, f *facts.Facts) (int, probe.Pins, error) {
 	dir, img := s.Image.MStack, s.Image
-	var policy disk.Policy
-	if img.Policy != "" {
-		policy, _ = disk.ParsePolicy(img.Policy) // it was read once already
-	}
-	frozen := img.ReadOnly || img.Volatile != settings.VolatileNo || img.OverlayAll
 	say := func(err error) *settings.Error {
 		e := &settings.Error{What: fmt.Sprintf("cannot use %s as a mount stack: %v", dir, err), Origin: trace.Origin("mstack"), Value: dir}
 		var bad *mstack.Error
@@ -359,21 +360,17 @@ func openStack(s settings.Settings, trace settings.Trace, planning bool, f *fact
 		case errors.Is(err, unix.ENOENT), errors.Is(err, unix.ENOTDIR):
 			e.Hint = "give a directory with entries such as layer@1 and rw"
 		case errors.Is(err, tree.ErrBusy):
-			e.What, e.Hint = fmt.Sprintf("cannot start machine %q: %v", s.Machine, err), busyHint
-			if _, err := state.Leader(s.Machine); err == nil {
-				// It has the stack, too, most likely.
-				e = &settings.Error{What: fmt.Sprintf("cannot start machine %q: %v", s.Machine, state.ErrBusy), Hint: nameHint}
-			}
+			return busy(s, err, trace.Origin("mstack"), dir)
 		}
 		return e
 	}
-	pin, st, pins, err := probe.Stack(dir, !planning && !frozen, policy)
+	pin, st, pins, err := probe.Stack(dir, !planning && !img.Frozen(), policyOf(s))
 	if err != nil {
 		return -1, nil, say(err)
 	}
 	f.Stack = st
 	users := func(top int) error { return taken(f, s, top) }
-	if f.Root, err = probe.StackTree(pin, &f.Stack, pins, frozen, img.Pivot.New, users); err != nil && !planning {
+	if f.Root, err = probe.StackTree(pin, &f.Stack, pins, img.Frozen(), img.Pivot.New, users); err != nil && !planning {
 		var bad *settings.Error
 		var wrong *mstack.Error
 		switch {

@@ -377,7 +377,7 @@ func (c *compiler) before() {
 // written to it.
 func (c *compiler) shared() bool {
 	img := c.Settings.Image
-	if frozen(img) {
+	if img.Frozen() {
 		return true
 	}
 	if img.MStack != "" && c.Facts.Stack.Known {

@@ -19,6 +19,15 @@ func (c *compiler) hasVolume(u disk.Use) bool {
 	return !c.Facts.Disk.Known && u == disk.Root || slices.ContainsFunc(c.Facts.Disk.Volumes, func(v disk.Volume) bool { return v.Use == u })
 }
 
+// fsOptions are those of disk.Options, taken apart.
+func fsOptions(fs disk.FS, readOnly, shared bool) (list []Option) {
+	for _, o := range disk.Options(fs, readOnly, shared) {
+		k, value, _ := strings.Cut(o, "=")
+		list = append(list, Option{k, value})
+	}
+	return list
+}
+
 // volume plans the mount of a volume, with systemd-nspawn's flags.
 func (c *compiler) volume(v disk.Volume, target string) Step {
 	img := c.Settings.Image
@@ -34,10 +43,7 @@ func (c *compiler) volume(v disk.Volume, target string) Step {
 	case disk.ESP, disk.XBootldr:
 		s.Attr |= ns | nx | nf
 	}
-	for _, o := range disk.Options(v.FS, s.Attr&ro != 0, img.Ephemeral || s.Attr&ro != 0) {
-		k, value, _ := strings.Cut(o, "=")
-		s.Options = append(s.Options, Option{k, value})
-	}
+	s.Options = fsOptions(v.FS, s.Attr&ro != 0, img.Ephemeral || s.Attr&ro != 0)
 	if v.Use == disk.Root {
 		return s // its owners are a step of their own
 	}

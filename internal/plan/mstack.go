@@ -3,11 +3,9 @@ package plan
 import (
 	"fmt"
 	"path"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
-	"launch/internal/disk"
 	"launch/internal/mstack"
 	"launch/mount"
 	"launch/settings"
@@ -17,15 +15,9 @@ import (
 // apart reports whether the root is no directory of the host's.
 func (p *Plan) apart() bool { return p.Image || p.MStack }
 
-// frozen tells whether nothing of the tree is written to: what is thrown away, or
-// layered over, never is.
-func frozen(img settings.Image) bool {
-	return img.ReadOnly || img.Volatile != settings.VolatileNo || img.OverlayAll
-}
-
 // arranged is the mount stack as this machine has it.
 func (c *compiler) arranged() mstack.Tree {
-	return mstack.Arrange(c.Facts.Stack.Entries, frozen(c.Settings.Image))
+	return mstack.Arrange(c.Facts.Stack.Entries, c.Settings.Image.Frozen())
 }
 
 // take plans the mount of an entry: as the root, on a target, or, without one, as
@@ -37,15 +29,12 @@ func (c *compiler) take(e *mstack.Entry, target, part string) Step {
 	if target != "" && target != "/" {
 		s.Avoid = "/proc"
 	}
-	if !e.Writes() || frozen(img) || e.Volume.ReadOnly {
+	if !e.Writes() || img.Frozen() || e.Volume.ReadOnly {
 		s.Attr |= ro
 	}
 	if e.Raw {
 		s.Type, s.Start, s.Size, s.Sector = string(e.Volume.FS), e.Volume.Start, e.Volume.Size, e.Sector
-		for _, o := range disk.Options(e.Volume.FS, s.Attr&ro != 0, s.Attr&ro != 0) {
-			k, value, _ := strings.Cut(o, "=")
-			s.Options = append(s.Options, Option{k, value})
-		}
+		s.Options = fsOptions(e.Volume.FS, s.Attr&ro != 0, s.Attr&ro != 0)
 	}
 	return s
 }

@@ -157,9 +157,7 @@ func DiskTree(n int, path string, d *facts.Disk, pivot string, more func(top int
 		}
 	}
 	mount := func(v disk.Volume) (int, error) {
-		n, err := loop.Mount(loop.Part{
-			File: n, Start: v.Start, Size: v.Size, Sector: d.Sector, Type: string(v.FS), ReadOnly: true, Options: disk.LookOptions(v.FS), Attr: unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC,
-		})
+		n, err := lookAt(n, v, d.Sector)
 		if err != nil {
 			err = fmt.Errorf("mount its %s, %s: %w", v.Use, v.FS, err)
 		}
@@ -203,6 +201,13 @@ func DiskTree(n int, path string, d *facts.Disk, pivot string, more func(top int
 	}
 	r.Path, r.MountPoint = real, false
 	return r, nil
+}
+
+// lookAt mounts a volume of the image, attached nowhere, to look at.
+func lookAt(image int, v disk.Volume, sector int) (int, error) {
+	return loop.Mount(loop.Part{
+		File: image, Start: v.Start, Size: v.Size, Sector: sector, Type: string(v.FS), ReadOnly: true, Options: disk.LookOptions(v.FS), Attr: unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC,
+	})
 }
 
 // claim takes a block device that may be written to for nobody else, for as long as

@@ -17,7 +17,6 @@ import (
 	"launch/internal/sys"
 	"launch/internal/tree"
 	"launch/mount/attach"
-	"launch/mount/loop"
 	"launch/settings"
 )
 
@@ -264,7 +263,7 @@ func StackTree(n int, st *facts.Stack, pins Pins, frozen bool, pivot string, mor
 	}
 	for i := range st.Entries {
 		if e := &st.Entries[i]; e.Raw && e.Use == mstack.Writable {
-			at, err := lookAt(e, pins)
+			at, err := lookAtEntry(e, pins)
 			if err == nil {
 				e.Data, err = dataIn(at, e.Name)
 				sys.Close(at)
@@ -327,10 +326,9 @@ func apart(f func(sys.Locked) error) error {
 	return <-done
 }
 
-// lookAt mounts an entry that is a disk image, attached nowhere, to look at.
-func lookAt(e *mstack.Entry, pins Pins) (int, error) {
-	n, err := loop.Mount(loop.Part{File: pins[e.Path], Start: e.Volume.Start, Size: e.Volume.Size, Sector: e.Sector, Type: string(e.Volume.FS), ReadOnly: true,
-		Options: disk.LookOptions(e.Volume.FS), Attr: unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC})
+// lookAtEntry mounts an entry that is a disk image, attached nowhere, to look at.
+func lookAtEntry(e *mstack.Entry, pins Pins) (int, error) {
+	n, err := lookAt(pins[e.Path], e.Volume, e.Sector)
 	if err != nil {
 		err = fmt.Errorf("mount %s: %w", e.Name, err)
 	}
@@ -372,7 +370,7 @@ func stackRoot(t *mstack.Tree, pins Pins, seat int, leave func(n int) error, piv
 		if !e.Raw {
 			return dirs[e.Path], nil
 		}
-		n, err := keep(lookAt(e, pins))
+		n, err := keep(lookAtEntry(e, pins))
 		if err == nil && attach && seat >= 0 {
 			if err = sys.MoveMount(n, seat); err != nil {
 				return n, fmt.Errorf("attach %s: %w", e.Name, err)

@@ -807,6 +807,16 @@ func (t *Tree) part(s plan.Step) (int, error) {
 	return sys.OpenTree(at, "", flags)
 }
 
+// openBare is sys.OpenTree for a clone that is to get an id map: without one that
+// the original has. Before Linux 6.15, an original that has one is refused later.
+func openBare(dir int, path string, flags uint) (int, error) {
+	n, err := sys.OpenTreeBare(dir, path, flags)
+	if err == unix.ENOSYS {
+		n, err = sys.OpenTree(dir, path, flags)
+	}
+	return n, err
+}
+
 // clone gives a detached copy of the mount that the source is; bare: without
 // an id map that it has, since the kernel lays none over another; link: of the
 // source itself, also if it is a link.
@@ -821,10 +831,7 @@ func (t *Tree) clone(p mount.Path, recursive, bare, link bool) (int, error) {
 	open := sys.OpenTree
 	if bare {
 		open = func(dir int, path string, flags uint) (int, error) {
-			n, err := sys.OpenTreeBare(dir, path, flags)
-			if err == unix.ENOSYS { // before Linux 6.15; a source with a map is refused then
-				n, err = sys.OpenTree(dir, path, flags)
-			}
+			n, err := openBare(dir, path, flags)
 			if err == unix.EINVAL { // not a kind of file system that can
 				err = fmt.Errorf("map owners: %w", err)
 			}

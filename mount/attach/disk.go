@@ -12,10 +12,9 @@ import (
 	"launch/mount/loop"
 )
 
-// disk mounts a part of the image: as the root, which idmap and chown wait for,
-// or on its target in the tree.
-func (t *Tree) disk(s plan.Step) error {
-	p := loop.Part{File: t.Image, Start: s.Start, Size: s.Size, Sector: s.Sector, Type: s.Type,
+// partOfFile is the part of a disk image, open as file, that the step mounts.
+func partOfFile(file int, s plan.Step) loop.Part {
+	p := loop.Part{File: file, Start: s.Start, Size: s.Size, Sector: s.Sector, Type: s.Type,
 		ReadOnly: s.Attr&unix.MOUNT_ATTR_RDONLY != 0, Attr: s.Attr}
 	for _, o := range s.Options {
 		if o.Value != "" {
@@ -23,7 +22,13 @@ func (t *Tree) disk(s plan.Step) error {
 		}
 		p.Options = append(p.Options, o.Key)
 	}
-	n, err := loop.Mount(p)
+	return p
+}
+
+// disk mounts a part of the image: as the root, which idmap and chown wait for,
+// or on its target in the tree.
+func (t *Tree) disk(s plan.Step) error {
+	n, err := loop.Mount(partOfFile(t.Image, s))
 	if err != nil {
 		return err
 	}

@@ -87,14 +87,7 @@ func (t *Tree) entryMount(s plan.Step) (int, error) {
 		return -1, fmt.Errorf("nobody has looked at it")
 	}
 	if s.Type != "" {
-		p := loop.Part{File: pin, Start: s.Start, Size: s.Size, Sector: s.Sector, Type: s.Type, ReadOnly: s.Attr&unix.MOUNT_ATTR_RDONLY != 0, Attr: s.Attr}
-		for _, o := range s.Options {
-			if o.Value != "" {
-				o.Key += "=" + o.Value
-			}
-			p.Options = append(p.Options, o.Key)
-		}
-		return loop.Mount(p)
+		return loop.Mount(partOfFile(pin, s))
 	}
 	// By path again: the kernel clones only mounts of this namespace, and the pin
 	// is of the host's.
@@ -116,13 +109,7 @@ func (t *Tree) entryMount(s plan.Step) (int, error) {
 	}
 	open := sys.OpenTree
 	if s.IDMap != mount.NoIDMap {
-		open = func(dir int, path string, flags uint) (int, error) {
-			n, err := sys.OpenTreeBare(dir, path, flags)
-			if err == unix.ENOSYS { // before Linux 6.15
-				n, err = sys.OpenTree(dir, path, flags)
-			}
-			return n, err
-		}
+		open = openBare
 	}
 	return open(at, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
 }
