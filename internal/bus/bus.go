@@ -121,9 +121,6 @@ func dial(patience time.Duration, address string, direct bool, first []Call) (*C
 		return nil, nil, err
 	}
 	serials, err := c.begin(address, direct, first, patience)
-	if err == unix.EAGAIN {
-		err = unix.ETIMEDOUT
-	}
 	if err != nil {
 		c.Close()
 		return nil, nil, err
@@ -135,7 +132,7 @@ func dial(patience time.Duration, address string, direct bool, first []Call) (*C
 // we have in our user namespace), and asks.
 func (c *Conn) begin(address string, direct bool, first []Call, patience time.Duration) ([]uint32, error) {
 	if err := sys.ConnectUnix(c.n, address); err != nil {
-		return nil, err
+		return nil, late(err)
 	}
 	out := []byte("\x00AUTH EXTERNAL\r\nDATA\r\nNEGOTIATE_UNIX_FD\r\nBEGIN\r\n")
 	hello := uint32(0)
@@ -194,6 +191,14 @@ func (e *Error) Error() string {
 	return e.Text
 }
 
+// late gives the kernel's word for a send timeout that is over its usual name.
+func late(err error) error {
+	if err == unix.EAGAIN {
+		return unix.ETIMEDOUT
+	}
+	return err
+}
+
 // send writes; descriptors go with the first byte.
 func (c *Conn) send(out []byte, fds []int) error {
 	if len(fds) > 0 {
@@ -204,11 +209,8 @@ func (c *Conn) send(out []byte, fds []int) error {
 	}
 	for len(out) > 0 {
 		n, err := sys.Write(c.n, out)
-		if err == unix.EAGAIN {
-			err = unix.ETIMEDOUT
-		}
 		if err != nil {
-			return err
+			return late(err)
 		}
 		out = out[n:]
 	}

@@ -159,9 +159,12 @@ func (c *Container) Started() error {
 // high is above all descriptors that the payload may keep.
 const high = 64
 
-// aside moves a descriptor out of the way of those that the payload gets.
+// free is the first number that is out of the way of those that the payload gets.
+func (b *builder) free() int { return max(high, b.create0.Keep+16) }
+
+// aside gives a copy of a descriptor, out of the way of those that the payload gets.
 func (b *builder) aside(n *int) error {
-	moved, err := sys.DupAbove(*n, max(high, b.create0.Keep+16))
+	moved, err := sys.DupAbove(*n, b.free())
 	if err != nil {
 		return err
 	}
@@ -182,22 +185,21 @@ func (b *builder) begin() (err error) {
 		if b.stub, err = newStub(); err != nil {
 			return fmt.Errorf("make a file for the stub: %w", err)
 		}
-		old := b.stub.run
-		if err := b.aside(&b.stub.run); err != nil {
+		if err := above(&b.stub.run, b.free()); err != nil {
 			return fmt.Errorf("move a descriptor: %w", err)
 		}
-		sys.Close(old)
 	}
-	for _, n := range []*int{&b.goR, &b.statW, &b.gate, &b.into} {
+	for _, n := range []*int{&b.goR, &b.statW} {
+		if err := above(n, b.free()); err != nil {
+			return fmt.Errorf("move a descriptor: %w", err)
+		}
+	}
+	for _, n := range []*int{&b.gate, &b.into} { // the caller's, who keeps them
 		if *n < 0 {
 			continue
 		}
-		old := *n
 		if err := b.aside(n); err != nil {
 			return fmt.Errorf("move a descriptor: %w", err)
-		}
-		if n == &b.goR || n == &b.statW { // the others are the caller's
-			sys.Close(old)
 		}
 	}
 	return nil
@@ -557,11 +559,9 @@ func (b *builder) openTerminal(devpts int) (err error) {
 		}
 	}
 	for _, n := range []*int{&b.pty.Slave, &b.pty.Master} {
-		old := *n
-		if err := b.aside(n); err != nil {
+		if err := above(n, b.free()); err != nil {
 			return err
 		}
-		sys.Close(old)
 	}
 	uid, gid := b.hostID(x.IDs.UID, 0)
 	_, tty := b.hostID(0, 5)

@@ -149,8 +149,6 @@ func (b *builder) lower(op plan.Op) error {
 		dir, implicit := b.plan.Payload.Dir, b.plan.Payload.Dir == plan.Home
 		if implicit {
 			dir = b.user.home
-		}
-		if implicit {
 			// Where the launcher was started is a directory of the host's, with
 			// all that ".." leads to: it must not be what is left if this fails,
 			// nor where a relative home begins.
