@@ -260,7 +260,7 @@ func Host(env []string) (facts.Host, error) {
 			h.Lines = characters(v)
 		}
 	}
-	h.Processes, h.Signals = l.init(unix.RLIMIT_NPROC, "Max processes"), l.init(unix.RLIMIT_SIGPENDING, "Max pending signals")
+	h.Processes, h.Signals = l.init()
 	if s, ok := l.file("/proc/sys/fs/nr_open"); ok {
 		h.OpenMax, _ = strconv.ParseUint(strings.TrimSpace(s), 10, 64)
 	}
@@ -334,16 +334,18 @@ func Hostname() string {
 	return l.hostname()
 }
 
-// init gives a limit of process 1. Users who may not ask the kernel can read it,
-// which takes longer.
-func (l *look) init(resource int, name string) (limits [2]uint64) {
-	if limits, err := sys.RlimitOf(1, resource); err == nil {
-		return limits
+// init gives process 1's limits of processes and of pending signals. Users who may
+// not ask the kernel can read them, which takes longer.
+func (l *look) init() (processes, signals [2]uint64) {
+	processes, err := sys.RlimitOf(1, unix.RLIMIT_NPROC)
+	if err == nil {
+		signals, err = sys.RlimitOf(1, unix.RLIMIT_SIGPENDING)
 	}
-	if s, ok := l.file("/proc/1/limits"); ok {
-		limits = limit(s, name)
+	if err != nil {
+		s, _ := l.file("/proc/1/limits")
+		processes, signals = limit(s, "Max processes"), limit(s, "Max pending signals")
 	}
-	return limits
+	return processes, signals
 }
 
 // limit reads a line of /proc/PID/limits.
