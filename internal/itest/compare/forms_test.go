@@ -36,7 +36,7 @@ func (f form) script(launcher string) string {
 			payload = "echo ok"
 		}
 		args += ` /bin/sh -c "$payload"`
-		return fmt.Sprintf(steps, f.setup, quoted(payload), f.env, launcher, args, f.after)
+		return fmt.Sprintf(steps, f.setup, cell.Quoted(payload), f.env, launcher, args, f.after)
 	}
 	return fmt.Sprintf(steps, f.setup, "''", f.env, launcher, args, f.after)
 }
@@ -54,8 +54,6 @@ cd /w
 %s
 cd /
 `
-
-func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // daily begins the names of the forms that are tried every day: those that launch
 // had otherwise than systemd-nspawn once.
@@ -82,18 +80,7 @@ func TestDaily(t *testing.T) {
 // newest systemd-nspawn.
 func TestPeersForms(t *testing.T) {
 	root, all := tree.PeersThere(t), strings.Contains(os.Getenv("LAUNCH_TEST"), "peers")
-	c, err := cell.Open(cell.Options{Root: root, View: cell.Unified, Bind: map[string]string{"/given/launch": stage.Launch(t).Path, "/given/tiny": tree.Tiny(t)}})
-	if err != nil {
-		t.Skip(err)
-	}
-	defer func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	if out, code, err := c.Shell(prepare, time.Minute); code != 0 || err != nil {
-		t.Fatalf("%d %v %s", code, err, out)
-	}
+	c := cell.Given(t, cell.Options{Root: root, View: cell.Unified, Bind: map[string]string{"/given/launch": stage.Launch(t).Path, "/given/tiny": tree.Tiny(t)}}, prepare, time.Minute)
 	ran, other := 0, 0
 	for _, f := range forms() {
 		if !all && !always(f.name) {

@@ -52,18 +52,7 @@ func TestPeersBoot(t *testing.T) {
 	if err := os.WriteFile(given+"/debian", image, 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c, err := cell.Open(cell.Options{Root: peers, View: cell.Unified, Bind: map[string]string{"/given/launch": stage.Launch(t).Path, "/images": given}})
-	if err != nil {
-		t.Skip(err)
-	}
-	defer func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	if out, code, err := c.Shell(prepare, most); code != 0 || err != nil {
-		t.Fatalf("%d %v %s", code, err, out)
-	}
+	c := cell.Given(t, cell.Options{Root: peers, View: cell.Unified, Bind: map[string]string{"/given/launch": stage.Launch(t).Path, "/images": given}}, prepare, most)
 	for _, args := range []string{"", "--volatile=overlay"} {
 		see := func(launcher string) string {
 			script := fmt.Sprintf(`rm -rf /w/* /run/systemd/nspawn; cp --sparse=always /images/debian /w/disk.raw

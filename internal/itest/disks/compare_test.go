@@ -252,43 +252,18 @@ cat /run/said
 `
 
 var (
-	source = regexp.MustCompile(` (/dev/loop[0-9]+(p[0-9]+)?|/proc/self/fd/[0-9]+) `)
 	fresh  = regexp.MustCompile(`disk-[0-9a-f]{16}`)
 	picked = regexp.MustCompile(`([ug]id)=[0-9]{8,10}\b`) // a range of its own each time
-	places = regexp.MustCompile(`(lowerdir\+?|upperdir|workdir)=[^,]*`)
 )
 
 // normal takes away what is a number, or only a name, and sorts mounts.
 func normal(out string) string {
-	var list []string
-	var mounts []string
-	flush := func() {
-		slices.Sort(mounts)
-		list, mounts = append(list, mounts...), nil
-	}
-	for line := range strings.Lines(out) {
-		line = strings.TrimSpace(line)
-		left, right, ok := strings.Cut(line, " - ")
-		f := strings.Fields(left)
-		if !ok || len(f) < 6 {
-			flush()
-			list = append(list, fresh.ReplaceAllString(line, "disk-COPY"))
-			continue
-		}
-		if strings.HasPrefix(f[4]+"/", "/proc/") || strings.HasPrefix(f[4]+"/", "/sys/") || strings.HasPrefix(f[4]+"/", "/dev/") || strings.HasPrefix(f[4]+"/", "/run/") {
-			continue
-		}
-		// A name only, and what differs from systemd-nspawn as the manual says.
-		right = source.ReplaceAllString(" "+right, " DISK ")
-		right = strings.ReplaceAll(strings.ReplaceAll(right, ",nouuid", ""), ",errors=remount-ro", "")
+	return disks.Normal(out, func(f []string, right string) string {
+		right = strings.ReplaceAll(right, ",nouuid", "")
 		right = picked.ReplaceAllString(right, "$1=PICKED")
-		right = places.ReplaceAllString(right, "$1")
-		right = strings.ReplaceAll(right, "lowerdir+", "lowerdir")
 		right = strings.ReplaceAll(right, "rootfs rw,mode=755", "rootfs rw")
-		mounts = append(mounts, strings.Join([]string{"mount", f[4], f[3], f[5], right}, " "))
-	}
-	flush()
-	return strings.Join(list, "\n")
+		return strings.Join([]string{"mount", f[4], f[3], f[5], right}, " ")
+	}, func(line string) string { return fresh.ReplaceAllString(line, "disk-COPY") })
 }
 
 // world is a cell with all images.
@@ -296,22 +271,8 @@ func world(t *testing.T) *cell.Cell {
 	t.Helper()
 	root := tree.PeersThere(t)
 	dir := images(t)
-	c, err := cell.Open(cell.Options{Root: root, View: cell.Unified, Bind: map[string]string{"/given/launch": stage.Launch(t).Path, "/given/tiny": tree.Tiny(t), "/images": dir}})
-	if err != nil {
-		t.Skip(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if out, code, err := c.Shell(prepare, most); code != 0 || err != nil {
-		t.Fatalf("%d %v %s", code, err, out)
-	}
-	return c
+	return cell.Given(t, cell.Options{Root: root, View: cell.Unified, Bind: map[string]string{"/given/launch": stage.Launch(t).Path, "/given/tiny": tree.Tiny(t), "/images": dir}}, prepare, most)
 }
-
-func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // TestPeersImages starts images under systemd-nspawn and under launch, twice
 // each, and compares mounts, owners, what can be written, what stays, and what
@@ -327,7 +288,7 @@ func TestPeersImages(t *testing.T) {
 		t.Run(s.name, func(t *testing.T) {
 			ran++
 			see := func(launcher string) (saw, said string) {
-				out, _, err := c.Shell(fmt.Sprintf(twice, s.image, launcher, usual, s.args, quoted(payload)), 2*most)
+				out, _, err := c.Shell(fmt.Sprintf(twice, s.image, launcher, usual, s.args, cell.Quoted(payload)), 2*most)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -40,18 +40,7 @@ func TestLowDescriptors(t *testing.T) {
 			c.Close()
 		}
 	}()
-	c, err := cell.Open(cell.Options{View: cell.Unified, Bind: map[string]string{"/given/launch": stage.Launch(t).Path, "/images": given, "/bus": bus}})
-	if err != nil {
-		t.Skip(err)
-	}
-	defer func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	if out, code, err := c.Shell(prepare, most); code != 0 || err != nil {
-		t.Fatalf("%d %v %s", code, err, out)
-	}
+	c := cell.Given(t, cell.Options{View: cell.Unified, Bind: map[string]string{"/given/launch": stage.Launch(t).Path, "/images": given, "/bus": bus}}, prepare, most)
 	// Without a cgroup nothing takes the number again.
 	out, code, err := c.Shell(`set -e
 cp --sparse=always /images/image /w/image

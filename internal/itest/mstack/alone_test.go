@@ -20,19 +20,7 @@ func place(t *testing.T) *cell.Cell {
 	if os.Geteuid() != 0 {
 		t.Skip("needs root")
 	}
-	c, err := cell.Open(cell.Options{View: cell.Unified, Bind: map[string]string{"/given/launch": stage.Launch(t).Path, "/given/tiny": tree.Tiny(t), "/images": images(t)}})
-	if err != nil {
-		t.Skip(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if out, code, err := c.Shell(prepare, most); code != 0 || err != nil {
-		t.Fatalf("%d %v %s", code, err, out)
-	}
-	return c
+	return cell.Given(t, cell.Options{View: cell.Unified, Bind: map[string]string{"/given/launch": stage.Launch(t).Path, "/given/tiny": tree.Tiny(t), "/images": images(t)}}, prepare, most)
 }
 
 // TestUsers: a machine with users of its own sees the same owners in every part of
@@ -48,7 +36,7 @@ true`
 find rw bind@srv robind@mnt layer@1/home layer@1/which -path rw/work/work -prune -o -printf '%p %y %m %U:%G\n' | sed 's/ c 0 .*/ whiteout/' | sort` // whiteouts are nobody's
 	make := "base layer@1; mkdir rw bind@srv robind@mnt; : >bind@srv/f; : >robind@mnt/f; chown 1000:1000 bind@srv/f; chown 5:6 robind@mnt/f"
 	run := func(make, args string) string {
-		out, _, err := c.Shell(fmt.Sprintf(tools+"%s\ncd /\ntimeout -k 5 20 /given/launch %s --mstack=/k/m.mstack %s /bin/sh -c %s </dev/null 2>&1\necho exit status $?\ncd /k/m.mstack\n%s", make, usual, args, quoted(see), after), most)
+		out, _, err := c.Shell(fmt.Sprintf(tools+"%s\ncd /\ntimeout -k 5 20 /given/launch %s --mstack=/k/m.mstack %s /bin/sh -c %s </dev/null 2>&1\necho exit status $?\ncd /k/m.mstack\n%s", make, usual, args, cell.Quoted(see), after), most)
 		if err != nil {
 			t.Fatal(err)
 		}

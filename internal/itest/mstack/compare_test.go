@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -222,43 +221,15 @@ echo "--- said"
 cat /run/said
 `
 
-var (
-	source = regexp.MustCompile(` (/dev/loop[0-9]+(p[0-9]+)?|/proc/self/fd/[0-9]+) `)
-	places = regexp.MustCompile(`(lowerdir\+?|upperdir|workdir)=[^,]*`)
-)
-
 // normal takes away what is a number, or only a name, and sorts mounts.
 func normal(out string) string {
-	var list, mounts []string
-	flush := func() {
-		slices.Sort(mounts)
-		list, mounts = append(list, mounts...), nil
-	}
-	for line := range strings.Lines(out) {
-		line = strings.TrimSpace(line)
-		left, right, ok := strings.Cut(line, " - ")
-		f := strings.Fields(left)
-		if !ok || len(f) < 6 {
-			flush()
-			list = append(list, line)
-			continue
-		}
-		if strings.HasPrefix(f[4]+"/", "/proc/") || strings.HasPrefix(f[4]+"/", "/sys/") || strings.HasPrefix(f[4]+"/", "/dev/") || strings.HasPrefix(f[4]+"/", "/run/") {
-			continue
-		}
-		// A name only, and what differs from systemd-nspawn as the manual says.
-		right = source.ReplaceAllString(" "+right, " DISK ")
-		right = strings.ReplaceAll(right, ",errors=remount-ro", "")
-		right = places.ReplaceAllString(right, "$1")
-		right = strings.ReplaceAll(right, "lowerdir+", "lowerdir")
+	return disks.Normal(out, func(f []string, right string) string {
 		flags := f[5]
 		if strings.Contains(right, " w rw") || strings.Contains(right, "/k/m.mstack") || strings.Contains(right, " DISK ") {
 			flags = strings.ReplaceAll(flags, ",nodev", "")
 		}
-		mounts = append(mounts, strings.Join([]string{"mount", f[4], f[3], flags, strings.TrimSpace(right)}, " "))
-	}
-	flush()
-	return strings.Join(list, "\n")
+		return strings.Join([]string{"mount", f[4], f[3], flags, strings.TrimSpace(right)}, " ")
+	}, func(line string) string { return line })
 }
 
 // world is a cell with all that stacks are made of.
@@ -266,27 +237,13 @@ func world(t *testing.T) *cell.Cell {
 	t.Helper()
 	root := tree.PeersThere(t)
 	dir := images(t)
-	c, err := cell.Open(cell.Options{Root: root, View: cell.Unified, Bind: map[string]string{"/given/launch": stage.Launch(t).Path, "/given/tiny": tree.Tiny(t), "/images": dir}})
-	if err != nil {
-		t.Skip(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	if out, code, err := c.Shell(prepare, most); code != 0 || err != nil {
-		t.Fatalf("%d %v %s", code, err, out)
-	}
-	return c
+	return cell.Given(t, cell.Options{Root: root, View: cell.Unified, Bind: map[string]string{"/given/launch": stage.Launch(t).Path, "/given/tiny": tree.Tiny(t), "/images": dir}}, prepare, most)
 }
-
-func quoted(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
 // start gives what is seen, in the machine and behind it, and what was said.
 func start(t *testing.T, c *cell.Cell, launcher string, s sample) (saw, said string) {
 	t.Helper()
-	out, _, err := c.Shell(fmt.Sprintf(once, s.make, launcher, usual, s.args, quoted(payload)), 2*most)
+	out, _, err := c.Shell(fmt.Sprintf(once, s.make, launcher, usual, s.args, cell.Quoted(payload)), 2*most)
 	if err != nil {
 		t.Fatal(err)
 	}

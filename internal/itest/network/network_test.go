@@ -35,16 +35,7 @@ const (
 func open(t *testing.T, root string) *cell.Cell {
 	t.Helper()
 	tree.NeedRoot(t, "ip", "busybox")
-	c, err := cell.Open(cell.Options{Root: root, View: cell.Unified, Bind: map[string]string{program: stage.Launch(t).Path}})
-	if err != nil {
-		t.Skip("no cell: ", err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return c
+	return cell.Given(t, cell.Options{Root: root, View: cell.Unified, Bind: map[string]string{program: stage.Launch(t).Path}}, "", time.Minute)
 }
 
 // sh runs a script with the functions of look.sh under a launcher.

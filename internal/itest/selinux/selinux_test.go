@@ -34,15 +34,7 @@ func open(t *testing.T) func(script string) (string, int) {
 	if _, err := os.Stat("/sys/fs/selinux/enforce"); err == nil {
 		t.Skip("this host has SELinux: nobody knows what its policy allows")
 	}
-	c, err := cell.Open(cell.Options{Root: root, View: cell.Unified, Bind: map[string]string{"/given/launch": stage.Launch(t).Path, "/given/tiny": tree.Tiny(t)}})
-	if err != nil {
-		t.Skip(err)
-	}
-	t.Cleanup(func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	})
+	c := cell.Given(t, cell.Options{Root: root, View: cell.Unified, Bind: map[string]string{"/given/launch": stage.Launch(t).Path, "/given/tiny": tree.Tiny(t)}}, "", most)
 	shell := func(script string) (string, int) {
 		t.Helper()
 		out, code, err := c.Shell(script, most)

@@ -121,11 +121,9 @@ func TestForward(t *testing.T) {
 	}
 }
 
-// TestForwardSlow: a machine's last lines get into the file, also if whoever writes it
-// hasn't read them when the machine ends.
-func TestForwardSlow(t *testing.T) {
-	p, dir := receiving(t)
-	r := p.start("echo up; while [ ! -e /srv/now ]; do sleep 0.1; done; exec /bin/serve hand 40", "--forward-journal="+dir+"/web.journal")
+// halt stops the one receiver that the machine has once it is up.
+func halt(t *testing.T, r *stage.Run, dir string) (pid int) {
+	t.Helper()
 	if err := r.Await("up\n", most); err != nil {
 		t.Fatalf("%v\n%s", err, r.Out)
 	}
@@ -133,10 +131,19 @@ func TestForwardSlow(t *testing.T) {
 	if len(pids) != 1 {
 		t.Fatalf("there are %q", pids)
 	}
-	pid, _ := strconv.Atoi(pids[0])
+	pid, _ = strconv.Atoi(pids[0])
 	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
 		t.Fatal(err)
 	}
+	return pid
+}
+
+// TestForwardSlow: a machine's last lines get into the file, also if whoever writes it
+// hasn't read them when the machine ends.
+func TestForwardSlow(t *testing.T) {
+	p, dir := receiving(t)
+	r := p.start("echo up; while [ ! -e /srv/now ]; do sleep 0.1; done; exec /bin/serve hand 40", "--forward-journal="+dir+"/web.journal")
+	pid := halt(t, r, dir)
 	if err := os.WriteFile(filepath.Join(p.dir, "srv/now"), nil, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -284,17 +291,7 @@ func TestForwardStopped(t *testing.T) {
 	t.Parallel() // it waits
 	p, dir := receiving(t)
 	r := p.start("echo up; exec sleep 100", "--forward-journal="+dir+"/web.journal")
-	if err := r.Await("up\n", most); err != nil {
-		t.Fatalf("%v\n%s", err, r.Out)
-	}
-	pids := receivers(dir)
-	if len(pids) != 1 {
-		t.Fatalf("there are %q", pids)
-	}
-	pid, _ := strconv.Atoi(pids[0])
-	if err := syscall.Kill(pid, syscall.SIGSTOP); err != nil {
-		t.Fatal(err)
-	}
+	halt(t, r, dir)
 	r.Process.Signal(syscall.SIGKILL)
 	r.Code(most)
 	if len(receivers(dir)) != 1 {

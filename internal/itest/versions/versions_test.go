@@ -128,15 +128,7 @@ func TestPeersChoose(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(top, "script"), []byte(script), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	c, err := cell.Open(cell.Options{Root: root, View: cell.Unified, Bind: map[string]string{"/lists": top}})
-	if err != nil {
-		t.Skip(err)
-	}
-	defer func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
+	c := cell.Given(t, cell.Options{Root: root, View: cell.Unified, Bind: map[string]string{"/lists": top}}, "", time.Minute)
 	out, _, err := c.Shell(". /lists/script", 5*time.Minute)
 	if err != nil {
 		t.Fatal(err)
@@ -254,18 +246,7 @@ func TestPeersStart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	c, err := cell.Open(cell.Options{Root: root, View: cell.Unified, Bind: map[string]string{"/given/launch": stage.Launch(t).Path, "/given/tiny": tree.Tiny(t), "/images": images}})
-	if err != nil {
-		t.Skip(err)
-	}
-	defer func() {
-		if err := c.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	if out, code, err := c.Shell(prepare, time.Minute); code != 0 || err != nil {
-		t.Fatalf("%d %v %s", code, err, out)
-	}
+	c := cell.Given(t, cell.Options{Root: root, View: cell.Unified, Bind: map[string]string{"/given/launch": stage.Launch(t).Path, "/given/tiny": tree.Tiny(t), "/images": images}}, prepare, time.Minute)
 	for _, f := range forms {
 		t.Run(f.name, func(t *testing.T) {
 			see := func(launcher string) (saw, said string) {
