@@ -21,8 +21,9 @@ require (
 	gotest.tools/v3 v3.5.2 // indirect
 )
 
-// The runtime need not find out how many CPUs its cgroup grants: a launcher
-// waits most of its life, and reading that takes longer than a mount.
+// The runtime need not go by the CPUs that its cgroup grants, nor look for them
+// again every second: a launcher waits most of its life. At the start it reads
+// them all the same; internal/entry saves it that.
 godebug (
 	containermaxprocs=0
 	updatemaxprocs=0
