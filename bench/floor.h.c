@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/prctl.h>
 #include <sys/random.h>
 #include <sys/resource.h>
@@ -58,6 +59,18 @@ static void attach(int mnt, const char *target)
 	close(mnt);
 }
 
+/* A new file system from what ctx says of it. */
+static void made(int ctx, const char *type, const char *target, unsigned attr)
+{
+	if (syscall(SYS_fsconfig, ctx, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
+		die("create", type);
+	int mnt = syscall(SYS_fsmount, ctx, FSMOUNT_CLOEXEC, attr);
+	if (mnt < 0)
+		die("fsmount", type);
+	close(ctx);
+	attach(mnt, target);
+}
+
 /* A new file system; options is a list of key, value pairs that ends in NULL. */
 static void fresh(const char *type, const char *target, unsigned attr, const char **options)
 {
@@ -68,13 +81,7 @@ static void fresh(const char *type, const char *target, unsigned attr, const cha
 	for (; options && *options; options += 2)
 		if (syscall(SYS_fsconfig, ctx, options[1] ? FSCONFIG_SET_STRING : FSCONFIG_SET_FLAG, options[0], options[1], 0) < 0)
 			die("fsconfig", options[0]);
-	if (syscall(SYS_fsconfig, ctx, FSCONFIG_CMD_CREATE, NULL, NULL, 0) < 0)
-		die("create", type);
-	int mnt = syscall(SYS_fsmount, ctx, FSMOUNT_CLOEXEC, attr);
-	if (mnt < 0)
-		die("fsmount", type);
-	close(ctx);
-	attach(mnt, target);
+	made(ctx, type, target, attr);
 }
 
 /* A detached bind mount, or -1 if the source isn't there. */

@@ -260,13 +260,14 @@ func prepare(dir string, launchers []string) ([]*contestant, error) {
 	}
 
 	var field []*contestant
-	for _, f := range [][2]string{{"floor", "floor"}, {"bare floor", "bare"}} {
-		floor := filepath.Join(dir, f[1])
-		c := &contestant{Name: f[0], args: []string{floor, "-D", tree, "/bin/true"}}
-		if err := copyFile(filepath.Join(built, f[1]), floor); err != nil {
-			c.Missing = err.Error()
+	for _, name := range []string{"floor", "bare floor"} {
+		floor := filepath.Join(dir, name)
+		c := &contestant{Name: name, args: []string{floor, "-D", tree, "/bin/true"}}
+		users := &contestant{Name: name + " with users", args: []string{floor, "-U", strconv.Itoa(shift), "-D", shifted, "/bin/true"}}
+		if err := copyFile(filepath.Join(built, name), floor); err != nil {
+			c.Missing, users.Missing = err.Error(), err.Error()
 		}
-		field = append(field, c)
+		field = append(field, c, users)
 	}
 
 	users := fmt.Sprintf("--private-users=%d:65536", shift)
@@ -322,11 +323,11 @@ func build() error {
 		return err
 	}
 	for name, source := range map[string]string{
-		"floor":     floorsShare + filters() + floorSource,
-		"bare":      "#define BARE\n" + floorsShare + floorSource,
-		"floor-oci": floorsShare + floorOCISource,
-		"true":      "int main(void) { return 0; }\n",
-		"pause":     "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n",
+		"floor":      floorsShare + filters() + floorSource,
+		"bare floor": "#define BARE\n" + floorsShare + floorSource,
+		"floor-oci":  floorsShare + floorOCISource,
+		"true":       "int main(void) { return 0; }\n",
+		"pause":      "#include <unistd.h>\nint main(void) { for (;;) pause(); }\n",
 		// When its first instruction ran, in nanoseconds; nothing of libc's start
 		// comes before, which takes a millisecond on some computers.
 		"stamp": stampSource,
@@ -551,13 +552,15 @@ func printTable(w io.Writer, field []*contestant, rounds int) error {
 	if err := t.Flush(); err != nil {
 		return err
 	}
-	if mine, peer := find(sum(field), "launch"), find(sum(field), "systemd-nspawn"); mine.Ratio > 0 && peer.Ratio > 0 {
-		fmt.Fprintf(w, "\nlaunch takes %.2f of systemd-nspawn's time (wanted: 0.10), %.2f of the floor's (wanted: 1.5)", mine.Median/peer.Median, mine.Ratio)
-		if bare := find(sum(field), "bare floor"); bare.Median > 0 {
-			fmt.Fprintf(w, ", %.2f of the bare floor's", mine.Median/bare.Median)
+	for _, users := range []string{"", " with users"} {
+		mine := find(sum(field), "launch"+users).Median
+		for _, o := range [][2]string{{"systemd-nspawn", " (wanted: 0.10)"}, {"floor", " (wanted: 1.5)"}, {"bare floor", ""}} {
+			if other := find(sum(field), o[0]+users).Median; mine > 0 && other > 0 {
+				fmt.Fprintf(w, "\nlaunch%s takes %.2f of the time of %s%s%s", users, mine/other, o[0], users, o[1])
+			}
 		}
-		fmt.Fprintln(w)
 	}
+	fmt.Fprintln(w)
 	for _, f := range sum(field) {
 		if f.Missing != "" {
 			fmt.Fprintf(w, "\nnot measured: %s: %s\n", f.Name, f.Missing)
