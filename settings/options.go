@@ -237,10 +237,7 @@ var Options = [...]Option{
 		Group: GroupUsers, Topic: TopicUsers, Trusted: TrustedOnly, Since: 220,
 		Help:  "Run with users of its own: yes, pick, identity, or a range",
 		Parse: parseUsers, ParseKey: parseUsersKey,
-		Set: func(s *Settings, a Assignment) {
-			v := a.Value.(Users)
-			s.Users.Mode, s.Users.Range = v.Mode, v.Range
-		},
+		Set: setUsers,
 	},
 	{
 		Name: "private-users-ownership", Flag: "private-users-ownership", Section: "Files", Key: "PrivateUsersOwnership",
@@ -261,9 +258,9 @@ var Options = [...]Option{
 	{
 		Name: "U", Same: "private-users", Short: 'U',
 		Group: GroupUsers, Topic: TopicUsers, Trusted: NoFile, Since: 230,
-		Help:  "Same as --private-users=pick --private-users-ownership=auto",
+		Help:  "Same as --private-users=pick",
 		Parse: parseU,
-		Set:   func(s *Settings, a Assignment) { s.Users = a.Value.(Users) },
+		Set:   setUsers,
 	},
 
 	// Network.

@@ -407,6 +407,7 @@ func (r *resolver) apply() {
 			e.Option.Set(&r.s, e.Assignment)
 		}
 	}
+	r.impliedUsers()
 	for i := range r.trace {
 		e := &r.trace[i]
 		if e.Fate != Applied || e.Reset || e.Option.Notice == nil {
@@ -415,6 +416,28 @@ func (r *resolver) apply() {
 		if what := e.Option.Notice(e.Value); what != "" {
 			r.warn(e, what, "")
 		}
+	}
+}
+
+// impliedUsers: whoever says on the command line whose the files are, and not for
+// which users, means users of the machine's own. A file that says so means none
+// (as with systemd-nspawn 262; before, both meant none).
+func (r *resolver) impliedUsers() {
+	said := false
+	for i := range r.trace {
+		e := &r.trace[i]
+		if e.Fate != Applied || e.Reset {
+			continue
+		}
+		switch e.Option.slot() {
+		case "private-users":
+			return
+		case "private-users-ownership":
+			said = said || e.layer() == commandLine
+		}
+	}
+	if said {
+		r.s.Users.Mode = userns.Pick
 	}
 }
 

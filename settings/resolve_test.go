@@ -255,6 +255,45 @@ func TestParseUsers(t *testing.T) {
 	}
 }
 
+// TestOwnershipAlone: who says whose the files are means users of the machine's own,
+// and what is said about it holds for whatever users there are.
+func TestOwnershipAlone(t *testing.T) {
+	file := func(key, value string) Assignment {
+		o := FindKey("Files", key)
+		v, err := o.Parse(Place{}, value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return Assignment{Option: o, Value: v, Text: value, Origin: line(2)}
+	}
+	ownership := []Assignment{file("PrivateUsersOwnership", "map")}
+	for _, c := range []struct {
+		words string
+		file  []Assignment
+		files FileMode
+		want  Users
+	}{
+		{"private-users-ownership=map", nil, FileYes, Users{Mode: userns.Pick, Ownership: userns.MapIt}},
+		{"private-users-ownership=off", nil, FileYes, Users{Mode: userns.Pick, Ownership: userns.Off}},
+		{"private-users-chown=yes", nil, FileYes, Users{Mode: userns.Pick, Ownership: userns.Chown}},
+		{"private-users-ownership=map", nil, FileOverride, Users{Mode: userns.Pick, Ownership: userns.MapIt}},
+		{"private-users-ownership=map private-users=no", nil, FileYes, Users{Ownership: userns.MapIt}},
+		{"", ownership, FileYes, Users{Ownership: userns.MapIt}},
+		{"private-users-ownership=off", ownership, FileYes, Users{Mode: userns.Pick, Ownership: userns.Off}},
+		{"private-users-ownership=off", ownership, FileOverride, Users{Ownership: userns.MapIt}},
+		{"U=", ownership, FileOverride, Users{Ownership: userns.MapIt}},
+		{"private-users-ownership=off U=", nil, FileYes, Users{Mode: userns.Pick, Ownership: userns.Off}},
+		{"U= private-users-ownership=off", nil, FileYes, Users{Mode: userns.Pick, Ownership: userns.Off}},
+		{"private-users-chown=yes U=", nil, FileYes, Users{Mode: userns.Pick, Ownership: userns.Chown}},
+		{"U= private-users=131072", nil, FileYes, Users{Mode: userns.Fixed, Range: userns.Range{Start: 131072, Size: 65536}}},
+	} {
+		s, _, _, err := Resolve(append(say(t, strings.Fields(c.words)...), c.file...), Surroundings{Place: Place{Cwd: "/srv/web"}, Files: c.files})
+		if err != nil || s.Users != c.want {
+			t.Errorf("%s, %d lines, %q: %+v, want %+v (%v)", c.words, len(c.file), c.files, s.Users, c.want, err)
+		}
+	}
+}
+
 func TestSignals(t *testing.T) {
 	for text, want := range map[string]int{
 		"SIGTERM": 15, "term": 15, "15": 15, "SIGRTMIN": 34, "RTMIN+3": 37, "SIGRTMAX": 64, "RTMAX-1": 63, "sigrtmin+30": 64,

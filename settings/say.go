@@ -79,6 +79,10 @@ func Say(s Settings) (list []Saying, missed []string) {
 		both("suppress-sync", "yes")
 	}
 	switch u := s.Users; u.Mode {
+	case userns.No:
+		if u.Ownership != "" { // which alone would mean users
+			both("private-users", "no")
+		}
 	case userns.Owner:
 		both("private-users", "yes")
 	case userns.Pick:

@@ -436,8 +436,15 @@ func parseID(text string) (uint32, error) {
 	return uint32(n), nil
 }
 
+// setUsers leaves the ownership alone: what is said about it holds for whatever
+// users there are, said before or behind.
+func setUsers(s *Settings, a Assignment) {
+	v := a.Value.(Users)
+	s.Users.Mode, s.Users.Range = v.Mode, v.Range
+}
+
 func parseU(Place, string) (any, error) {
-	return Users{Mode: userns.Pick, Ownership: userns.Auto}, nil
+	return Users{Mode: userns.Pick}, nil
 }
 
 func parseOwnership(_ Place, text string) (any, error) {

@@ -195,6 +195,9 @@ func (c *compiler) from(option string) origin.Origin {
 func (c *compiler) users() error {
 	u := c.Settings.Users
 	c.Plan.Users = Users{Mode: u.Mode, Range: u.Range, Ownership: u.Ownership, Origin: c.from("private-users")}
+	if c.Plan.Users.Origin == c.base {
+		c.Plan.Users.Origin = c.from("private-users-ownership") // which alone means users, too
+	}
 	if u.Mode == userns.No {
 		c.Plan.Users.Ownership = userns.Off
 		return nil

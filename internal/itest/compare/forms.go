@@ -58,6 +58,10 @@ func forms() (list []form) {
 	each("suppress-sync", "", bools)
 	each("volatile", "ls -d /opt/data /srv/secret 2>/dev/null; true", bools)
 	each("private-users", "cat /proc/self/uid_map; "+bounding, bools+"|65536|0:65536|1:1|:5|65536:0|4294967295|4294967294:1|0x10000|65536:65536:1|identity|pick|managed|bogus")
+	for _, words := range []string{"--private-users-ownership=map", "--private-users-ownership=off", "--private-users-ownership=map --private-users=no", "--private-users-chown", "--private-users-ownership=off -U",
+		"--private-users-chown -U", "-U --private-users=131072", "--private-users=131072 -U"} {
+		add(form{name: "owners " + words, args: words, payload: "cat /proc/self/uid_map; stat -c %u /etc", after: "stat -c %u cmp/etc"})
+	}
 	each("setenv", "env | sort", `A=b|A|A=|=b||A B=c|1A=x|A-B=c|A=%n|A=\x41`)
 	each("chdir", "pwd", `/|/opt/data|/opt/../etc|/proc|/sys/x|/dev||opt|/nope|/opt/data/file`)
 	each("uid", "id -u; pwd", `root|alice||bob|al ice|../x|-1|99999999999`)
