@@ -46,8 +46,9 @@ type builder struct {
 	prog    *child.Program
 	proc    *child.Process
 	pty     console.Pty
-	notify  int // the machine's notification socket, or -1
-	kmsg    int // the machine's /proc/kmsg, or -1
+	notify  int         // the machine's notification socket, or -1
+	ear     *notify.Ear // what hears on it, or nil
+	kmsg    int         // the machine's /proc/kmsg, or -1
 	oom     *oom
 	goR     int
 	goW     int

@@ -193,6 +193,7 @@ type supervisor struct {
 	// receiver takes the machine's journal; nil: nobody does.
 	receiver *receiver
 	stored   int       // how often the machine had descriptors kept
+	unstored []string  // why they were not, since the last reading of messages
 	ping     time.Time // when the service manager is told next that we live
 }
 
@@ -280,7 +281,14 @@ func (s *supervisor) once() (status int, err error) {
 		defer func() { b.follower.close(!s.again(status)) }()
 	}
 	if b.notify >= 0 {
-		defer sys.Close(b.notify)
+		b.ear = s.newEar(b)
+		defer func() {
+			// What is still in there may take long to be thrown away, but not when
+			// the launcher ends, which comes next but after a reboot.
+			if s.again(status) {
+				b.ear.Close()
+			}
+		}()
 	}
 	if b.kmsg >= 0 {
 		defer sys.Close(b.kmsg)
@@ -343,20 +351,29 @@ func (s *supervisor) alive(now time.Time) (next int) {
 // mostStored is how often a machine may ask for descriptors to be kept.
 const mostStored = 1000
 
-// relay passes on what the machine says of itself.
-func (s *supervisor) relay(b *builder) error {
-	state, err := notify.Receive(b.notify, b.proc.PID, func(d notify.Stored) {
+// newEar hears what the machine says of itself. Descriptors that it wants to be
+// kept are passed on at once; this runs beside the loop.
+func (s *supervisor) newEar(b *builder) *notify.Ear {
+	return notify.NewEar(b.notify, b.proc.PID, func(d notify.Stored) {
 		// The machine could keep the service manager busy for ever.
 		if s.stored++; s.stored > mostStored {
 			if s.stored == mostStored+1 {
-				s.opt.Warn("the machine wants its descriptors to be kept all too often: from now on, they are not")
+				s.unstored = append(s.unstored, "the machine wants its descriptors to be kept all too often: from now on, they are not")
 			}
 			return
 		}
 		if err := notify.Store(s.opt.Notify, d); err != nil {
-			s.opt.Warn(err.Error())
+			s.unstored = append(s.unstored, err.Error())
 		}
 	})
+}
+
+// relay passes on what a reading has heard.
+func (s *supervisor) relay(state notify.State, err error) error {
+	for _, text := range s.unstored {
+		s.opt.Warn(text)
+	}
+	s.unstored = nil
 	if err != nil {
 		s.opt.Warn(fmt.Sprintf("read the machine's notifications: %v", err))
 		return err
@@ -369,6 +386,9 @@ func (s *supervisor) relay(b *builder) error {
 	}
 	return nil
 }
+
+// last is how long the launcher waits for what the machine said at its end.
+const last = time.Second
 
 // supervise is the loop of a machine's life.
 func (s *supervisor) supervise(b *builder) (int, error) {
@@ -420,7 +440,7 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 	// over is when a machine that was asked to end is killed; zero: never.
 	var over time.Time
 	var fds []unix.PollFd
-	ear, unheard := b.notify, 0
+	deaf, unheard := b.ear == nil, 0
 	host := -1
 	if b.unit.host != nil {
 		host = b.unit.host.FD()
@@ -430,6 +450,10 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 		}
 	}
 	for {
+		ear := -1
+		if !deaf {
+			ear = b.ear.FD()
+		}
 		fds = append(fds[:0],
 			unix.PollFd{Fd: int32(b.proc.Pidfd), Events: unix.POLLIN},
 			unix.PollFd{Fd: int32(s.signals.R), Events: unix.POLLIN},
@@ -499,11 +523,13 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 			}
 		}
 		if fds[2].Revents != 0 {
-			if s.relay(b) == nil {
+			if state, ok, err := b.ear.Take(); !ok {
+				// It is being read.
+			} else if s.relay(state, err) == nil {
 				unheard = 0
 			} else if unheard++; unheard == patience {
 				// The message waits still, and would wake the loop for ever.
-				ear = -1
+				deaf = true
 			}
 		}
 		if fds[3].Revents != 0 {
@@ -544,6 +570,13 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 		}
 	}
 	code, status, err := sys.Wait(b.proc.Pidfd)
+	if !deaf && (b.ear.Busy() || fds[2].Revents != 0 && !sys.Faults) { // there may be more
+		if state, ok, err := b.ear.Rest(last); ok {
+			_ = s.relay(state, err)
+		} else {
+			s.opt.Warn("the machine's last notifications can't be read: what was sent with them keeps the kernel waiting")
+		}
+	}
 	if f != nil {
 		if err := f.Drain(time.Second); err != nil && !errors.As(err, &lost) {
 			s.opt.Warn(err.Error())

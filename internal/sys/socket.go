@@ -96,7 +96,7 @@ type Message struct {
 // that come with it are closed, unless they are to be kept.
 func Receive(n int, max int, keep bool) (Message, error) {
 	b := make([]byte, max)
-	control := make([]byte, 1024)
+	control := make([]byte, 1088) // for the sender and as many descriptors as one message may have, 253
 	iov := &unix.Iovec{Base: &b[0]}
 	iov.SetLen(len(b))
 	h := &unix.Msghdr{Iov: iov, Iovlen: 1, Control: &control[0]}

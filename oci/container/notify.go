@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -60,7 +61,8 @@ func (d *Dir) Forward(n int, socket string, main, all bool) error {
 	if n < 0 {
 		return nil
 	}
-	defer sys.Close(n)
+	ear := notify.NewEar(n, 0, nil)
+	defer ear.Close()
 	pid := d.PID // another goroutine may load the state again
 	process, err := d.Pidfd()
 	if errors.Is(err, ErrNotRunning) {
@@ -70,41 +72,44 @@ func (d *Dir) Forward(n int, socket string, main, all bool) error {
 		return err
 	}
 	defer sys.Close(process)
-	fds := []unix.PollFd{{Fd: int32(n), Events: unix.POLLIN}, {Fd: int32(process), Events: unix.POLLIN}}
-	for {
+	for gone := false; ; {
+		fds := []unix.PollFd{{Fd: int32(ear.FD()), Events: unix.POLLIN}, {Fd: int32(process), Events: unix.POLLIN}}
 		if _, err := sys.Poll(fds, -1); err != nil {
 			return fmt.Errorf("wait for the container to be ready: %w", err)
 		}
-		if fds[0].Revents != 0 {
-			s, err := notify.Receive(n, 0, nil)
-			if err != nil {
-				return fmt.Errorf("read what the container notifies: %w", err)
-			}
-			var tell []string
-			if s.Ready {
-				tell = append(tell, "READY=1")
-				if main {
-					tell = append(tell, fmt.Sprintf("MAINPID=%d", pid))
-				}
-			}
-			if s.Stopping {
-				tell = append(tell, "STOPPING=1")
-			}
-			if s.Status != "" {
-				tell = append(tell, "STATUS="+s.Status)
-			}
-			if len(tell) > 0 {
-				if err := notify.Send(socket, tell...); err != nil {
-					return err
-				}
-			}
-			if s.Ready && !all {
-				return nil
-			}
+		take := ear.Take
+		if gone = fds[1].Revents != 0; gone {
+			take = func() (notify.State, bool, error) { return ear.Rest(last) }
+		} else if fds[0].Revents == 0 {
 			continue
 		}
-		if fds[1].Revents != 0 {
+		s, ok, err := take()
+		if err != nil {
+			return fmt.Errorf("read what the container notifies: %w", err)
+		}
+		var tell []string
+		if s.Ready {
+			tell = append(tell, "READY=1")
+			if main {
+				tell = append(tell, fmt.Sprintf("MAINPID=%d", pid))
+			}
+		}
+		if s.Stopping {
+			tell = append(tell, "STOPPING=1")
+		}
+		if s.Status != "" {
+			tell = append(tell, "STATUS="+s.Status)
+		}
+		if ok && len(tell) > 0 {
+			if err := notify.Send(socket, tell...); err != nil {
+				return err
+			}
+		}
+		if gone || s.Ready && !all {
 			return nil
 		}
 	}
 }
+
+// last is how long what a container said at its end is waited for.
+const last = time.Second

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"launch/internal/itest/stage"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -191,6 +193,39 @@ func TestNotify(t *testing.T) {
 			if c.ProcessState.ExitCode() != 0 {
 				t.Errorf("run -d: %v", c.ProcessState)
 			}
+			w.soon("stopped", func() bool { return w.state("n") == "stopped" })
+			w.ok("delete", "n")
+		}
+	}
+}
+
+// TestNotifyLinger: a container sends a connection that the kernel doesn't close for ten
+// minutes. Who waits for the container to be ready, or to end, still hears of its end.
+func TestNotifyLinger(t *testing.T) {
+	w := theWorld(t)
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: w.dir + "/manager"})
+	must(t, err)
+	defer l.Close()
+	w.env = []string{"NOTIFY_SOCKET=" + w.dir + "/manager"}
+	b := w.bundle("n", []string{"sh", "-c", "echo $NOTIFY_SOCKET >/tmp/socket; sleep 1000"}, nil)
+	for _, args := range [][]string{{"run", "-b", b, "n"}, {"run", "-d", "-b", b, "n"}} {
+		os.Remove(b + "/rootfs/tmp/socket")
+		c := w.command(args...)
+		must(t, c.Start())
+		w.soon("the payload knows its socket", func() bool { return len(lines(b+"/rootfs/tmp/socket")) == 1 })
+		stage.Hand(t, c.Process, fmt.Sprintf("/proc/%d/root%s", w.pid("n"), lines(b + "/rootfs/tmp/socket")[0]), "X_THIS=1", stage.Lingering(t))
+		time.Sleep(200 * time.Millisecond) // launch-oci has it now
+		w.ok("kill", "n", "KILL")
+		ended := make(chan error, 1)
+		go func() { ended <- c.Wait() }()
+		select {
+		case <-ended:
+		case <-time.After(longest):
+			t.Errorf("%q waits for the connection", args)
+			c.Process.Kill()
+			<-ended
+		}
+		if args[1] == "-d" {
 			w.soon("stopped", func() bool { return w.state("n") == "stopped" })
 			w.ok("delete", "n")
 		}

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"launch/internal/itest/stage"
 )
 
@@ -126,6 +128,35 @@ func TestForged(t *testing.T) {
 		if strings.Contains(heard, bad) {
 			t.Errorf("the service manager was told %s: %q", bad, heard)
 		}
+	}
+}
+
+// TestLinger: a machine sends its launcher a connection that the kernel doesn't close
+// for ten minutes (SO_LINGER, and a peer that doesn't read). The launcher still ends
+// when it is asked to, and when the machine does.
+func TestLinger(t *testing.T) {
+	for _, by := range []string{"the launcher is asked to end", "the machine ends"} {
+		t.Run(by, func(t *testing.T) {
+			p := begin(t)
+			r := p.start("echo up; sleep 60")
+			if err := r.Await("up", most); err != nil {
+				t.Fatal(err, r.Out)
+			}
+			leader, err := r.Leader(most)
+			if err != nil {
+				t.Fatal(err)
+			}
+			stage.Hand(t, r.Process, fmt.Sprintf("/proc/%d/root/run/host/notify", leader), "X_THIS=1", stage.Lingering(t))
+			time.Sleep(200 * time.Millisecond) // the launcher has it now
+			if by == "the machine ends" {
+				unix.Kill(leader, unix.SIGKILL)
+			} else {
+				r.Process.Signal(syscall.SIGTERM)
+			}
+			if code, err := r.Code(most); err != nil || code != 1 && by == "the machine ends" {
+				t.Errorf("status %d, %v: %s", code, err, r.Out)
+			}
+		})
 	}
 }
 
