@@ -86,7 +86,13 @@ const (
 	// tracesName is there once a process of the container may trace others.
 	tracesName = "traces"
 	magic      = "launch-oci-state 1"
+	// dirMode is what a container's directory is made with.
+	dirMode = 0o711
 )
+
+// files may be in a container's directory, in the order in which they go.
+var files = [...]string{gateName, tracesName, tracesName + ".new", configName, resourcesName, stateName + ".new", configName + ".new",
+	resourcesName + ".new", madeName, stateName}
 
 // CheckID refuses ids that are no file names, or not what engines agree on.
 func CheckID(id string) error {
@@ -250,7 +256,7 @@ func claim(root, id string) (*Dir, error) {
 		}
 	}
 	d := &Dir{State: &State{ID: id}, root: root, name: path.Join(root, id), fd: -1}
-	if err := sys.Mkdirat(unix.AT_FDCWD, d.name, 0o711); err == unix.EEXIST {
+	if err := sys.Mkdirat(unix.AT_FDCWD, d.name, dirMode); err == unix.EEXIST {
 		return nil, ErrExists
 	} else if err != nil {
 		return nil, fmt.Errorf("make %s: %w", d.name, err)
@@ -292,7 +298,7 @@ func (d *Dir) open() (err error) {
 }
 
 // Open opens a container. One whose creation was cut off early has a State
-// with nothing but its ID.
+// with nothing but its ID; another directory of that name is none.
 func Open(root, id string) (*Dir, error) {
 	if err := CheckID(id); err != nil {
 		return nil, err
@@ -314,6 +320,9 @@ func (d *Dir) Load() error {
 	text, err := sys.ReadFile(d.fd, stateName, 16<<20)
 	switch {
 	case err == unix.ENOENT:
+		if err := d.half(); err != nil {
+			return err
+		}
 		d.State = &State{ID: id}
 	case err != nil:
 		return fmt.Errorf("read the state of container %s: %w", id, err)
@@ -330,6 +339,34 @@ func (d *Dir) Load() error {
 	for line := range strings.SplitAfterSeq(string(made), "\n") {
 		if name, whole := strings.CutSuffix(line, "\n"); whole && name != "" {
 			d.Made = append(d.Made, unescape(name))
+		}
+	}
+	return nil
+}
+
+// half makes sure that a directory without a state is what a create made that
+// was cut off. Any other is no container, or a root directory named by mistake
+// would lose what is called as our files are.
+func (d *Dir) half() error {
+	st, err := sys.Statx(d.fd, "", unix.STATX_MODE)
+	if err == nil && st.Mode&0o777&^dirMode != 0 {
+		return ErrNotExist
+	}
+	var n int
+	if err == nil {
+		n, err = sys.Openat(d.fd, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+	}
+	if err != nil {
+		return fmt.Errorf("look at %s: %w", d.name, err)
+	}
+	defer sys.Close(n)
+	names, err := sys.Names(n)
+	if err != nil {
+		return fmt.Errorf("list %s: %w", d.name, err)
+	}
+	for _, name := range names {
+		if name != notifyDir && name != seatName && !slices.Contains(files[:], name) {
+			return ErrNotExist
 		}
 	}
 	return nil
@@ -398,13 +435,15 @@ func (d *Dir) write(name, text string) error {
 // record writes down a path that is about to be made.
 func (d *Dir) record(made string) error {
 	n, err := sys.Openat(d.fd, madeName, unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_NOFOLLOW, 0o600)
-	if err != nil {
-		return err
+	if err == nil {
+		err = sys.WriteString(n, escape(made)+"\n")
+		sys.Close(n)
+		d.Made = append(d.Made, made)
 	}
-	err = sys.WriteString(n, escape(made)+"\n")
-	sys.Close(n)
-	d.Made = append(d.Made, made)
-	return err
+	if err != nil {
+		return fmt.Errorf("note that container %s makes %s: %w", d.ID, made, err)
+	}
+	return nil
 }
 
 // remove removes the directory with what is in it. It goes first out of its
@@ -419,7 +458,7 @@ func (d *Dir) remove() error {
 			return fmt.Errorf("remove %s/%s: %w", d.name, name, err)
 		}
 	}
-	for _, name := range []string{gateName, tracesName, tracesName + ".new", configName, resourcesName, stateName + ".new", configName + ".new", resourcesName + ".new", madeName, stateName} {
+	for _, name := range files {
 		if err := sys.Unlinkat(d.fd, name, 0); err != nil && err != unix.ENOENT {
 			return fmt.Errorf("remove %s/%s: %w", d.name, name, err)
 		}
