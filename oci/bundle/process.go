@@ -29,7 +29,7 @@ func (r *reader) process(at string) {
 	if len(p.Args) == 0 {
 		r.refuse(problem{at + "/args", nil, "cannot run nothing: args is empty", `add "args": ["/bin/sh"]`})
 	} else if p.Args[0] == "" {
-		r.refuse(problem{at + "/args/0", p.Args[0], "cannot run a program without a name", ""})
+		r.refuse(problem{at + "/args/0", p.Args[0], "cannot run a program without a name: executable file not found in $PATH", ""})
 	}
 	r.cleanAll(at+"/args", p.Args)
 	e.Words = p.Args

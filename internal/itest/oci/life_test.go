@@ -103,6 +103,8 @@ func TestWords(t *testing.T) {
 	// A failed create leaves nothing, and says where it was written.
 	bad := w.bundle("bad", []string{"nonesuch"}, nil)
 	w.fails(1, "executable file not found in $PATH", "create", "-b", bad, "bad")
+	bad = w.bundle("bad", []string{""}, nil)
+	w.fails(1, "executable file not found in $PATH", "create", "-b", bad, "bad")
 	bad = w.bundle("bad", forever, func(c object) { c["process"].(object)["cwd"] = "x" })
 	w.fails(1, "/process/cwd", "create", "-b", bad, "bad")
 	// What the kernel refuses, too.
