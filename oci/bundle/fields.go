@@ -36,7 +36,7 @@ type Field struct {
 // others.
 var Fields = [...]Field{
 	{Pointer: "/ociVersion", Why: "any 1.x; a warning if it is newer than 1.3.0", set: (*reader).version},
-	{Pointer: "/linux/namespaces", Why: "a mount namespace must be among them; each type once", set: (*reader).namespaces},
+	{Pointer: "/linux/namespaces", Why: "each type once. Without a mount namespace, the mounts are made in the caller's, on the root, and go with the container", set: (*reader).namespaces},
 	{Pointer: "/linux/namespaces/*/type"},
 	{Pointer: "/linux/namespaces/*/path"},
 	{Pointer: "/linux/uidMappings", Why: "with a user namespace only", set: (*reader).users},
