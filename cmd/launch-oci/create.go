@@ -49,11 +49,20 @@ func bundleUsers(c *call) (container.Users, error) {
 	if err != nil {
 		return container.Users{}, err
 	}
-	return container.UsersOfBundle(dir, c.config())
+	return container.UsersOfBundle(dir, c.config(), c.configText)
 }
 
 // config is the name of the bundle's configuration.
 func (c *call) config() string { return cmp.Or(c.text("config"), bundle.File) }
+
+// configText reads a bundle's configuration. Who makes a bundle may not be who
+// runs it, and must not keep him waiting; but who names a file knows what it is.
+func (c *call) configText(file string) ([]byte, error) {
+	if c.told("config") {
+		return sys.ReadFile(unix.AT_FDCWD, file, bundle.Limit)
+	}
+	return sys.ReadRegular(unix.AT_FDCWD, file, bundle.Limit)
+}
 
 // bundle is the bundle's directory. It is the same one for as long as there is
 // a container of it, wherever a link on the way leads by then.
@@ -89,7 +98,7 @@ func containerUsers(c *call) (container.Users, error) {
 // makeOptions reads what create and run are told.
 func (c *call) makeOptions() (container.CreateOptions, error) {
 	o := container.CreateOptions{
-		Root: c.root(), ID: c.words[0], Config: c.config(), Rootless: c.rootless(),
+		Root: c.root(), ID: c.words[0], Config: c.config(), Read: c.configText, Rootless: c.rootless(),
 		Systemd: c.systemd(), NoCgroups: c.global.text("cgroup-manager") == "disabled",
 		ConsoleSocket: c.text("console-socket"), PidfdSocket: c.text("pidfd-socket"), PidFile: c.text("pid-file"),
 		KeepKeyring: c.on("no-new-keyring"), Warn: out.warn, Guard: guard, Notify: os.Getenv("NOTIFY_SOCKET"),

@@ -43,7 +43,7 @@ func startBundle(req cli.Request, from settings.Assignment, env []string) int {
 		return 1
 	}
 	dir := from.Value.(string)
-	text, err := sys.ReadFile(unix.AT_FDCWD, path.Join(dir, bundle.File), bundle.Limit)
+	text, err := sys.ReadRegular(unix.AT_FDCWD, path.Join(dir, bundle.File), bundle.Limit)
 	if err != nil {
 		return fail(&settings.Error{What: fmt.Sprintf("cannot read %s: %v", path.Join(dir, bundle.File), err), Origin: from.Origin, Value: from.Text,
 			Hint: "give the directory that holds a config.json"})
@@ -112,7 +112,7 @@ func startBundle(req cli.Request, from settings.Assignment, env []string) int {
 	}
 	for _, n := range s.Bundle.Namespaces {
 		if n.Kind == "user" && n.Path != "" && !planning {
-			if s.Bundle.UIDs, s.Bundle.GIDs, err = engine.MapsOf(n.Path); err != nil {
+			if s.Bundle.UIDs, s.Bundle.GIDs, err = engine.MapsOf(n.Path, n.Origin); err != nil {
 				return fail(&settings.Error{What: err.Error(), Origin: n.Origin, Value: n.Path})
 			}
 		}

@@ -88,7 +88,7 @@ func fromBundle(dir string) (settings.Settings, []string, error) {
 	if err != nil {
 		return settings.Settings{}, nil, fmt.Errorf("find bundle %s: %w", dir, err)
 	}
-	text, err := sys.ReadFile(unix.AT_FDCWD, filepath.Join(dir, bundle.File), bundle.Limit)
+	text, err := sys.ReadRegular(unix.AT_FDCWD, filepath.Join(dir, bundle.File), bundle.Limit)
 	if err != nil {
 		return settings.Settings{}, nil, fmt.Errorf("read %s: %w", filepath.Join(dir, bundle.File), err)
 	}

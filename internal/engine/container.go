@@ -14,6 +14,7 @@ import (
 
 	"launch/internal/child"
 	"launch/internal/console"
+	"launch/internal/origin"
 	"launch/internal/plan"
 	"launch/internal/stub"
 	"launch/internal/sys"
@@ -407,14 +408,15 @@ func openNamespace(n plan.Namespace) (int, error) {
 	return -1, cannotJoin(n, err)
 }
 
-// MapsOf gives the maps of a user namespace that is there already.
-func MapsOf(file string) (uids, gids userns.Map, err error) {
+// MapsOf gives the maps of a user namespace that is there already. from is
+// where its file is named.
+func MapsOf(file string, from origin.Origin) (uids, gids userns.Map, err error) {
+	ns, err := openNamespace(plan.Namespace{Name: "user", Flag: unix.CLONE_NEWUSER, Path: file, Origin: from})
+	if err != nil {
+		return nil, nil, err
+	}
+	defer sys.Close(ns)
 	err = sys.Elsewhere(func(l sys.Locked) error {
-		ns, err := sys.Openat(unix.AT_FDCWD, file, unix.O_RDONLY, 0)
-		if err != nil {
-			return err
-		}
-		defer sys.Close(ns)
 		// A process in it can be asked, and waits for that.
 		r, w, err := sys.Pipe()
 		if err != nil {
@@ -1134,7 +1136,7 @@ func runProgram(l sys.Locked, h settings.Hook, state []byte, pidfd, times int, f
 		}
 		// Not on this thread, whose root may be the container's by now.
 		err := sys.Elsewhere(func(sys.Locked) (err error) {
-			to[i], err = sys.Openat(unix.AT_FDCWD, name, unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND, 0o644)
+			to[i], err = openAppending(name)
 			return err
 		})
 		if err != nil {
@@ -1211,6 +1213,24 @@ func runProgram(l sys.Locked, h settings.Hook, state []byte, pidfd, times int, f
 		err = fmt.Errorf("%w: %s", err, said)
 	}
 	return err
+}
+
+// openAppending opens a file to write at its end. A FIFO must have somebody who
+// reads it: nobody waits for that.
+func openAppending(name string) (int, error) {
+	n, err := sys.Openat(unix.AT_FDCWD, name, unix.O_WRONLY|unix.O_CREAT|unix.O_APPEND|unix.O_NONBLOCK|unix.O_NOCTTY, 0o644)
+	if err == unix.ENXIO {
+		return -1, errors.New("nobody reads it")
+	}
+	if err != nil {
+		return -1, err
+	}
+	// Who writes may wait as ever.
+	if err := sys.SetStatusFlags(n, unix.O_APPEND); err != nil {
+		sys.Close(n)
+		return -1, err
+	}
+	return n, nil
 }
 
 // hookOutput reads what a hook says until it ends, or its time is over.

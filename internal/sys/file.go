@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"errors"
 	"math"
 	"sync"
 	"unsafe"
@@ -114,6 +115,31 @@ func ReadFile(dirfd int, path string, max int) ([]byte, error) {
 	defer Close(n)
 	return ReadAll(n, max)
 }
+
+// ReadRegular is ReadFile for a file that somebody else may have put there:
+// what is not a regular one is ErrNotRegular, and nobody waits for its other
+// end.
+func ReadRegular(dirfd int, path string, max int) ([]byte, error) {
+	n, err := Openat(dirfd, path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err == unix.ENXIO { // a socket
+		return nil, ErrNotRegular
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer Close(n)
+	st, err := Statx(n, "", unix.STATX_TYPE)
+	if err != nil {
+		return nil, err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return nil, ErrNotRegular
+	}
+	return ReadAll(n, max)
+}
+
+// ErrNotRegular is the error for what can't be read to an end.
+var ErrNotRegular = errors.New("it is not a regular file")
 
 // WriteFile writes s to an existing file below dirfd in one call.
 func WriteFile(dirfd int, path, s string) error {

@@ -31,7 +31,9 @@ type CreateOptions struct {
 	ID     string
 	Bundle string // absolute
 	Config string // bundle.File, or another file there or anywhere
-	Host   facts.Host
+	// Read reads it, at most bundle.Limit bytes.
+	Read func(file string) ([]byte, error)
+	Host facts.Host
 	// Systemd: the cgroup is a scope of systemd's.
 	Systemd  bool
 	Rootless bool
@@ -76,7 +78,7 @@ type Live struct {
 func Create(o CreateOptions) (l *Live, err error) {
 	thread := engine.NewThread()
 	config := configOf(o.Bundle, o.Config)
-	text, err := sys.ReadFile(unix.AT_FDCWD, config, bundle.Limit)
+	text, err := o.Read(config)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", config, err)
 	}
@@ -118,7 +120,7 @@ func Create(o CreateOptions) (l *Live, err error) {
 			continue
 		}
 		uids, gids := s.Bundle.UIDs, s.Bundle.GIDs
-		if s.Bundle.UIDs, s.Bundle.GIDs, err = engine.MapsOf(n.Path); err != nil {
+		if s.Bundle.UIDs, s.Bundle.GIDs, err = engine.MapsOf(n.Path, n.Origin); err != nil {
 			return nil, err
 		}
 		if uids != nil && !slices.Equal(uids, s.Bundle.UIDs) || gids != nil && !slices.Equal(gids, s.Bundle.GIDs) {

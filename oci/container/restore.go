@@ -29,7 +29,7 @@ import (
 // allows are ended before they run.
 func Restore(o CreateOptions, r CRIUOptions) (l *Live, err error) {
 	config := configOf(o.Bundle, o.Config)
-	text, err := sys.ReadFile(unix.AT_FDCWD, config, bundle.Limit)
+	text, err := o.Read(config)
 	if err != nil {
 		return nil, fmt.Errorf("read %s: %w", config, err)
 	}
@@ -135,7 +135,7 @@ func Restore(o CreateOptions, r CRIUOptions) (l *Live, err error) {
 		if n.Kind != "network" || n.Path == "" {
 			continue
 		}
-		ns, err := sys.Openat(unix.AT_FDCWD, n.Path, unix.O_RDONLY, 0)
+		ns, err := sys.Openat(unix.AT_FDCWD, n.Path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 		if err != nil {
 			return nil, fmt.Errorf("open the network namespace %s: %w", n.Path, err)
 		}

@@ -43,10 +43,10 @@ type Users struct {
 	UIDs, GIDs userns.Map
 }
 
-// UsersOfBundle finds out which users a bundle needs.
-func UsersOfBundle(dir, config string) (Users, error) {
+// UsersOfBundle finds out which users a bundle needs. read reads its file.
+func UsersOfBundle(dir, config string, read func(file string) ([]byte, error)) (Users, error) {
 	u := Users{Join: -1}
-	text, err := sys.ReadFile(unix.AT_FDCWD, configOf(dir, config), bundle.Limit)
+	text, err := read(configOf(dir, config))
 	if err != nil {
 		return u, nil // who makes the container says it better
 	}
@@ -77,7 +77,7 @@ func usersAbove(file string) (Users, error) {
 	fail := func(err error) (Users, error) {
 		return Users{Join: -1}, fmt.Errorf("open the users of %s: %w", file, err)
 	}
-	n, err := sys.Openat(unix.AT_FDCWD, file, unix.O_RDONLY, 0)
+	n, err := sys.Openat(unix.AT_FDCWD, file, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return fail(err)
 	}

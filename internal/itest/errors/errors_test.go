@@ -48,7 +48,7 @@ var bad = map[string][]string{
 	"root-hash":               {"0011", "xyz", "00112233445566778899aabbccddeeff", "00112233445566778899aabbccddeeff --image=OUT/plain.raw"},
 	"root-hash-sig":           {"base64:!", "base64:AAAA --image=OUT/plain.raw"},
 	"verity-data":             {"OUT/file --image=OUT/plain.raw"},
-	"oci-bundle":              {"/no/such"},
+	"oci-bundle":              {"/no/such", "OUT/bundle"},
 	"slice":                   {"a/b"},
 	"mounts":                  {"/no/such", "/etc/passwd"},
 	"property":                {"Nope", "MemoryMax=abc"},
@@ -280,7 +280,7 @@ func TestErrors(t *testing.T) {
 	tree.NeedRoot(t)
 	p := &place{t: t, Stage: stage.New(t, stage.Unified), bin: stage.Launch(t).Path, dir: tree.Copy(t, tree.Tiny(t))}
 	p.out = filepath.Join(tree.Scratch(t), "out")
-	for _, d := range []string{"dir/sub/usr", "dir/sub/bin", "stack/layer@1/usr", "stack/rw"} {
+	for _, d := range []string{"dir/sub/usr", "dir/sub/bin", "stack/layer@1/usr", "stack/rw", "bundle"} {
 		if err := os.MkdirAll(filepath.Join(p.out, d), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -289,6 +289,9 @@ func TestErrors(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(p.out, f), []byte("text\n"), 0o644); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := unix.Mkfifo(filepath.Join(p.out, "bundle/config.json"), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	plain := disks.FS(t, "ext4", p.out+"/dir", 1<<20)
 	part := func(kind, fs string) disks.Part { return disks.Part{Type: kind, Data: disks.Fake(fs)} }

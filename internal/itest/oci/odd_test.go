@@ -2,10 +2,62 @@ package oci
 
 import (
 	"os"
+	"os/exec"
+	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
+
+// TestFIFO: whoever made the bundle can't keep its runtime waiting by a FIFO.
+func TestFIFO(t *testing.T) {
+	w := theWorld(t)
+	fifo := w.dir + "/fifo"
+	must(t, unix.Mkfifo(fifo, 0o666))
+	b := w.bundle("a", forever, nil)
+	must(t, os.Remove(b+"/config.json"))
+	must(t, unix.Mkfifo(b+"/config.json", 0o666))
+	for _, verb := range []string{"create", "run", "restore"} {
+		w.fails(1, "config.json: it is not a regular file", verb, "-b", b, "a")
+	}
+	for _, kind := range []string{"user", "network", "pid", "time"} {
+		b = w.bundle("a", forever, func(c object) {
+			c["linux"].(object)["namespaces"] = []object{{"type": "mount"}, {"type": kind, "path": fifo}}
+			delete(c, "hostname")
+		})
+		w.fails(1, "cannot join the "+kind+" namespace "+fifo+": it is no namespace", "create", "-b", b, "a")
+	}
+	hook := func(kind, annotation string) string {
+		return w.bundle("a", forever, func(c object) {
+			c["annotations"] = object{annotation: fifo}
+			c["hooks"] = object{kind: []object{{"path": "/bin/sh", "args": []string{"sh", "-c", "echo said; echo said >&2"}}}}
+		})
+	}
+	for _, annotation := range []string{"run.oci.hooks.stdout", "run.oci.hooks.stderr"} {
+		w.fails(1, "open "+fifo+" for what it writes: nobody reads it", "create", "-b", hook("createRuntime", annotation), "a")
+		w.ok("run", "-d", "-b", hook("poststop", annotation), "a")
+		w.ok("delete", "-f", "a")
+	}
+	// With somebody who reads, the hook may write more than a pipe holds.
+	b = w.bundle("a", forever, func(c object) {
+		c["annotations"] = object{"run.oci.hooks.stdout": fifo}
+		c["hooks"] = object{"createRuntime": []object{{"path": "/bin/sh", "args": []string{"sh", "-c", "head -c 300000 /dev/zero"}}}}
+	})
+	reader := exec.Command("sh", "-c", "exec 3<"+fifo+"; sleep 0.3; wc -c <&3")
+	read, err := reader.StdoutPipe()
+	must(t, err)
+	must(t, reader.Start())
+	time.Sleep(100 * time.Millisecond) // it waits in its open
+	w.soon("somebody reads", func() bool { return w.do("create", "-b", b, "a").code == 0 })
+	said := make([]byte, 100)
+	n, _ := read.Read(said)
+	if got := strings.TrimSpace(string(said[:n])); got != "300000" {
+		t.Errorf("of 300000 bytes %q arrived", got)
+	}
+	reader.Wait()
+	w.ok("delete", "-f", "a")
+}
 
 // TestForeign: a directory that no create made is no container, whatever is
 // in it, and stays as it is; what a create left that was cut off can be deleted.
