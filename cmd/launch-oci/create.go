@@ -59,7 +59,7 @@ func (c *call) config() string { return cmp.Or(c.text("config"), bundle.File) }
 // runs it, and must not keep him waiting; but who names a file knows what it is.
 func (c *call) configText(file string) ([]byte, error) {
 	if c.told("config") {
-		return sys.ReadFile(unix.AT_FDCWD, file, bundle.Limit)
+		return readText(file)
 	}
 	return sys.ReadRegular(unix.AT_FDCWD, file, bundle.Limit)
 }

@@ -4,9 +4,6 @@ import (
 	"fmt"
 	"strconv"
 
-	"golang.org/x/sys/unix"
-
-	"launch/internal/sys"
 	"launch/oci/bundle"
 	"launch/oci/container"
 )
@@ -72,7 +69,7 @@ func (c *call) exec() (int, error) {
 	}
 	process, name := spec.Process, bundle.File
 	if file != "" {
-		b, err := sys.ReadFile(unix.AT_FDCWD, file, bundle.Limit)
+		b, err := readText(file)
 		if err != nil {
 			return 0, fmt.Errorf("read %s: %w", file, err)
 		}

@@ -182,6 +182,9 @@ func (c *call) again() int {
 	if err != nil {
 		return fail(err)
 	}
+	if err := carry(); err != nil {
+		return fail(fmt.Errorf("keep what was read: %w", err))
+	}
 	caught, err := sys.Catch(passed()...)
 	if err != nil {
 		return fail(fmt.Errorf("catch signals: %w", err))

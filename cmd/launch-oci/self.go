@@ -27,6 +27,9 @@ func guard() error {
 	if name, err := sys.Readlinkat(unix.AT_FDCWD, self); err == nil && name == "/" {
 		return nil
 	}
+	if err := carry(); err != nil {
+		return fmt.Errorf("keep what was read: %w", err)
+	}
 	mount, err := alone()
 	if err == nil {
 		err = again(mount)

@@ -59,6 +59,39 @@ func TestFIFO(t *testing.T) {
 	w.ok("delete", "-f", "a")
 }
 
+// TestPiped: what is read through a pipe is there once, and the runtime starts
+// itself again for containers that may trace it.
+func TestPiped(t *testing.T) {
+	w := theWorld(t)
+	caps := []string{"CAP_SYS_PTRACE"}
+	b := w.bundle("p", forever, func(c object) {
+		c["process"].(object)["capabilities"] = object{"bounding": caps, "permitted": caps, "effective": caps}
+	})
+	text, err := os.ReadFile(b + "/config.json")
+	must(t, err)
+	piped := func(text string, args ...string) result {
+		c := w.command(args...)
+		c.Stdin = strings.NewReader(text) // through a pipe
+		return w.run(c)
+	}
+	if r := piped(string(text), "run", "-d", "-b", b, "--config", "/dev/stdin", "p"); r.code != 0 {
+		t.Fatalf("run with a configuration from a pipe: %v", r)
+	}
+	if r := piped(`{"args":["/bin/sh","-c","echo $A; exit 4"],"cwd":"/","env":["A=b"]}`, "exec", "--process", "/dev/stdin", "p"); r.code != 4 || r.out != "b\n" {
+		t.Errorf("exec with a process from a pipe: %v", r)
+	}
+
+	// It starts itself again for users without root's rights, too.
+	must(t, os.Mkdir(w.dir+"/nobody", 0o700))
+	must(t, os.Chown(w.dir+"/nobody", 1234, 4321))
+	b = w.bundleOf("q", []string{"sh", "-c", "exit 6"}, nil)
+	c := w.nobodys()
+	c.Path, c.Args = "/bin/sh", []string{"sh", "-c", `cat "$1/config.json" | "$0" run -b "$1" --config /dev/stdin q`, w.path, b} // a pipe of his own
+	if r := w.run(c); r.code != 6 {
+		t.Errorf("run with a configuration from a pipe, as nobody: %v", r)
+	}
+}
+
 // TestForeign: a directory that no create made is no container, whatever is
 // in it, and stays as it is; what a create left that was cut off can be deleted.
 func TestForeign(t *testing.T) {

@@ -14,11 +14,16 @@ import (
 // nobody runs the runtime as a user without rights, in w.dir/nobody.
 func (w *world) nobody(args ...string) result {
 	w.t.Helper()
+	return w.run(w.nobodys(args...))
+}
+
+// nobodys gives the command of such a user.
+func (w *world) nobodys(args ...string) *exec.Cmd {
 	c := exec.Command(w.path, args...)
 	c.Dir = w.dir
 	c.Env = append(os.Environ(), "XDG_RUNTIME_DIR="+w.dir+"/nobody")
 	c.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: 1234, Gid: 4321}, Setsid: true}
-	return w.run(c)
+	return c
 }
 
 // bundleOf makes a bundle of `spec --rootless` for that user.
