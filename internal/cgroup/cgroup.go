@@ -111,31 +111,17 @@ func Remove(full string) error {
 // removeBelow removes the cgroups below an open one, deepest first, as far as
 // they can be.
 func removeBelow(n int) error {
-	again, err := sys.Openat(n, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
-	if err != nil {
-		return err
-	}
-	defer sys.Close(again)
-	names, err := sys.Names(again)
-	if err != nil {
-		return err
-	}
 	var failed error
-	for _, name := range names {
-		sub, err := sys.Openat(n, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-		if err == nil {
-			err = removeBelow(sub)
-			sys.Close(sub)
-			if err == nil {
-				err = sys.Unlinkat(n, name, unix.AT_REMOVEDIR)
-			}
-		}
-		switch err {
-		case nil, unix.ENOTDIR, unix.ENOENT: // a file, or gone
+	err := walk(n, nil, func(up int, name string) {
+		switch err := sys.Unlinkat(up, name, unix.AT_REMOVEDIR); err {
+		case nil, unix.ENOENT: // it is gone
 		case unix.EBUSY: // tried again
 		default:
 			failed = err
 		}
+	})
+	if err != nil {
+		return err
 	}
 	return failed
 }

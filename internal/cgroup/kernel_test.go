@@ -740,3 +740,72 @@ func (g Group) OOMKills() uint64 {
 	}
 	return pairs(string(text))["oom_kill"]
 }
+
+// TestDeep: cgroups that are nested deeper than files may be opened are counted and
+// removed, both a container's and a machine's.
+func TestDeep(t *testing.T) {
+	g := scratch(t, nil)
+	d, ok := g.Unified()
+	if !ok {
+		t.Skip("no cgroup2 is mounted here")
+	}
+	nest := func() {
+		t.Helper()
+		n, err := d.open()
+		for i := 0; err == nil && i < 200; i++ {
+			name := "deep" + strconv.Itoa(i%2)
+			for _, made := range []string{name, "beside"} {
+				if err == nil {
+					err = sys.Mkdirat(n, made, 0o755)
+				}
+			}
+			if err == nil {
+				up := n
+				n, err = sys.Openat(up, name, unix.O_RDONLY|unix.O_DIRECTORY, 0)
+				sys.Close(up)
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := exec.Command("sleep", "60")
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { c.Process.Kill(); c.Wait() })
+		if err := sys.WriteFile(n, "cgroup.procs", strconv.Itoa(c.Process.Pid)); err != nil {
+			t.Fatal(err)
+		}
+		sys.Close(n)
+		go c.Wait() // or the dead one would keep its cgroup
+	}
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	few := func(f func() error) {
+		t.Helper()
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: 64, Max: old.Max}); err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+		if err := f(); err != nil {
+			t.Error(err)
+		}
+	}
+	nest()
+	few(func() error {
+		if pids, err := g.Pids(); err != nil || len(pids) != 1 {
+			t.Errorf("%v %v", pids, err)
+		}
+		return errors.Join(g.Kill(), g.Delete())
+	})
+	if err := sys.Mkdirat(unix.AT_FDCWD, d.String(), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	nest()
+	few(func() error { return Remove(d.String()) })
+	if _, err := os.Stat(d.String()); !os.IsNotExist(err) {
+		t.Errorf("it is still there: %v", err)
+	}
+}

@@ -34,57 +34,100 @@ func (g Group) Pids() ([]int, error) {
 }
 
 func pidsBelow(n int, all *[]int) error {
+	if err := pidsOf(n, all); err != nil {
+		return err
+	}
+	return walk(n, func(sub int) error { return pidsOf(sub, all) }, nil)
+}
+
+func pidsOf(n int, all *[]int) error {
 	pids, err := readPids(n, "cgroup.procs")
 	if err == unix.EOPNOTSUPP {
 		// A threaded cgroup; its processes are listed above it.
-		pids, err = nil, nil
-	}
-	if err == unix.ENODEV || err == unix.ENOENT {
-		return nil // being removed
-	}
-	if err != nil {
-		return err
+		return nil
 	}
 	for _, pid := range pids {
 		if pid > 0 { // 0 is a process outside of our pid namespace; to kill 0 is to kill our own group
 			*all = append(*all, pid)
 		}
 	}
-	return below(n, func(_ string, sub int) error { return pidsBelow(sub, all) })
+	return gone(err) // being removed
 }
 
-// below calls f for each cgroup right below an open one.
-func below(n int, f func(name string, sub int) error) error {
-	again, err := sys.Openat(n, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+// walk calls enter for each cgroup below an open one, and leave with the directory
+// above and the name when it comes back from there; either may be nil. A machine can
+// nest cgroups deeper than we may open files: two are open at a time.
+func walk(top int, enter func(n int) error, leave func(up int, name string)) error {
+	type place struct {
+		name string
+		rest []string // what is below and was not visited
+	}
+	n, err := sys.Openat(top, ".", unix.O_RDONLY|unix.O_DIRECTORY, 0)
 	if err != nil {
 		return gone(err)
 	}
-	defer sys.Close(again)
+	defer func() { sys.Close(n) }()
+	names, err := subdirs(n)
+	if err != nil {
+		return gone(err)
+	}
+	for way := []place{{rest: names}}; ; {
+		here := &way[len(way)-1]
+		if len(here.rest) > 0 {
+			name := here.rest[0]
+			here.rest = here.rest[1:]
+			sub, err := sys.Openat(n, name, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+			if err != nil {
+				if gone(err) != nil {
+					return err
+				}
+				continue
+			}
+			sys.Close(n)
+			n = sub
+			if enter != nil {
+				if err := enter(n); err != nil {
+					return err
+				}
+			}
+			if names, err = subdirs(n); gone(err) != nil {
+				return err
+			}
+			way = append(way, place{name, names})
+			continue
+		}
+		if len(way) == 1 {
+			return nil
+		}
+		up, err := sys.Openat(n, "..", unix.O_RDONLY|unix.O_DIRECTORY, 0)
+		if err != nil {
+			return err
+		}
+		sys.Close(n)
+		n = up
+		if leave != nil {
+			leave(n, here.name)
+		}
+		way = way[:len(way)-1]
+	}
+}
+
+// subdirs lists the cgroups right below one that was just opened.
+func subdirs(n int) (names []string, err error) {
 	b := make([]byte, 8192)
 	for {
-		m, err := sys.Getdents(again, b)
+		m, err := sys.Getdents(n, b)
 		if err != nil || m == 0 {
-			return gone(err)
+			return names, err
 		}
 		for rest := b[:m]; len(rest) > 0; {
 			var kind byte
 			var name []byte
-			kind, name, rest = sys.Dirent(rest)
-			if name == nil {
+			if kind, name, rest = sys.Dirent(rest); name == nil {
 				break
 			}
-			s := string(name[:len(name)-1])
-			if kind != unix.DT_DIR || s == "." || s == ".." {
-				continue
-			}
-			sub, err := sys.Openat(n, s, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
-			if err != nil {
-				continue // gone
-			}
-			err = f(s, sub)
-			sys.Close(sub)
-			if err != nil {
-				return err
+			if s := string(name[:len(name)-1]); kind == unix.DT_DIR && s != "." && s != ".." {
+				names = append(names, s)
 			}
 		}
 	}
