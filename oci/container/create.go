@@ -50,8 +50,8 @@ type CreateOptions struct {
 	Env         []string // come on top of the process's
 	Warn        func(string)
 	// Guard is called before anything is done for a container whose payload
-	// could execute our own program (see plan.Plan.Stubbed), or that may trace
-	// the runtime itself.
+	// could execute our own program (see plan.Plan.Stubbed), or among whose
+	// processes some may trace the runtime itself.
 	Guard func() error
 	// Notify is the service manager's socket, if it is to be told when the
 	// container is ready.
@@ -139,7 +139,7 @@ func Create(o CreateOptions) (l *Live, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if traces(&s) || !p.Stubbed() {
+	if exposed(&s) || !p.Stubbed() {
 		if err := o.Guard(); err != nil {
 			return nil, err
 		}

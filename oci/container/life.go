@@ -365,6 +365,13 @@ func traces(s *settings.Settings) bool {
 	return true
 }
 
+// exposed reports whether processes that may trace others may see the runtime as it
+// enters the container: the container's own, or those of another one with which it
+// shares a pid namespace, whose rights are not known here.
+func exposed(s *settings.Settings) bool {
+	return traces(s) || slices.ContainsFunc(s.Bundle.Namespaces, func(n settings.Namespace) bool { return n.Kind == "pid" && n.Path != "" })
+}
+
 // ExecOptions are what exec is told.
 type ExecOptions struct {
 	Host facts.Host
@@ -391,7 +398,7 @@ func (d *Dir) Exec(o ExecOptions, s settings.Settings) (*engine.Container, error
 		return nil, errors.New("cannot exec in a paused container (use --ignore-paused to override)")
 	}
 	// What one process may do, it may do to the runtime that brings the next.
-	tracing := traces(&s)
+	tracing := exposed(&s)
 	s.Exec = o.Exec
 	if !tracing && traces(&s) {
 		tracing = true

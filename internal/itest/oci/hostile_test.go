@@ -76,6 +76,25 @@ var attacks = []attack{
 		w.ok("delete", "--force", "self")
 		return written(n)
 	}},
+	{name: "B1 the program is overwritten from another container of the same pid namespace", edits: []remake.Edit{
+		{lifeGo, "return traces(s) || slices", "return traces(s) || false && slices"},
+	}, try: func(w *world) (got string) {
+		w.ok("run", "-d", "-b", w.bundle("first", forever, traced), "first")
+		defer w.ok("delete", "--force", "first")
+		second := w.bundle("second", forever, func(c object) {
+			for _, n := range c["linux"].(object)["namespaces"].([]any) {
+				if n.(object)["type"] == "pid" {
+					n.(object)["path"] = fmt.Sprintf("/proc/%d/ns/pid", w.pid("first"))
+				}
+			}
+		})
+		w.ok("create", "-b", second, "second")
+		n, err := unix.Open(fmt.Sprintf("/proc/%d/exe", w.pid("second")), unix.O_PATH, 0)
+		must(w.t, err)
+		defer unix.Close(n)
+		w.ok("delete", "--force", "second")
+		return written(n)
+	}},
 	{name: "B3 the waiting process is looked into", edits: []remake.Edit{
 		{containerGo, "	if err := sys.Prctl(unix.PR_SET_DUMPABLE, 0, 0); err != nil {\n		return nil, fmt.Errorf(\"become undumpable", "	if err := error(nil); err != nil {\n		return nil, fmt.Errorf(\"become undumpable"},
 	}, try: func(w *world) string {
