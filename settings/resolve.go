@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 
 	"launch/internal/origin"
@@ -41,7 +42,7 @@ var ImageDirs = [...]string{
 // Where is a tree.
 type Where struct {
 	// Path is absolute. Image: it is that of a disk image, and not of a
-	// directory; ReadOnly: one that nobody may write to. MStack: it is that of a
+	// directory; ReadOnly: nobody may write to it, nor to the directory. MStack: it is that of a
 	// mount stack's directory.
 	Path            string
 	Image, ReadOnly bool
@@ -508,6 +509,11 @@ func (r *resolver) check(assignments []Assignment) error {
 	if at.Image {
 		s.Image.Directory, s.Image.File = "", at.Path
 		s.Image.ReadOnly = s.Image.ReadOnly || at.ReadOnly
+	} else if at.ReadOnly && !s.Image.Ephemeral && !slices.ContainsFunc(r.trace, func(e Entry) bool {
+		return e.Fate == Applied && !e.Reset && !r.untrusted(&e) && e.Option.Name == "read-only"
+	}) {
+		// A copy can be written to, and a trusted file may say that this one can.
+		s.Image.ReadOnly = true
 	}
 	if err := r.versions(at.Picked); err != nil {
 		return err
@@ -592,6 +598,8 @@ func (r *resolver) check(assignments []Assignment) error {
 		return r.blame("link-journal", "cannot link the host's journal to that of a machine on a mount stack: the host does not see its files", "use --link-journal=host, which keeps it on the host")
 	case s.Users.Ownership == userns.Chown && s.Image.MStack != "":
 		return r.blame("private-users-ownership", "cannot change the owners of a mount stack's files: other machines may have the same layers", "use --private-users-ownership=map")
+	case s.Users.Ownership == userns.Chown && readOnly && !at.Image && at.ReadOnly:
+		return r.blame("private-users-ownership", "cannot change the owners of a tree that nobody can change", "use --private-users-ownership=map, or allow changes with chattr -i "+at.Path)
 	case s.Users.Ownership == userns.Chown && readOnly:
 		return r.blame("private-users-ownership", "cannot change the owners of a tree that is read-only", "use --private-users-ownership=map, or leave out --read-only")
 	case s.Users.Ownership == userns.Chown && volatile:

@@ -169,6 +169,32 @@ func TestLocate(t *testing.T) {
 	}
 }
 
+// TestUnchanging: a directory that nobody can change is read-only, if it was found
+// by the machine's name.
+func TestUnchanging(t *testing.T) {
+	file := func(value bool, untrusted bool) []Assignment {
+		return []Assignment{{Option: FindKey("Files", "ReadOnly"), Value: value, Origin: line(2), Untrusted: untrusted}}
+	}
+	for _, c := range []struct {
+		words string
+		file  []Assignment
+		want  bool
+	}{
+		{"machine=x", nil, true}, {"machine=x", file(false, false), false}, {"machine=x", file(true, false), true}, {"machine=x", file(false, true), true},
+		{"machine=x ephemeral=yes", nil, false}, {"machine=x ephemeral=yes read-only=yes", nil, true}, {"machine=x directory=/srv/x", nil, false},
+	} {
+		around := Surroundings{Place: Place{Cwd: "/srv/web"}, Images: func(string) (Where, bool) { return Where{Path: "/m/x", ReadOnly: true}, true }}
+		s, _, _, err := Resolve(append(say(t, strings.Fields(c.words)...), c.file...), around)
+		if err != nil || s.Image.ReadOnly != c.want {
+			t.Errorf("%s %v: %v %v", c.words, c.file, s.Image.ReadOnly, err)
+		}
+		_, _, _, err = Resolve(append(say(t, strings.Fields(c.words+" private-users=131072 private-users-ownership=chown")...), c.file...), around)
+		if (err != nil) != c.want {
+			t.Errorf("%s %v: the owners are changed: %v", c.words, c.file, err)
+		}
+	}
+}
+
 // TestCopyName: many throw-away machines can run on copies of one tree, unless
 // they were given a name.
 func TestCopyName(t *testing.T) {

@@ -162,7 +162,8 @@ type Root struct {
 	// UID and GID own the tree's top directory.
 	UID uint32 `json:"uid"`
 	GID uint32 `json:"gid"`
-	// Bin, Usr, Var: what /bin, /usr and /var are, links not followed.
+	// Bin, Var: what /bin and /var are, links not followed. Usr: what /usr leads
+	// to in the tree.
 	Bin Kind `json:"bin,omitempty"`
 	Usr Kind `json:"usr,omitempty"`
 	Var Kind `json:"var,omitempty"`

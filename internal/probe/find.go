@@ -40,6 +40,7 @@ func (f *Finder) Image(name string) (found settings.Where, ok bool) {
 			switch {
 			case err != nil:
 			case kind == settings.KindDir && end == "":
+				at.ReadOnly = locked
 				return at, true
 			case kind == settings.KindDir && end == ".mstack":
 				at.MStack = true
@@ -71,9 +72,7 @@ func (f *Finder) Image(name string) (found settings.Where, ok bool) {
 				continue
 			}
 			at.Path, at.Picked = picked.Path, picked
-			if at.Image {
-				_, at.ReadOnly, _ = kindOf(at.Path)
-			}
+			_, at.ReadOnly, _ = kindOf(at.Path)
 			return at, true
 		}
 	}
@@ -81,7 +80,7 @@ func (f *Finder) Image(name string) (found settings.Where, ok bool) {
 }
 
 // kindOf tells what a path leads to, and whether it is a file that nobody may
-// write to.
+// write to, or a directory that nobody can (chattr +i).
 func kindOf(path string) (kind settings.Kind, locked bool, err error) {
 	n, err := sys.Openat(unix.AT_FDCWD, path, unix.O_PATH, 0)
 	if err != nil {
@@ -95,7 +94,7 @@ func kindAt(n int) (kind settings.Kind, locked bool, err error) {
 	st, err := sys.Statx(n, "", unix.STATX_TYPE|unix.STATX_MODE)
 	switch st.Mode & unix.S_IFMT {
 	case unix.S_IFDIR:
-		return settings.KindDir, false, err
+		return settings.KindDir, st.Attributes&unix.STATX_ATTR_IMMUTABLE != 0, err
 	case unix.S_IFREG:
 		return settings.KindFile, st.Mode&0o222 == 0, err
 	case unix.S_IFBLK:

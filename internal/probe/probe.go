@@ -123,7 +123,8 @@ func Root(n int, pivot string) (facts.Root, error) {
 		}
 		defer sys.Close(n)
 	}
-	r.Bin, r.Usr, r.Var = l.kind(n, "bin"), l.kind(n, "usr"), l.kind(n, "var")
+	// Of /usr, it matters what it leads to.
+	r.Bin, r.Usr, r.Var = l.kind(n, "bin"), l.kind(n, "usr/."), l.kind(n, "var")
 	r.UsrBin, r.UsrSbin, r.UsrLib = l.kind(n, "usr/bin"), l.kind(n, "usr/sbin"), l.kind(n, "usr/lib")
 	r.Loader64 = l.loader(n, "usr/")
 	r.OSRelease = l.exists(n, "etc/os-release") || l.exists(n, "usr/lib/os-release")
@@ -172,7 +173,7 @@ func (l *look) kind(n int, name string) facts.Kind {
 		return facts.Absent
 	}
 	if err != nil {
-		l.fail("open /"+name+" of the tree", err)
+		l.fail("open "+path.Clean("/"+name)+" of the tree", err)
 		return facts.Unknown
 	}
 	st, err := sys.Statx(fd, "", unix.STATX_TYPE)

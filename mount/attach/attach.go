@@ -795,7 +795,7 @@ func (t *Tree) part(s plan.Step) (int, error) {
 		}
 		defer sys.Close(in)
 	}
-	at, err := sys.Openat2(in, path.Base(s.Part), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	at, err := sys.Openat2(in, path.Base(s.Part), unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot)
 	if err != nil {
 		return -1, fmt.Errorf("open the tree's %s: %w", s.Part, err)
 	}

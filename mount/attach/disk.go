@@ -80,7 +80,7 @@ func (t *Tree) partOf(n int, part string) (int, error) {
 		}
 		defer sys.Close(in)
 	}
-	at, err := sys.Openat2(in, path.Base(part), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS)
+	at, err := sys.Openat2(in, path.Base(part), unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot)
 	if err != nil {
 		return n, fmt.Errorf("open the tree's %s: %w", part, err)
 	}

@@ -142,6 +142,21 @@ func forms() (list []form) {
 	key("Network", "MACVLAN", "", "none|a/b|eth0:a:b|eth0:all")
 	key("Network", "IPVLAN", "", "none|a/b|eth0:a:b|eth0:all")
 
+	// What the tree is like.
+	for _, words := range []string{"", "--volatile", "--volatile=state", "--volatile=overlay", "-U"} {
+		add(form{name: "usr is a link " + words, args: words, setup: "mv cmp/usr cmp/u; ln -s u cmp/usr", payload: "stat -c %F /usr; ls /; cut -d' ' -f4-6 /proc/self/mountinfo | grep /u"})
+	}
+	for name, to := range map[string]string{"nothing": "nope", "itself": "usr", "a file": "etc/hostname"} {
+		add(form{name: "usr is a link to " + name, setup: "mv cmp/usr cmp/u; ln -s " + to + " cmp/usr"})
+	}
+	const unchanging = "mkdir -p /var/lib/machines; mount -t tmpfs x /var/lib/machines; cp -a cmp /var/lib/machines/foo; busybox chattr +i /var/lib/machines/foo;"
+	for _, words := range []string{"", "-x", "-U", "--volatile=state", "--private-users=131072 --private-users-ownership=chown", "-D /var/lib/machines/foo"} {
+		add(form{name: "a tree that can't be changed " + words, bare: true, args: "-q -P -M foo --register=no --keep-unit " + words, setup: unchanging,
+			payload: "touch /x; touch /opt/x; cut -d' ' -f5,6 /proc/self/mountinfo | grep -e '^/ ' -e ' /var'", after: "umount /var/lib/machines"})
+	}
+	add(form{name: "a tree that can't be changed and a file", bare: true, args: "-q -P -M foo --register=no --keep-unit", setup: unchanging + "printf '[Files]\nReadOnly=no\n' >/etc/systemd/nspawn/foo.nspawn",
+		payload: "touch /x; touch /opt/x; cut -d' ' -f5,6 /proc/self/mountinfo | grep '^/ '", after: "umount /var/lib/machines"})
+
 	// What is run.
 	add(form{name: "boot words", setup: booted, args: `-b a b=c d.e=f - -- =x g-h=i 'a b=c' B="x y" 1a=b _=y`, withoutScript: true})
 	add(form{name: "boot words beside variables", setup: booted, args: `-b -E A=1 -E B=2 A=3 PATH=/bin`, withoutScript: true})

@@ -310,7 +310,7 @@ func cases() []*kase {
 		c = kase{name: "state/var " + b.name, row: "A1", trap: put("/var", b), args: []string{"--volatile=state"}, refused: onto("/var"), slow: !few(b)}
 		add(c)
 		for _, v := range []string{"no", "yes", "state", "overlay"} {
-			add(kase{name: "usr " + b.name + " volatile " + v, row: "A1", trap: put("/usr", b), args: []string{"--volatile=" + v}, refused: map[bool]string{false: "it has no /usr directory", true: "open /usr/bin of the tree: too many levels"}[b.name == "loop"],
+			add(kase{name: "usr " + b.name + " volatile " + v, row: "A1", trap: put("/usr", b), args: []string{"--volatile=" + v}, refused: map[bool]string{false: "it has no /usr directory", true: "open /usr of the tree: too many levels"}[b.name == "loop"],
 				slow: v == "state" || v == "overlay" || !few(b)})
 		}
 		// What lies below a directory that is always mounted over is never
