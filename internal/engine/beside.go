@@ -55,7 +55,7 @@ func (s *supervisor) beside() error {
 		case plan.Export:
 			err = s.export(step)
 		case plan.Link:
-			if err = sys.Symlinkat(step.Source.Path, unix.AT_FDCWD, step.Path); err != nil {
+			if err = s.link(step); err != nil {
 				err = fmt.Errorf("link %s to %s: %w", step.Path, step.Source.Path, err)
 			}
 		case plan.Remove:
@@ -100,6 +100,33 @@ func (s *supervisor) make(step plan.Step) error {
 		return err
 	}
 	return mkdirAll(step.Path, step.Mode, step.Mode)
+}
+
+// link makes a link; one that goes with the machine has a directory that goes with
+// it, too.
+func (s *supervisor) link(step plan.Step) error {
+	if step.Stays {
+		return sys.Symlinkat(step.Source.Path, unix.AT_FDCWD, step.Path)
+	}
+	// What somebody else has there must not be undone: so it is looked at before
+	// anything is recorded.
+	switch have, err := sys.Readlinkat(unix.AT_FDCWD, step.Path); {
+	case err == unix.EINVAL, err == nil && have != step.Source.Path:
+		return unix.EEXIST
+	case err != nil && err != unix.ENOENT:
+		return err
+	}
+	dir := path.Dir(step.Path)
+	if err := s.state.Record(state.Mounts, dir); err != nil {
+		return err
+	}
+	if err := mkdirAll(dir, 0o755, 0o755); err != nil {
+		return err
+	}
+	if err := sys.Symlinkat(step.Source.Path, unix.AT_FDCWD, step.Path); err != unix.EEXIST {
+		return err
+	}
+	return nil // a launcher that is gone has made it
 }
 
 // export mounts a file system that the machine will have, too, on a directory

@@ -1059,7 +1059,7 @@ func (c *compiler) effects() {
 			add(s.Origin, "half of a copy", s.Path, "removed, if it is not finished")
 		case s.Do == Rename:
 			add(s.Origin, "copy of the template", s.Path, "stays")
-		case s.Do == Make && s.Stays, s.Do == Link:
+		case (s.Do == Make || s.Do == Link) && s.Stays:
 			add(s.Origin, "place of the journal", s.Path, "stays")
 		case s.Do == Make:
 			add(s.Origin, "tunnel for mounts", s.Path, "removed")
@@ -1068,6 +1068,8 @@ func (c *compiler) effects() {
 			add(s.Origin, "socket for it, and a process", s.Path, "removed, and ended")
 		case s.Do == Export:
 			add(s.Origin, "sockets of the machine", s.Path, "unmounted and removed")
+		case s.Do == Link:
+			add(s.Origin, "the same, for systemd 261", s.Path, "removed")
 		}
 		for _, p := range append([]mount.Path{s.Source}, s.Lower...) {
 			if p.Temp {

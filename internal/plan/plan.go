@@ -313,7 +313,7 @@ const (
 	Read    Do = "read"        // read Credential from Path, on the host
 	Make    Do = "make"        // make the directory Path, on the host
 	Receive Do = "receive"     // listen at Path, on the host, for a journal, which Args writes to Source
-	Link    Do = "link"        // make Path, on the host, a link to Source
+	Link    Do = "link"        // make Path, on the host, a link to Source; with its directory, unless that Stays
 	Export  Do = "export"      // a new file system on the directory Path, on the host, which sees it read-only
 
 	Node     Do = "node"     // make the device node Target, as in Content, or bind the host's

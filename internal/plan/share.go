@@ -19,6 +19,9 @@ const (
 	propagate  = "/run/systemd/nspawn/propagate"
 	unixExport = "/run/systemd/nspawn/unix-export"
 	journals   = "/var/log/journal"
+	// named has a directory for each machine. There, in unix-export, systemd 261 and
+	// later look for what versions before have in unixExport (systemd-ssh-proxy).
+	named = "/run/systemd/nspawn"
 	// received has a socket for each machine whose journal is forwarded. It can't be
 	// in /run/launch, on which the tree is put together.
 	received = "/run/systemd/nspawn/journal"
@@ -48,6 +51,10 @@ func (c *compiler) beside() error {
 		// Little of everything: the machine can fill it.
 		step(Step{Do: Export, Path: path.Join(unixExport, c.Machine), Type: "tmpfs", Attr: ns | nd | nx | nf, Mode: 0o755,
 			Options: []Option{{"mode", "0755"}, {"size", "4M"}, {"nr_inodes", "64"}}})
+		// A machine can be called as what is beside the directories of machines.
+		if !slices.Contains([]string{path.Base(unixExport), path.Base(propagate), path.Base(received), "locks"}, c.Machine) {
+			step(Step{Do: Link, Path: path.Join(named, c.Machine, "unix-export"), Source: mount.Path{Path: path.Join("../unix-export", c.Machine)}, Soft: true})
+		}
 	}
 	if err := c.receive(step); err != nil {
 		return err
@@ -179,7 +186,7 @@ func (c *compiler) journal(host func(Step)) error {
 			host(Step{Do: Remove, Path: dir, Soft: try, Origin: from})
 		}
 		if !linked {
-			host(Step{Do: Link, Path: dir, Source: mount.Path{Path: inTree}, Soft: try, Origin: from})
+			host(Step{Do: Link, Path: dir, Source: mount.Path{Path: inTree}, Stays: true, Soft: try, Origin: from})
 		}
 		c.linked = &Step{Do: Mkdir, Target: dir, Mode: 0o755, Soft: try, Origin: from}
 	case mode == "" && j.Kind != facts.Dir:

@@ -160,6 +160,8 @@ func TestExport(t *testing.T) {
 			dir := "/run/systemd/nspawn/unix-export/" + name
 			look := func(script string) string { return p.Look("sh", "-c", "cd "+dir+" && "+script+" 2>&1 || :") }
 			want(t, "the file", look("cat file"), "hello\n")
+			newer := "/run/systemd/nspawn/" + name
+			want(t, "the file, where systemd 261 looks for it", p.Look("sh", "-c", "cat "+newer+"/unix-export/file; stat -c '%a %u %F' "+newer), "hello\n755 0 directory\n")
 			if out := look("echo x >file"); !strings.Contains(out, "Read-only") {
 				t.Errorf("the host may write: %q", out)
 			}
@@ -170,7 +172,32 @@ func TestExport(t *testing.T) {
 			out, _ := end(t, r)
 			want(t, "inside", out, "755 0\nfull\nup\n")
 			want(t, "what is left", p.Look("ls", filepath.Dir(dir)), "")
+			want(t, "what is left of the other name", p.Look("sh", "-c", "ls -d "+newer+" 2>/dev/null || :"), "")
 		})
+	}
+}
+
+// TestExportTaken: what a systemd-nspawn has under the same name stays its own, and
+// a machine may be called as a directory that is beside those of machines.
+func TestExportTaken(t *testing.T) {
+	launchOnly(t, "unix-export came with 256")
+	p := begin(t)
+	its := "/run/systemd/nspawn/" + name + "/unix-export"
+	p.Look("sh", "-c", "mkdir -p "+its+" && mount -t tmpfs theirs "+its+" && : >"+its+"/mark")
+	out, code := end(t, p.start("echo hello >/run/host/unix-export/file; cat /run/host/unix-export/file"))
+	if code != 0 || out != "hello\n" {
+		t.Errorf("beside another: exit status %d\n%s", code, out)
+	}
+	want(t, "what another has", p.Look("ls", its), "mark\n")
+	p.Look("sh", "-c", "umount "+its+" && rmdir "+its+" "+filepath.Dir(its))
+
+	for _, as := range []string{"propagate", "unix-export", "locks", "journal"} {
+		p.Look("mkdir", "-p", "/run/systemd/nspawn/"+as+"/others")
+		if out, code := end(t, p.start("echo up", "--machine="+as)); code != 0 || out != "up\n" {
+			t.Errorf("called %s: exit status %d\n%s", as, code, out)
+		}
+		want(t, "what is left of "+as, p.Look("ls", "/run/systemd/nspawn/"+as), "others\n")
+		p.Look("rmdir", "/run/systemd/nspawn/"+as+"/others")
 	}
 }
 
@@ -189,6 +216,7 @@ func TestKilled(t *testing.T) {
 	r.Cleanup(p.l)
 	want(t, "what is left", p.Look("ls", "/run/systemd/nspawn/propagate", "/run/systemd/nspawn/unix-export"),
 		"/run/systemd/nspawn/propagate:\n\n/run/systemd/nspawn/unix-export:\n")
+	want(t, "what is left of the other name", p.Look("sh", "-c", "ls -d /run/systemd/nspawn/"+name+" 2>/dev/null || :"), "")
 }
 
 // TestCredentials: who reads what, and what is no credential.
