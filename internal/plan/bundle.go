@@ -585,10 +585,16 @@ func (c *compiler) bundleProgram(join bool) {
 		op(NoNewPrivs, c.bundle("/process/noNewPrivileges"), 0, 0, 0, "renounce new privileges")
 	}
 	op(Outlive, none, 0, 0, 0, "outlive the runtime")
+	late := e.NoNewPrivileges && !stub
 	if !join {
+		if late && c.Listener != "" {
+			// Who takes the listener may be gone when the gate is opened.
+			filters()
+			late = false
+		}
 		op(Gate, none, 0, 0, 0, "wait to be started")
 	}
-	if e.NoNewPrivileges && !stub {
+	if late {
 		filters()
 	}
 	// What nohup(1) or a shell has the runtime ignore is not the payload's

@@ -248,27 +248,56 @@ func listener(t *testing.T, nnp bool) {
 		c["linux"].(object)["seccomp"] = object{"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": w.dir + "/s", "listenerMetadata": "of mine",
 			"syscalls": []object{{"names": []string{"mkdir", "mkdirat"}, "action": "SCMP_ACT_NOTIFY"}}}
 	})
+	// Made and started by two runtimes, as engines do it: the first one sends
+	// the listener.
+	w.ok("create", "-b", b, "c")
+	text, f := take()
+	if !strings.Contains(text, `"id":"c"`) {
+		t.Errorf("create sent the listener with %s", text)
+	}
+	w.ok("start", "c")
+	if s := w.state("c"); s != "running" {
+		t.Errorf("started, and waiting for an answer: %q", s)
+	}
+	answer(t, f)
+	f.Close()
+	w.soon("the container has ended", func() bool { return w.state("c") == "stopped" })
+	w.ok("delete", "c")
+	if _, err := os.Stat(b + "/rootfs/tmp/x"); err == nil {
+		t.Error("the call was made, whatever the answer")
+	}
+
 	done := make(chan result)
 	go func() { done <- w.do("run", "-b", b, "l") }()
-	text, f := take()
+	text, f = take()
 	defer f.Close()
 	if !strings.Contains(text, `"of mine"`) || !strings.Contains(text, `"id":"l"`) || !strings.Contains(text, `"seccompFd"`) {
 		t.Errorf("the listener came with %s", text)
+	}
+	answer(t, f)
+	if r := <-done; r.code == 0 || !strings.Contains(r.err+r.out, "Numerical") && !strings.Contains(r.err, "Math") {
+		t.Errorf("the call that was answered by EDOM: %v", r)
+	}
+}
+
+// answer lets a call that a listener hears of fail with EDOM.
+func answer(t *testing.T, f *os.File) {
+	t.Helper()
+	fds := []unix.PollFd{{Fd: int32(f.Fd()), Events: unix.POLLIN}}
+	if n, err := unix.Poll(fds, int(longest/time.Millisecond)); n != 1 || fds[0].Revents&unix.POLLIN == 0 {
+		t.Fatalf("nobody asks: %v, events %#x", err, fds[0].Revents)
 	}
 	// struct seccomp_notif has 80 bytes, its answer 24.
 	var req [80]byte
 	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), 0xc0502100, ptr(&req[0])); errno != 0 {
 		t.Fatal(errno)
 	}
-	var answer [24]byte
-	copy(answer[:8], req[:8])
+	var reply [24]byte
+	copy(reply[:8], req[:8])
 	edom := -int32(unix.EDOM)
-	binary.NativeEndian.PutUint32(answer[16:], uint32(edom))
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), 0xc0182101, ptr(&answer[0])); errno != 0 {
+	binary.NativeEndian.PutUint32(reply[16:], uint32(edom))
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), 0xc0182101, ptr(&reply[0])); errno != 0 {
 		t.Fatal(errno)
-	}
-	if r := <-done; r.code == 0 || !strings.Contains(r.err+r.out, "Numerical") && !strings.Contains(r.err, "Math") {
-		t.Errorf("the call that was answered by EDOM: %v", r)
 	}
 }
 
