@@ -92,7 +92,11 @@ func AppendFeatures(b []byte, built Built) []byte {
 		enabled("netDevices", "/linux/netDevices")
 	})
 	if built.Version != "" {
-		w.texts("annotations", map[string]string{"launch.version": built.Version})
+		w.texts("annotations", map[string]string{
+			"launch.version": built.Version,
+			// runc's word, which crun has as well: the specification has none.
+			"org.opencontainers.runc.checkpoint.enabled": "true",
+		})
 	}
 	w.strings("potentiallyUnsafeConfigAnnotations", UnsafeAnnotations())
 	w.close('}')
