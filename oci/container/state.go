@@ -29,6 +29,7 @@ import (
 	"launch/internal/cgroup/systemd"
 	"launch/internal/state"
 	"launch/internal/sys"
+	"launch/oci/bundle"
 )
 
 // Status is where a container is in its life.
@@ -317,7 +318,10 @@ func Open(root, id string) (*Dir, error) {
 // Load reads the state again.
 func (d *Dir) Load() error {
 	id := path.Base(d.name)
-	text, err := sys.ReadFile(d.fd, stateName, 16<<20)
+	// A bundle may be as large as that, and have nothing but annotations, of
+	// which each byte is three in the state.
+	const most = 4 * bundle.Limit
+	text, err := sys.ReadFile(d.fd, stateName, most)
 	switch {
 	case err == unix.ENOENT:
 		if err := d.half(); err != nil {
@@ -471,7 +475,7 @@ func (d *Dir) remove() error {
 
 // Config reads the copy of the container's config.json.
 func (d *Dir) Config() (string, error) {
-	text, err := sys.ReadFile(d.fd, configName, 16<<20)
+	text, err := sys.ReadFile(d.fd, configName, bundle.Limit)
 	if err != nil {
 		return "", fmt.Errorf("read the config.json of container %s: %w", d.ID, err)
 	}

@@ -138,3 +138,18 @@ func TestForeign(t *testing.T) {
 	}
 	must(t, unix.Unmount(w.root, 0))
 }
+
+// TestHuge: a bundle that can be created can be deleted, however large what it
+// says is in the state.
+func TestHuge(t *testing.T) {
+	w := theWorld(t)
+	const size = 15 << 20
+	b := w.bundle("a", forever, func(c object) { c["annotations"] = object{"blank": strings.Repeat(" ", size)} })
+	w.ok("create", "-b", b, "a")
+	c := w.command("state", "a")
+	out, err := c.Output()
+	if err != nil || len(out) < size {
+		t.Errorf("state: %v, %d bytes", err, len(out))
+	}
+	w.ok("delete", "--force", "a")
+}
