@@ -31,33 +31,61 @@ const (
 // parseFamilies reads `AF_UNIX AF_INET`, `~AF_PACKET`, or none. An empty list
 // is no restriction.
 func parseFamilies(_ Place, text string) (any, error) {
+	f, wrong, err := readFamilies(text)
+	if err == nil {
+		err = wrong
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// parseFamiliesKey leaves out the names that nobody knows: what a line allows
+// beside them is still all that it allows, if it is nothing at all.
+func parseFamiliesKey(_ Place, text string) (any, error) {
+	f, wrong, err := readFamilies(text)
+	if err == nil && f.Mode == FamiliesExcept && len(f.List) == 0 {
+		err = wrong
+	}
+	if err != nil {
+		return nil, err
+	}
+	return f, partly(wrong, true)
+}
+
+// readFamilies gives what the known names say, and what is wrong with the first
+// of the others.
+func readFamilies(text string) (_ Families, wrong, _ error) {
 	list, except := strings.CutPrefix(strings.TrimSpace(text), "~")
 	f := Families{Mode: FamiliesOnly}
 	switch {
 	case text == "":
-		return Families{}, nil
+		return Families{}, nil, nil
 	case list == "none" && !except:
-		return f, nil
+		return f, nil, nil
 	case except:
 		f.Mode = FamiliesExcept
 	}
 	words, err := SplitWords(list)
 	if err != nil {
-		return nil, err
+		return f, nil, err
 	}
 	if len(words) == 0 {
-		return nil, errors.New("it names no address family")
+		return f, nil, errors.New("it names no address family")
 	}
 	for _, w := range words {
 		n, err := ParseFamily(w)
-		if err != nil {
-			return nil, err
+		switch {
+		case err == nil:
+			f.List = append(f.List, n)
+		case wrong == nil:
+			wrong = err
 		}
-		f.List = append(f.List, n)
 	}
 	slices.Sort(f.List)
 	f.List = slices.Compact(f.List)
-	return f, nil
+	return f, wrong, nil
 }
 
 // add gives what one value after the other means: the first says whether the
@@ -110,11 +138,10 @@ var familyNames = [...]string{
 	unix.AF_KCM: "KCM", unix.AF_QIPCRTR: "QIPCRTR", unix.AF_SMC: "SMC", unix.AF_XDP: "XDP", unix.AF_MCTP: "MCTP",
 }
 
-// ParseFamily gives the number of an address family.
+// ParseFamily gives the number of an address family, however it is capitalized.
 func ParseFamily(name string) (uint16, error) {
-	short, ok := strings.CutPrefix(name, "AF_")
 	for n, known := range familyNames {
-		if ok && known == short && short != "" || name == "AF_LOCAL" && n == unix.AF_UNIX {
+		if known != "" && strings.EqualFold(name, "AF_"+known) || n == unix.AF_UNIX && strings.EqualFold(name, "AF_LOCAL") {
 			return uint16(n), nil
 		}
 	}
@@ -122,7 +149,7 @@ func ParseFamily(name string) (uint16, error) {
 	for _, known := range familyNames {
 		if known != "" {
 			names = append(names, "AF_"+known)
-			if strings.EqualFold("AF_"+known, name) || strings.EqualFold(known, name) {
+			if strings.EqualFold(known, name) {
 				return 0, fmt.Errorf("unknown address family %q, did you mean AF_%s?", name, known)
 			}
 		}

@@ -1,6 +1,7 @@
 package settings
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -94,7 +95,7 @@ func TestCPUs(t *testing.T) {
 
 func TestFamilies(t *testing.T) {
 	for _, c := range []struct{ values, want string }{
-		{"AF_INET", "AF_INET"}, {"AF_INET AF_UNIX", "AF_UNIX AF_INET"}, {"AF_LOCAL", "AF_UNIX"}, {"none", "none"}, {"~AF_INET", "any but AF_INET"},
+		{"AF_INET", "AF_INET"}, {"AF_INET AF_UNIX", "AF_UNIX AF_INET"}, {"AF_LOCAL", "AF_UNIX"}, {"af_inet", "AF_INET"}, {"~Af_Decnet", "any but AF_DECnet"}, {"none", "none"}, {"~AF_INET", "any but AF_INET"},
 		{"AF_INET|AF_INET6", "AF_INET AF_INET6"}, {"AF_INET AF_INET6|~AF_INET", "AF_INET6"}, {"~AF_INET AF_INET6|AF_INET", "any but AF_INET6"},
 		{"AF_INET|", "any"}, {"|AF_INET", "AF_INET"}, {"AF_INET|none", "none"}, {"none|AF_INET", "AF_INET"}, {"~AF_INET|~AF_VSOCK", "any but AF_INET AF_VSOCK"},
 	} {
@@ -111,7 +112,20 @@ func TestFamilies(t *testing.T) {
 			t.Errorf("%s: %s, want %s", c.values, f, c.want)
 		}
 	}
-	for _, text := range []string{"AF_NOSUCH", "INET", "af_inet", "~", "~none", "AF_", "AF_INET none", `"AF_INET`} {
+	// In a file, names that nobody knows are left out, and never the restriction.
+	for text, want := range map[string]string{"AF_NOSUCH": "none", "AF_NOSUCH AF_INET": "AF_INET", "AF_INET,AF_UNIX": "none", "~AF_NOSUCH AF_INET": "any but AF_INET", "AF_INET none": "AF_INET", "AF_INET": "AF_INET"} {
+		v, err := parseFamiliesKey(Place{}, text)
+		var part Partial
+		if errors.As(err, &part) != (text != "AF_INET") || v.(Families).String() != want {
+			t.Errorf("a line %q: %v, %v", text, v, err)
+		}
+	}
+	for _, text := range []string{"~", "~none", "~AF_NOSUCH", `"AF_INET`} {
+		if v, err := parseFamiliesKey(Place{}, text); err == nil || errors.As(err, new(Partial)) {
+			t.Errorf("a line %q is taken for %v, %v", text, v, err)
+		}
+	}
+	for _, text := range []string{"AF_NOSUCH", "INET", "~", "~none", "AF_", "AF_INET none", `"AF_INET`} {
 		if v, err := parseFamilies(Place{}, text); err == nil {
 			t.Errorf("%q is taken for %v", text, v)
 		}

@@ -390,7 +390,7 @@ var Options = [...]Option{
 		Name: "restrict-address-families", Flag: "restrict-address-families", Section: "Exec", Key: "RestrictAddressFamilies", Arg: RequiredArg, Placeholder: "[~]AF[ AF…]",
 		Repeat: true, Group: GroupFamilies, Topic: TopicLimits, Trusted: Tighten, Empty: EmptyClears, Since: 261,
 		Help:  "Kinds of sockets to allow, or with ~ to refuse; or none",
-		Parse: parseFamilies,
+		Parse: parseFamilies, ParseKey: parseFamiliesKey,
 		Set: func(s *Settings, a Assignment) {
 			s.Exec.AddressFamilies = s.Exec.AddressFamilies.add(a.Value.(Families))
 		},

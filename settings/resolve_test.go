@@ -147,6 +147,11 @@ func TestLocate(t *testing.T) {
 		{"image=/srv/y image=", "web", "/srv/web"},
 		{"image=/srv/y.raw ephemeral=yes", "y", "/srv/y.raw (image)"},
 		{"directory=/srv/y.raw", "y.raw", "/srv/y.raw"},
+		{"directory=/srv/-a-.-b-", "a--b", "/srv/-a-.-b-"},
+		{"directory=/srv/x.-y", "x.y", "/srv/x.-y"},
+		{"directory=/srv/x-.y", "x-y", "/srv/x-.y"},
+		{"directory=/srv/a-.", "a", "/srv/a-."},
+		{"directory=/srv/" + strings.Repeat("a", 63) + "-b", strings.Repeat("a", 63), "/srv/" + strings.Repeat("a", 63) + "-b"},
 		{"directory=/srv/" + strings.Repeat("a", 70), strings.Repeat("a", 64), "/srv/" + strings.Repeat("a", 70)},
 	} {
 		m, at, err := Locate(say(t, strings.Fields(c.words)...), Surroundings{Place: Place{Cwd: "/srv/web"}, Hostname: "host", Images: images})

@@ -335,23 +335,24 @@ func nameChar(c rune) bool {
 	return c|0x20 >= 'a' && c|0x20 <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '.'
 }
 
-// DeriveName makes a machine name of a file name: what can't stand in a name is
-// left out. The result may still be no name.
+// DeriveName makes a machine name of a file name: what can't stand in a name, or
+// not in its place, is left out. The result may be empty, which is no name.
 func DeriveName(file string) string {
 	b := make([]byte, 0, len(file))
+	last := '.' // before the first character, neither a dot nor a hyphen can stand
 	for _, c := range file {
 		switch {
 		case !nameChar(c):
-		case c == '.' && (len(b) == 0 || b[len(b)-1] == '.'):
-			// No empty parts.
-		default:
-			b = append(b, byte(c))
+			continue
+		case c == '.' && (last == '.' || last == '-'), c == '-' && last == '.':
+			continue
 		}
+		b, last = append(b, byte(c)), c
 		if len(b) == 64 {
 			break
 		}
 	}
-	return strings.TrimSuffix(string(b), ".")
+	return strings.TrimRight(string(b), "-.")
 }
 
 func parseUsers(p Place, text string) (any, error) {

@@ -133,6 +133,9 @@ func forms() (list []form) {
 	differs("systemd-nspawn hands out a word that is no variable, too, and loses others by it", "Environment=A=b c")
 	key("Exec", "Capability", bounding, "CAP_SYSLOG|CAP_NEWER CAP_SYSLOG|CAP_NET_ADMIN,CAP_SYSLOG|all|")
 	key("Exec", "DropCapability", bounding, "CAP_KILL|CAP_NEWER CAP_KILL|")
+	const sockets = "ip link >/dev/null && echo netlink; ping -c1 127.0.0.1 2>&1 | grep -c transmitted"
+	each("restrict-address-families", sockets, "AF_INET|~AF_INET|none||AF_NOPE|af_inet|INET|2|~none|AF_INET,AF_UNIX|AF_INET6 AF_NETLINK")
+	key("Exec", "RestrictAddressFamilies", sockets, "AF_INET|~AF_INET|none||AF_NOPE|AF_NOPE AF_NETLINK|~AF_NOPE AF_NETLINK|af_inet|INET|2|~none|AF_INET,AF_UNIX|~")
 	key("Exec", "PrivateUsers", "cat /proc/self/uid_map; "+bounding, "yes|no|0|1|identity|131072|managed|foo|")
 	key("Files", "Bind", mounts, "/etc:/mnt/x|/etc:/mnt/x:norbind|/etc:/mnt/x:foo|/etc:rel|/nope|")
 	key("Network", "Bridge", "cat /sys/class/net/host0/address", "br9|none|a/b|")
@@ -179,6 +182,9 @@ func forms() (list []form) {
 			setup:   "mkdir -p /run/systemd/resolve; echo up >/run/systemd/resolve/resolv.conf; echo h >/etc/resolv.conf; ln -s ../run/foo/resolv.conf cmp/etc/resolv.conf",
 			payload: `cat /etc/resolv.conf; readlink /etc/resolv.conf; ls /run/foo; cut -d' ' -f5,6 /proc/self/mountinfo | grep resolv`, after: "readlink cmp/etc/resolv.conf"})
 	}
+	for _, d := range []string{"-x", "x-", "x.-y", "x-.y", "-", "a--b", "-.-", "a.-", "-a-.-b-", "a-.", "..a-b..", "a_b", "é", strings.Repeat("a", 63) + "-b"} {
+		add(form{name: "no name and the directory " + d, bare: true, setup: "mv cmp ./" + d, args: "-q -P -D /w/" + d + " --register=no --keep-unit", payload: "hostname"})
+	}
 	add(form{name: "no name and a copy", bare: true, args: "-x -q -P -D /w/cmp --register=no --keep-unit", payload: "hostname | cut -c1-4; hostname | wc -c"})
 	add(form{name: "template", bare: true, args: "-q -P -D /w/new --template=/w/cmp --register=no --keep-unit", payload: "hostname", after: "ls new | wc -l"})
 	add(form{name: "working directory", bare: true, setup: "cd cmp", args: "-q -P --register=no --keep-unit", payload: "hostname"})
@@ -186,6 +192,7 @@ func forms() (list []form) {
 	for _, words := range []string{"", "-U", "--private-users=131072", "--capability=CAP_NET_ADMIN"} {
 		differs("/sys shows the network that the machine is in, and not the host's", "in a network that is there "+words)
 	}
+	differs("systemd-nspawn leaves out the whole line, and not only the name", "RestrictAddressFamilies=AF_NOPE AF_NETLINK", "RestrictAddressFamilies=~AF_NOPE AF_NETLINK")
 	differs("systemd-nspawn fails to show the network's part of /sys", "in a network that is there --private-network -U")
 	differs("systemd-nspawn hands out the name alone, which is no variable", "setenv=A")
 	return list
