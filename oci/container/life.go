@@ -313,7 +313,9 @@ func (d *Dir) end(force bool, warn func(string), known *settings.Hooks) error {
 		return fmt.Errorf("cannot delete container %s that is not stopped: %s", d.ID, status)
 	}
 	if status != Stopped {
-		_ = d.Kill(int(unix.SIGKILL), false)
+		if err := d.finish(); err != nil {
+			return err
+		}
 	}
 	hooks := known
 	if hooks == nil {
@@ -331,6 +333,27 @@ func (d *Dir) end(force bool, warn func(string), known *settings.Hooks) error {
 	}
 	if hooks != nil {
 		d.poststop(*hooks, warn)
+	}
+	return nil
+}
+
+// finish kills the container, and waits for the end of its first process: who
+// deletes a container may take away its root next. Its cgroups, for whose end
+// destroy waits, it may not have.
+func (d *Dir) finish() error {
+	const most = 10_000 // milliseconds
+	n, err := d.Pidfd()
+	_ = d.Kill(int(unix.SIGKILL), false)
+	if err != nil {
+		return nil
+	}
+	defer sys.Close(n)
+	fds := []unix.PollFd{{Fd: int32(n), Events: unix.POLLIN}}
+	if _, err := sys.Poll(fds, most); err != nil {
+		return fmt.Errorf("wait for the end of process %d: %w", d.PID, err)
+	}
+	if fds[0].Revents == 0 {
+		return fmt.Errorf("process %d of container %s was killed, and is still there", d.PID, d.ID)
 	}
 	return nil
 }
@@ -462,9 +485,11 @@ func (d *Dir) join(p *plan.Plan, pidfd int, o ExecOptions) (*engine.Container, e
 	if err != nil {
 		return nil, err
 	}
+	gone := false
 	in := func(g cgroup.Group) (*engine.Container, error) {
 		place, err := g.Open()
 		if err != nil {
+			gone = errors.Is(err, unix.ENOENT)
 			return nil, err
 		}
 		defer place.Close()
@@ -483,11 +508,12 @@ func (d *Dir) join(p *plan.Plan, pidfd int, o ExecOptions) (*engine.Container, e
 		})
 	}
 	c, err := in(group)
-	if len(subs) > 0 || !errors.Is(err, unix.EBUSY) {
+	if len(subs) > 0 || !gone && !errors.Is(err, unix.EBUSY) {
 		return c, err
 	}
-	// The container divided its cgroup, which can't have processes since then:
-	// the new one goes to where the first one is.
+	// The container divided its cgroup, which can't have processes since then,
+	// or somebody moved its processes and took the cgroup away: the new one goes
+	// to where the first one is.
 	layout, lerr := cgroup.Detect()
 	if lerr != nil {
 		return nil, err

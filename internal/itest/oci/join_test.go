@@ -229,6 +229,62 @@ func TestForeignCgroup(t *testing.T) {
 	w.ok("exec", "a", "true")
 }
 
+// TestCgroupGone: a container whose processes somebody has moved to other
+// cgroups, and whose own are gone, still runs, takes another process, and can be
+// deleted.
+func TestCgroupGone(t *testing.T) {
+	w := theWorld(t)
+	w.ok("run", "-d", "-b", w.bundle("a", forever, nil), "a")
+	dirs, err := filepath.Glob("/sys/fs/cgroup/*" + w.cgroups + "/a")
+	must(t, err)
+	if len(dirs) == 0 {
+		dirs = []string{"/sys/fs/cgroup" + w.cgroups + "/a"}
+	}
+	pid := w.pid("a")
+	for _, dir := range dirs {
+		// A group without limits, which the kernel lets have processes.
+		must(t, os.MkdirAll(filepath.Dir(dir)+"/other", 0o755))
+		for _, f := range []string{"cpuset.cpus", "cpuset.mems"} {
+			if b, err := os.ReadFile(dir + "/" + f); err == nil && strings.Contains(dir, "/cpuset/") {
+				must(t, os.WriteFile(filepath.Dir(dir)+"/other/"+f, b, 0o644))
+			}
+		}
+		must(t, os.WriteFile(filepath.Dir(dir)+"/other/cgroup.procs", []byte(itoa(pid)), 0o644))
+		w.soon("the cgroup is empty", func() bool { return os.Remove(dir) == nil })
+	}
+	if s := w.state("a"); s != "running" {
+		t.Errorf("without its cgroup it is %q", s)
+	}
+	if r := w.ok("ps", "-f", "json", "a"); strings.TrimSpace(r) != "["+itoa(pid)+"]" {
+		t.Errorf("its processes are %s", r)
+	}
+	w.ok("exec", "a", "true")
+	w.fails(255, "executable file not found", "exec", "a", "nosuch")
+	w.ok("delete", "--force", "a")
+	for _, dir := range dirs {
+		w.soon("the other group is empty", func() bool { return os.Remove(filepath.Dir(dir)+"/other") == nil })
+		os.Remove(filepath.Dir(dir))
+	}
+}
+
+// TestDeleteWaits: when a container without cgroups is deleted, its processes
+// are gone, too.
+func TestDeleteWaits(t *testing.T) {
+	w := theWorld(t)
+	// The first process of a pid namespace has to collect all others.
+	b := w.bundle("a", []string{"sh", "-c", "i=0; while [ $i -lt 300 ]; do sleep 1000 & i=$((i+1)); done; echo >/tmp/ready; wait"}, nil)
+	w.ok("--cgroup-manager=disabled", "run", "-d", "-b", b, "a")
+	w.soon("all are there", func() bool { _, err := os.Stat(b + "/rootfs/tmp/ready"); return err == nil })
+	pidfd, err := unix.PidfdOpen(w.pid("a"), 0)
+	must(t, err)
+	defer unix.Close(pidfd)
+	w.ok("delete", "--force", "a")
+	fds := []unix.PollFd{{Fd: int32(pidfd), Events: unix.POLLIN}}
+	if n, err := unix.Poll(fds, 0); n != 1 {
+		t.Errorf("delete is done, and the first process isn't: %v", err)
+	}
+}
+
 // TestCgroupOwner: the cgroup is the payload's where it can write to it.
 func TestCgroupOwner(t *testing.T) {
 	w := theWorld(t)
