@@ -115,14 +115,47 @@ func (t *Tree) make(s plan.Step, kind uint32) error {
 				mode = unix.S_IFREG | 0o644
 			}
 		}
-		return t.owned(func() error {
+		make := func() error {
 			if mode&unix.S_IFMT == unix.S_IFDIR {
 				return sys.Mkdirat(parent, rest[0], mode&0o7777)
 			}
 			return sys.Mknodat(parent, rest[0], mode, 0)
-		})
+		}
+		err := t.owned(make)
+		if err == unix.EROFS {
+			if n, ok := t.behind(parent); ok {
+				defer sys.Close(n)
+				parent = n
+				err = t.owned(make)
+			}
+		}
+		return err
 	})
 }
+
+// behind gives the directory of /run that the machine's read-only mount on
+// /run/host shows as n, and in which something can be made still.
+func (t *Tree) behind(n int) (behind int, ok bool) {
+	if t.runHost < 0 || t.Exact {
+		return -1, false
+	}
+	at, err := t.inside(n, runHost)
+	if err != nil || !mount.Below(at, runHost) {
+		return -1, false
+	}
+	behind, err = sys.Openat2(t.runHost, "."+strings.TrimPrefix(at, runHost), unix.O_PATH|unix.O_DIRECTORY, 0, unix.RESOLVE_BENEATH|unix.RESOLVE_NO_SYMLINKS|unix.RESOLVE_NO_XDEV)
+	if err != nil {
+		return -1, false
+	}
+	if same(behind, n) != nil { // it is of another mount
+		sys.Close(behind)
+		return -1, false
+	}
+	return behind, true
+}
+
+// runHost is where the machine finds what its launcher tells it.
+const runHost = "/run/host"
 
 // walk goes to a target name by name: each is looked up from the root again, so
 // that links mean what they mean inside. Where one is missing, it calls missing

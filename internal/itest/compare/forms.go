@@ -113,6 +113,10 @@ func forms() (list []form) {
 				after: `ls -ln d | sed 's/ [A-Z][a-z][a-z]  *[0-9]* [0-9:]*//'`})
 		}
 	}
+	for _, words := range []string{"--bind=d:/run/host/x", "--bind-ro=ff:/run/host/a/b", "--tmpfs=/run/host/t", "--overlay=d::/run/host/o", "--tmpfs=/run/host/t --bind=d:/run/host/t/e", "--bind=d:/run/host/x -U"} {
+		add(form{name: "below /run/host " + words, args: words, setup: "mkdir d; echo x >d/f; echo y >ff",
+			payload: "find /run/host/[atox] | sort | xargs stat -c '%n %F %a %u'; cut -d' ' -f5,6 /proc/self/mountinfo | grep '/run/host/[atox] ' | sort; touch /run/host/z"})
+	}
 	each("tmpfs", mounts+`; stat -c '%a %u %g' /mnt/t`, `/mnt/t|/mnt/t:|/mnt/t:size=1m|/mnt/t:mode=700|/mnt/t:ro|/mnt/t:noexec,nosuid,nodev|/mnt/t:exec,dev|/mnt/t:suid|/mnt/t:rw|/mnt/t:strictatime|/mnt/t:foo|/mnt/t:uid=1000||mnt|/mnt/t:size=1m,noatime`)
 	differs("mount(2) lets strictatime, which systemd-nspawn adds, win", "tmpfs=/mnt/t:size=1m,noatime")
 	for _, v := range []string{"/mnt/t:ro", "/mnt/t:noexec", "/mnt/t"} {
