@@ -16,7 +16,6 @@ import (
 	"launch/internal/notify"
 	"launch/internal/plan"
 	"launch/internal/state"
-	"launch/internal/stub"
 	"launch/internal/sys"
 	"launch/mount"
 	"launch/mount/attach"
@@ -105,7 +104,7 @@ func (b *builder) root() uint32 {
 // drop and as many to raise, and 16 limits.
 const programMax = 200
 
-// build makes the machine and lets its payload go.
+// build makes the machine and lets its payload go; begun tells whether that runs.
 func (b *builder) build(l sys.Locked) (err error) {
 	b.l, b.idmaps, b.foreign, b.top = l, -1, -1, -1
 	var before *snapshot.Before
@@ -127,7 +126,6 @@ func (b *builder) build(l sys.Locked) (err error) {
 			}
 		}
 		b.stub.close()
-		b.oom.close()
 	}()
 	t := b.tree
 	t.Pin, t.UID, t.GID = b.opt.Pin, b.root(), b.root()
@@ -730,30 +728,21 @@ func (b *builder) release() error {
 	if err := b.oom.set(b); err != nil {
 		return err
 	}
-	defer b.oom.restore(b)
 	if err := sys.WriteString(b.goW, "g"); err != nil {
+		b.oom.restore(b)
 		return fmt.Errorf("let the first process go: %w", err)
 	}
 	b.pty.CloseSlave()
-	// The pipe closes when the payload is executed, or when the process ends
-	// before. What is said on it is the stub's.
-	report := make([]byte, stub.ReportSize)
-	n, err := sys.Read(b.statR, report)
-	if err != nil {
-		return fmt.Errorf("hear from the first process: %w", err)
-	}
+	return nil
+}
+
+// begun waits until the payload runs.
+func (b *builder) begun() error {
+	err := b.heard()
+	b.oom.restore(b)
 	sys.Close(b.statR)
 	sys.Close(b.goW)
-	if n == len(report) {
-		return b.stubFailure(report)
-	}
-	if f := b.proc.Failure(); f != nil {
-		return b.failure()
-	}
-	if !b.executed() {
-		return fmt.Errorf("the first process was killed before it could run the payload")
-	}
-	return nil
+	return err
 }
 
 // executed reports whether the process became the payload. An execve that

@@ -296,6 +296,10 @@ func (s *supervisor) once() (status int, err error) {
 	if b.proc != nil {
 		defer sys.Close(b.proc.Pidfd)
 	}
+	if err == nil {
+		err = b.begun()
+	}
+	b.oom.close()
 	if err != nil {
 		b.kill()
 		return 1, err
