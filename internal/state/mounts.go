@@ -12,8 +12,15 @@ import (
 // unmount removes a directory that others mount things on, and its entries.
 // Nothing is removed that lies in a mount.
 func unmount(dir string) error {
+	// Mostly it is empty, and there is one mount on it, or none.
+	if removed(dir) {
+		return nil
+	}
 	if err := clear(dir); err != nil {
 		return err
+	}
+	if removed(dir) {
+		return nil
 	}
 	n, err := sys.Openat2(unix.AT_FDCWD, dir, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, unix.RESOLVE_NO_SYMLINKS)
 	if err == unix.ENOENT {
@@ -51,6 +58,12 @@ func unmount(dir string) error {
 		return fmt.Errorf("remove %s: %w", dir, err)
 	}
 	return nil
+}
+
+// removed removes a directory, if it is empty and nothing is mounted on it.
+func removed(dir string) bool {
+	err := sys.Unlinkat(unix.AT_FDCWD, dir, unix.AT_REMOVEDIR)
+	return err == nil || err == unix.ENOENT
 }
 
 // clear unmounts all that is mounted on a name.

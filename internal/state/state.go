@@ -261,8 +261,9 @@ func (m *Machine) UndoTo(mark int) error {
 // left: a namespace would be lost with the interface in it, and a bridge that
 // still has one would be taken for somebody else's.
 func (e entry) waits(left []entry) bool {
-	on := map[Effect]Effect{Kept: Lent, Zone: Link}[e.effect]
-	return on != "" && slices.ContainsFunc(left, func(l entry) bool { return l.effect == on })
+	return slices.ContainsFunc(left, func(l entry) bool {
+		return e.effect == Kept && l.effect == Lent || e.effect == Zone && l.effect == Link
+	})
 }
 
 // Undo undoes the recorded effects, last first, and forgets those it could.

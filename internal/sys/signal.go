@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"slices"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -69,7 +70,8 @@ type Caught struct {
 }
 
 // Catch lets each of the signals write what it is into a pipe. There is one such
-// set in a process.
+// set in a process. SIGCHLD has no effect meanwhile: who waits for a child's end
+// polls, and the runtime's handler would wake one more thread for nothing.
 //
 // Package os/signal would do it with two goroutines that hold a thread each:
 // half a millisecond of a start and an end.
@@ -79,11 +81,14 @@ func Catch(signals ...unix.Signal) (*Caught, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Caught{R: int(p[0]), w: int(p[1]), before: make([]sigaction, len(signals))}
+	c := &Caught{R: int(p[0]), w: int(p[1]), before: make([]sigaction, len(signals)+1)}
 	signalPipe = p[1]
 	handler, restorer := handlers()
 	act := &sigaction{handler: handler, flags: saSiginfo | saRestorer | saOnStack | saRestart, restorer: restorer, mask: ^uint64(0)}
-	for i, s := range signals {
+	for i, s := range append(slices.Clip(signals), unix.SIGCHLD) {
+		if s == unix.SIGCHLD {
+			act = &sigaction{}
+		}
 		_, err := call("rt_sigaction", unix.SYS_RT_SIGACTION, uintptr(s), uintptr(unsafe.Pointer(act)), uintptr(unsafe.Pointer(&c.before[i])), 8, 0, 0)
 		if err != nil {
 			c.Release()
