@@ -877,6 +877,14 @@ func (b *builder) letGo() error {
 		return fmt.Errorf("let the first process go: %w", err)
 	}
 	b.pty.CloseSlave()
+	if b.plan.Last {
+		if err := b.proc.Reborn(b.rebirthAt); err != nil {
+			if b.proc.Failure() != nil {
+				return b.failure()
+			}
+			return fmt.Errorf("find the process, born again: %w", err)
+		}
+	}
 	if b.gate < 0 {
 		return nil // Started hears the rest
 	}
@@ -1321,7 +1329,7 @@ func (b *builder) lowerExact(op plan.Op) error {
 		add(unix.SYS_WRITE, n, p.Bytes([]byte(op.Data)), uintptr(len(op.Data)))
 		add(unix.SYS_CLOSE, n)
 	case plan.Rebirth:
-		if b.into >= 0 && b.entered&unix.CLONE_NEWPID != 0 {
+		if b.into >= 0 && b.entered&unix.CLONE_NEWPID != 0 && !b.plan.Last {
 			// Only the second one is in there: the number that it gets is told
 			// as the first one sees it.
 			add(unix.SYS_SETNS, uintptr(b.into), unix.CLONE_NEWPID)
@@ -1337,7 +1345,11 @@ func (b *builder) lowerExact(op plan.Op) error {
 		if b.entered&unix.CLONE_NEWTIME != 0 {
 			add(unix.SYS_SETNS, uintptr(b.times), unix.CLONE_NEWTIME)
 		}
-		if flags := b.entered &^ (unix.CLONE_NEWPID | unix.CLONE_NEWTIME); flags != 0 {
+		in := uint64(unix.CLONE_NEWPID | unix.CLONE_NEWTIME)
+		if b.plan.Last {
+			in = unix.CLONE_NEWTIME // who is born again will be in there
+		}
+		if flags := b.entered &^ in; flags != 0 {
 			add(unix.SYS_SETNS, uintptr(b.into), uintptr(flags))
 		}
 	case plan.Scheduler:

@@ -120,6 +120,11 @@ func CompileJoin(in Input) (*Plan, error) {
 		c.Filters = []Filter{{f.Filter, f.Origin}}
 		c.Listener, c.Metadata = f.Listener, f.Metadata
 	}
+	if in.Exposed {
+		// With our memory, who traces it would have us.
+		c.Last = !c.Forks && c.bornLast()
+		c.Forks = true
+	}
 	c.bundleProgram(true)
 	if c.failed != nil {
 		return nil, c.failed
@@ -459,7 +464,7 @@ func (c *compiler) bundleProgram(join bool) {
 		op(Rebirth, c.Plan.Users.Origin, flags, 0, 0, "be born again with users of its own")
 		op(DieWith, none, uint64(unix.SIGKILL), 0, 0, "die with the runtime, born again")
 	}
-	if c.Forks {
+	if c.Forks && !c.Last {
 		// A time namespace can be joined only by who shares memory with
 		// nobody. Who is born again can't be the first of a pid namespace, so
 		// the other one is.
@@ -508,13 +513,23 @@ func (c *compiler) bundleProgram(join bool) {
 	if flags := c.Settings.Bundle.Propagation; flags != 0 && !join {
 		op(Share, c.bundle("/linux/rootfsPropagation"), flags, 0, 0, "set the propagation of the root")
 	}
-	op(Setsid, none, 0, 0, 0, "begin a session")
+	session := func() {
+		op(Setsid, none, 0, 0, 0, "begin a session")
+	}
+	terminal := func() {
+		if x.Terminal {
+			op(CtlTTY, c.bundle("/process/terminal"), 0, 0, 0, "take the terminal")
+		}
+	}
+	if !c.Last {
+		session()
+	}
 	if !join {
 		op(Keyring, none, 0, 0, 0, "join a new session keyring")
 	}
 	op(Stdio, none, 0, 0, 0, "set up standard input and output")
-	if x.Terminal {
-		op(CtlTTY, c.bundle("/process/terminal"), 0, 0, 0, "take the terminal")
+	if !c.Last {
+		terminal()
 	}
 	if x.Scheduler != nil {
 		op(Scheduler, c.bundle("/process/scheduler"), 0, 0, 0, "set the scheduler")
@@ -553,8 +568,7 @@ func (c *compiler) bundleProgram(join bool) {
 	// itself. Where a label takes effect at the first exec, or a filter must
 	// come earlier, there is no stub: the caller then sees to it that this
 	// program is a copy of itself.
-	stub := (len(c.Filters) == 0 || e.NoNewPrivileges && c.Listener == "") &&
-		!slices.ContainsFunc(c.Program, func(o Op) bool { return o.Call == Label })
+	stub := c.stubbed()
 	filters := func() {
 		for i, f := range c.Filters {
 			if stub {
@@ -584,6 +598,11 @@ func (c *compiler) bundleProgram(join bool) {
 	if e.NoNewPrivileges {
 		op(NoNewPrivs, c.bundle("/process/noNewPrivileges"), 0, 0, 0, "renounce new privileges")
 	}
+	if c.Last {
+		op(Rebirth, none, 0, 0, 0, "be born again in the container's pid namespace, with nothing of the runtime's")
+		session()
+		terminal()
+	}
 	op(Outlive, none, 0, 0, 0, "outlive the runtime")
 	late := e.NoNewPrivileges && !stub
 	if !join {
@@ -610,6 +629,32 @@ func (c *compiler) bundleProgram(join bool) {
 		filters()
 	}
 	op(Exec, c.bundle("/process/args"), 0, 0, 0, "exec %s", strings.Join(c.Plan.Payload.Candidates, " or "))
+}
+
+// bornLast reports whether the process can be born again when it has given up its
+// rights. It can't where it has to be seen in the container's /proc before, to say
+// there what label it wants; where somebody takes the filter's listener from it; where
+// the filter forbids it; and with a deadline, with which no process is born.
+func (c *compiler) bornLast() bool {
+	x := c.Plan.Payload.Exact
+	if c.labelled() || c.Listener != "" || x.Scheduler != nil {
+		return false
+	}
+	return c.stubbed() || !slices.ContainsFunc(c.Filters, func(f Filter) bool {
+		return !f.Filter.PassesWith("clone", unix.CLONE_PARENT|unix.CLONE_PARENT_SETTID, 0) || !f.Filter.PassesWith("setsid") ||
+			x.Terminal && !f.Filter.PassesWith("ioctl", 0, unix.TIOCSCTTY, 0)
+	})
+}
+
+// labelled reports whether a security module is told of the process.
+func (c *compiler) labelled() bool {
+	x := c.Plan.Payload.Exact
+	return x.SELinux != "" || x.AppArmor != "" && c.Facts.Host.AppArmor
+}
+
+// stubbed reports whether the payload is executed by the stub.
+func (c *compiler) stubbed() bool {
+	return (len(c.Filters) == 0 || c.Settings.Exec.NoNewPrivileges && c.Listener == "") && !c.labelled()
 }
 
 // joins reports whether a namespace is one that is there already.

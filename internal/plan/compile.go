@@ -33,6 +33,9 @@ type Input struct {
 	// Moved: the first process is moved into its cgroup once it is there, as
 	// systemd wants it, instead of being born in it.
 	Moved bool
+	// Exposed: processes of the container that is joined may trace the one that joins
+	// it, until it has become its payload.
+	Exposed bool
 }
 
 // compiler holds what the parts of Compile share.

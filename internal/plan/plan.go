@@ -106,6 +106,9 @@ type Plan struct {
 	Bare bool `json:"bare,omitempty"`
 	// Forks: the first process goes on with memory of its own, early.
 	Forks bool `json:"forks,omitempty"`
+	// Last: it does so when it has given up all rights, and only then is it in the
+	// pid namespace that it joins.
+	Last bool `json:"last,omitempty"`
 	// Reborn: namespaces are made for the one that is born again, when others
 	// have been joined.
 	Reborn bool `json:"reborn,omitempty"`

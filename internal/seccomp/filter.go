@@ -147,6 +147,56 @@ func (f *Filter) Passes(names ...string) bool {
 	return true
 }
 
+// PassesWith reports whether the filter allows one call with these arguments on this
+// computer.
+func (f *Filter) PassesWith(name string, args ...uint64) bool {
+	native, ok := Native()
+	index, known := callIndex(name)
+	if !ok || !known || callNumbers[index][native] < 0 || f.Raw != nil || !slices.Contains(f.Archs, native) {
+		return false
+	}
+	action := f.Default
+	held := false
+	for i := range f.Rules {
+		r := &f.Rules[i]
+		if r.Action == f.Default || r.Archs != nil && !slices.Contains(r.Archs, native) || !slices.Contains(r.calls, index) && !slices.Contains(r.Names, name) {
+			continue
+		}
+		if len(r.Conds) == 0 {
+			return r.Action == Allow
+		}
+		if !held && !slices.ContainsFunc(r.Conds, func(c Cond) bool { return !c.holds(args) }) {
+			action, held = r.Action, true
+		}
+	}
+	return action == Allow && (held || !f.NewerENOSYS)
+}
+
+// holds reports whether a condition is true of a call; of arguments that aren't
+// given, none is.
+func (c Cond) holds(args []uint64) bool {
+	if int(c.Arg) >= len(args) {
+		return false
+	}
+	switch a := args[c.Arg]; c.Op {
+	case NotEqual:
+		return a != c.Value
+	case Less:
+		return a < c.Value
+	case LessEqual:
+		return a <= c.Value
+	case Equal:
+		return a == c.Value
+	case GreaterEqual:
+		return a >= c.Value
+	case Greater:
+		return a > c.Value
+	case MaskedEqual:
+		return a&c.Mask == c.Value&c.Mask
+	}
+	return false
+}
+
 func (f *Filter) passes(native Arch, name string) bool {
 	index, ok := callIndex(name)
 	if !ok || callNumbers[index][native] < 0 {

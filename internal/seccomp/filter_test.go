@@ -263,6 +263,7 @@ func TestPasses(t *testing.T) {
 	r := rand.New(rand.NewPCG(3, 4))
 	names := []string{"read", "write", "openat2", "mseal", "waitid", "ioctl"}
 	passed, refused := 0, 0
+	with := map[bool]int{}
 	for i := range 300 {
 		f := randomFilter(r, native.Siblings(), names)
 		f.Rules = f.Rules[:min(len(f.Rules), 1+i%5)]
@@ -271,8 +272,10 @@ func TestPasses(t *testing.T) {
 			f.Rules[0].Archs = native.Siblings()[:1]
 		}
 		pass := map[uint32]bool{}
+		byNumber := map[uint32]string{}
 		for _, name := range names {
 			nr, _ := native.Number(name)
+			byNumber[nr] = name
 			if f.Passes(name) {
 				pass[nr] = true
 				passed++
@@ -284,7 +287,17 @@ func TestPasses(t *testing.T) {
 			if c.arch == native && c.token == 0 && pass[c.nr] && model(&f, c) != Allow {
 				t.Fatalf("%d passes, but gets %v: %+v", c.nr, model(&f, c), f)
 			}
+			if name := byNumber[c.nr]; name != "" && c.arch == native && c.token == 0 {
+				passes, allowed := f.PassesWith(name, c.args[:]...), model(&f, c) == Allow
+				if passes && !allowed || allowed && !passes && !f.NewerENOSYS {
+					t.Fatalf("%s with %#x passes: %v, but it gets %v: %+v", name, c.args, passes, model(&f, c), f)
+				}
+				with[passes]++
+			}
 		})
+	}
+	if with[true] < 1000 || with[false] < 1000 {
+		t.Errorf("with arguments: %v: too few to tell", with)
 	}
 	if passed < 100 || refused < 100 {
 		t.Errorf("%d calls passed and %d did not: too few to tell", passed, refused)

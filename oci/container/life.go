@@ -442,7 +442,7 @@ func (d *Dir) Exec(o ExecOptions, s settings.Settings) (*engine.Container, error
 		return nil, err
 	}
 	labels(&o.Host, &s)
-	p, err := plan.CompileJoin(plan.Input{Settings: s, Facts: facts.Facts{Host: o.Host}, Profile: settings.OCI})
+	p, err := plan.CompileJoin(plan.Input{Settings: s, Facts: facts.Facts{Host: o.Host}, Profile: settings.OCI, Exposed: tracing})
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"launch/internal/itest/remake"
+	"launch/internal/seccomp"
 )
 
 // Each attack here returns what it got, "" if nothing. It is tried with the
@@ -44,6 +46,20 @@ func traced(c object) {
 	for _, set := range []string{"bounding", "effective", "permitted"} {
 		caps[set] = append(caps[set].([]any), "CAP_SYS_PTRACE")
 	}
+}
+
+// allCalls are the names of the system calls that this computer has.
+func allCalls(t testing.TB) (names []string) {
+	a, ok := seccomp.Native()
+	if !ok {
+		t.Skip("no table of calls for this computer")
+	}
+	for nr := range uint32(600) {
+		if name, ok := a.Name(nr); ok {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // written opens what a descriptor names for writing, once nobody runs it.
@@ -94,6 +110,42 @@ var attacks = []attack{
 		defer unix.Close(n)
 		w.ok("delete", "--force", "second")
 		return written(n)
+	}},
+	{name: "B3 a process that enters is seen with the runtime's rights by those that may trace it", edits: []remake.Edit{
+		{lifeGo, "Exposed: tracing}", "Exposed: tracing && false}"},
+	}, try: func(w *world) string {
+		// Whoever sees such a process, and may trace, has it do what he likes, with its
+		// rights and in its memory.
+		spy := []string{"sh", "-c", `own=$(grep CapEff /proc/self/status)
+			while :; do
+				for f in /proc/[0-9]*/status; do
+					while read -r k v; do
+						case $k in CapEff:) [ "CapEff:	$v" = "$own" ] || echo "$k $v" >>/tmp/seen ;; esac
+					done <$f
+				done
+			done 2>/dev/null`}
+		// With a filter that comes while there are still rights, as engines have it, and
+		// without.
+		got := ""
+		for name, edit := range map[string]func(object){"spy": traced, "filtered": func(c object) {
+			traced(c)
+			c["process"].(object)["noNewPrivileges"] = false
+			c["linux"].(object)["seccomp"] = object{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": []object{
+				{"names": []string{"clone"}, "action": "SCMP_ACT_ALLOW", "args": []object{{"index": 0, "value": 0x7e020000, "valueTwo": 0, "op": "SCMP_CMP_MASKED_EQ"}}},
+				{"names": []string{"clone3"}, "action": "SCMP_ACT_ERRNO", "errnoRet": 38},
+				{"names": slices.DeleteFunc(allCalls(w.t), func(n string) bool { return n == "clone" || n == "clone3" }), "action": "SCMP_ACT_ALLOW"},
+			}}
+		}} {
+			b := w.bundle(name, spy, edit)
+			w.ok("run", "-d", "-b", b, name)
+			for range 100 {
+				w.ok("exec", name, "true")
+			}
+			w.ok("delete", "--force", name)
+			seen, _ := os.ReadFile(b + "/rootfs/tmp/seen")
+			got += string(seen)
+		}
+		return got
 	}},
 	{name: "B3 the waiting process is looked into", edits: []remake.Edit{
 		{containerGo, "	if err := sys.Prctl(unix.PR_SET_DUMPABLE, 0, 0); err != nil {\n		return nil, fmt.Errorf(\"become undumpable", "	if err := error(nil); err != nil {\n		return nil, fmt.Errorf(\"become undumpable"},
