@@ -1081,6 +1081,9 @@ func (c *compiler) effects() {
 		}
 		switch {
 		case s.Do == Overlay && s.Attr&ro == 0 && !s.Source.InRoot && !s.Source.Temp:
+			if s.Over == nil {
+				add(s.Origin, "upper directory", s.Source.Path, "made if it is missing, stays")
+			}
 			add(s.Origin, "work directory", path.Join(path.Dir(s.Source.Path), ".#"+path.Base(s.Source.Path)), "removed")
 		case (s.Do == Chown || s.Fallback == Chown) && !c.Plan.Ephemeral:
 			add(s.Origin, "owners of the tree's files", c.Directory, "stay changed")

@@ -877,6 +877,9 @@ func (t *Tree) overlay(s plan.Step) error {
 		default:
 			hostPath = p.Path
 			n, err = sys.Openat(unix.AT_FDCWD, p.Path, unix.O_PATH|unix.O_DIRECTORY, 0)
+			if err == unix.ENOENT && p == s.Source && s.Attr&unix.MOUNT_ATTR_RDONLY == 0 && s.Over == nil {
+				n, err = t.upper(p.Path)
+			}
 		}
 		if err != nil {
 			return -1, "", fmt.Errorf("open %s: %w", p.Path, err)
@@ -934,6 +937,20 @@ func (t *Tree) overlay(s plan.Step) error {
 	}
 	defer sys.Close(n)
 	return t.place(n, s, unix.S_IFDIR)
+}
+
+// upper makes a missing directory of the host's for what a machine writes. It is
+// the machine's root's, and stays.
+func (t *Tree) upper(hostPath string) (int, error) {
+	dir, err := sys.Openat(unix.AT_FDCWD, path.Dir(hostPath), unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err != nil {
+		return -1, err
+	}
+	defer sys.Close(dir)
+	if err := t.owned(func() error { return sys.Mkdirat(dir, path.Base(hostPath), 0o755) }); err != nil {
+		return -1, err
+	}
+	return sys.Openat(dir, path.Base(hostPath), unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
 }
 
 // onHost gives the path that something in the machine's tree has on the host,

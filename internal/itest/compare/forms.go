@@ -113,6 +113,13 @@ func forms() (list []form) {
 				after: `ls -ln d | sed 's/ [A-Z][a-z][a-z]  *[0-9]* [0-9:]*//'`})
 		}
 	}
+	for _, f := range []string{"low:new:/mnt/o", "low:no/new:/mnt/o", "low:lost:/mnt/o", "low:ff/x:/mnt/o", "low:ff:/mnt/o"} {
+		for _, users := range []string{"", " --private-users=131072 --private-users-ownership=map"} {
+			add(form{name: "a missing upper directory " + f + users, args: "--overlay=" + f + users, setup: "mkdir low; echo 1 >low/a; ln -s nope lost; echo >ff",
+				payload: "stat -c '%a %u' /mnt/o; cat /mnt/o/a; echo new >/mnt/o/n", after: "stat -c '%n %u %a' new new/* lost; ls -d .#*"})
+		}
+	}
+	differs("under systemd-nspawn the machine can't write to what was made for it", "a missing upper directory low:new:/mnt/o --private-users=131072 --private-users-ownership=map")
 	for _, words := range []string{"--bind=d:/run/host/x", "--bind-ro=ff:/run/host/a/b", "--tmpfs=/run/host/t", "--overlay=d::/run/host/o", "--tmpfs=/run/host/t --bind=d:/run/host/t/e", "--bind=d:/run/host/x -U"} {
 		add(form{name: "below /run/host " + words, args: words, setup: "mkdir d; echo x >d/f; echo y >ff",
 			payload: "find /run/host/[atox] | sort | xargs stat -c '%n %F %a %u'; cut -d' ' -f5,6 /proc/self/mountinfo | grep '/run/host/[atox] ' | sort; touch /run/host/z"})
