@@ -92,7 +92,7 @@ var bad = map[string][]string{
 	"bind":                          {"", "x:y", "/no/such:/mnt", "OUT/dir:/mnt:bogus", "OUT/dir:/opt/data/file", "OUT/dir:/mnt:idmap", "OUT/dir:/ --private-users=pick", "/proc:/mnt:idmap --private-users=1310720"},
 	"bind-ro":                       {`a\`, "OUT/dir:/mnt/../etc"},
 	"tmpfs":                         {"mnt", "/mnt:size=bogus", "/mnt:rbind", "/ --private-users=1310720 --private-users-ownership=map"},
-	"overlay":                       {"OUT/dir", "OUT/dir:+/no/such:/mnt", "OUT/dir:OUT/no-such:/mnt", ":OUT/dir:/mnt"},
+	"overlay":                       {"OUT/dir", "OUT/dir:+/no/such:/mnt", "OUT/dir:OUT/no-such/up:/mnt", ":OUT/dir:/mnt"},
 	"overlay-ro":                    {"OUT/file:OUT/dir:/mnt"},
 	"inaccessible":                  {"srv", "/", "/no/such"},
 	"bind-user":                     {"", "1000", "a/b", strings.Repeat("x", 32), "nobody-such", "root", "nobody", "alice", "friends", "groupless", "lonely", "homeless", "rootless", "numberless", "relative", "strange", "filed", "full --private-users=1310720:2000 --private-users-ownership=off"},
