@@ -559,8 +559,13 @@ func (c *compiler) bundleProgram(join bool) {
 		mask = uint64(x.IDs.Umask)
 	}
 	op(Umask, c.bundle("/process/user/umask"), mask, 0, 0, "set the umask to %03o", mask)
-	if err := c.labels(op); err != nil {
-		c.failed = err
+	label := func() {
+		if err := c.labels(op); err != nil {
+			c.failed = err
+		}
+	}
+	if !c.Last {
+		label()
 	}
 	// Like a machine's, the payload is executed by the stub, so that a file of
 	// the container can't run this program by naming /proc/self/exe. The stub
@@ -602,6 +607,7 @@ func (c *compiler) bundleProgram(join bool) {
 		op(Rebirth, none, 0, 0, 0, "be born again in the container's pid namespace, with nothing of the runtime's")
 		session()
 		terminal()
+		label()
 	}
 	op(Outlive, none, 0, 0, 0, "outlive the runtime")
 	late := e.NoNewPrivileges && !stub
@@ -632,17 +638,20 @@ func (c *compiler) bundleProgram(join bool) {
 }
 
 // bornLast reports whether the process can be born again when it has given up its
-// rights. It can't where it has to be seen in the container's /proc before, to say
-// there what label it wants; where somebody takes the filter's listener from it; where
-// the filter forbids it; and with a deadline, with which no process is born.
+// rights. It can't where somebody takes the filter's listener from it; where a filter
+// that comes before forbids it, or what is left to do; and with a deadline, with which
+// no process is born.
 func (c *compiler) bornLast() bool {
 	x := c.Plan.Payload.Exact
-	if c.labelled() || c.Listener != "" || x.Scheduler != nil {
+	if c.Listener != "" || x.Scheduler != nil {
 		return false
 	}
-	return c.stubbed() || !slices.ContainsFunc(c.Filters, func(f Filter) bool {
-		return !f.Filter.PassesWith("clone", unix.CLONE_PARENT|unix.CLONE_PARENT_SETTID, 0) || !f.Filter.PassesWith("setsid") ||
-			x.Terminal && !f.Filter.PassesWith("ioctl", 0, unix.TIOCSCTTY, 0)
+	if c.Settings.Exec.NoNewPrivileges || c.stubbed() {
+		return true
+	}
+	return !slices.ContainsFunc(c.Filters, func(f Filter) bool {
+		return !f.Filter.PassesWith("clone", unix.CLONE_PARENT|unix.CLONE_PARENT_SETTID, 0) || !f.Filter.Passes("setsid") ||
+			x.Terminal && !f.Filter.PassesWith("ioctl", 0, unix.TIOCSCTTY, 0) || c.labelled() && !f.Filter.Passes("openat", "write", "close")
 	})
 }
 
