@@ -39,6 +39,10 @@ var ImageDirs = [...]string{
 	"/etc/machines", "/run/machines", "/var/lib/machines", "/var/lib/container", "/usr/local/lib/machines", "/usr/lib/machines",
 }
 
+// Vendors tells whether what lies at a path without links came with the host's
+// programs, and is read-only if it is found by a machine's name.
+func Vendors(path string) bool { return strings.HasPrefix(path, "/usr/") }
+
 // Where is a tree.
 type Where struct {
 	// Path is absolute. Image: it is that of a disk image, and not of a
@@ -599,7 +603,7 @@ func (r *resolver) check(assignments []Assignment) error {
 	case s.Users.Ownership == userns.Chown && s.Image.MStack != "":
 		return r.blame("private-users-ownership", "cannot change the owners of a mount stack's files: other machines may have the same layers", "use --private-users-ownership=map")
 	case s.Users.Ownership == userns.Chown && readOnly && !at.Image && at.ReadOnly:
-		return r.blame("private-users-ownership", "cannot change the owners of a tree that nobody can change", "use --private-users-ownership=map, or allow changes with chattr -i "+at.Path)
+		return r.blame("private-users-ownership", "cannot change the owners of a tree that nobody can change", "use --private-users-ownership=map, or copy the tree: it lies below /usr, or chattr +i has closed it")
 	case s.Users.Ownership == userns.Chown && readOnly:
 		return r.blame("private-users-ownership", "cannot change the owners of a tree that is read-only", "use --private-users-ownership=map, or leave out --read-only")
 	case s.Users.Ownership == userns.Chown && volatile:

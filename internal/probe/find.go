@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -80,14 +81,21 @@ func (f *Finder) Image(name string) (found settings.Where, ok bool) {
 }
 
 // kindOf tells what a path leads to, and whether it is a file that nobody may
-// write to, or a directory that nobody can (chattr +i).
+// write to, or a directory that nobody can (chattr +i). What lies below /usr is the
+// vendor's, and is not to be changed either.
 func kindOf(path string) (kind settings.Kind, locked bool, err error) {
 	n, err := sys.Openat(unix.AT_FDCWD, path, unix.O_PATH, 0)
 	if err != nil {
 		return "", false, err
 	}
 	defer sys.Close(n)
-	return kindAt(n)
+	kind, locked, err = kindAt(n)
+	if err == nil && !locked {
+		var real string
+		real, err = sys.Readlinkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(n))
+		locked = settings.Vendors(real)
+	}
+	return kind, locked, err
 }
 
 func kindAt(n int) (kind settings.Kind, locked bool, err error) {

@@ -170,6 +170,21 @@ func forms() (list []form) {
 	}
 	add(form{name: "a tree that can't be changed and a file", bare: true, args: "-q -P -M foo --register=no --keep-unit", setup: unchanging + "printf '[Files]\nReadOnly=no\n' >/etc/systemd/nspawn/foo.nspawn",
 		payload: "touch /x; touch /opt/x; cut -d' ' -f5,6 /proc/self/mountinfo | grep '^/ '", after: "umount /var/lib/machines"})
+	const below = "mkdir -p /usr/lib/machines; mount -t tmpfs x /usr/lib/machines; cp -a cmp /usr/lib/machines/foo;"
+	for name, f := range map[string]form{
+		"by its name": {}, "copied": {args: "-x"}, "with users": {args: "-U"}, "by its path": {args: "-D /usr/lib/machines/foo"},
+		"with other owners": {args: "--private-users=131072 --private-users-ownership=chown"},
+		"of a version":      {setup: "cd /usr/lib/machines; mkdir foo.v; mv foo foo.v/foo_1; cd /w"},
+		"by a link there":   {setup: "mkdir -p /var/lib/machines; mount -t tmpfs x /var/lib/machines; ln -s /usr/lib/machines/foo /var/lib/machines/", after: "umount /var/lib/machines"},
+		"by a link away":    {setup: "rm -rf /usr/lib/machines/foo; ln -s /w/cmp /usr/lib/machines/foo"},
+		"and a file":        {setup: `printf '[Files]\nReadOnly=no\n' >/etc/systemd/nspawn/foo.nspawn`},
+	} {
+		add(form{name: "a tree below /usr " + name, bare: true, args: "-q -P -M foo --register=no --keep-unit " + f.args, setup: below + f.setup,
+			payload: "touch /opt/x; cut -d' ' -f5,6 /proc/self/mountinfo | grep '^/ '", after: "umount /usr/lib/machines; " + f.after})
+	}
+	for _, dir := range []string{"-x-", "--x--", "a b..c-", "a-.b", "a.-b", "a.-.b", "_-a_.b_-", ".-.", "---", "a..", "a--b", "a.b.", "...a", "-.a", "é-b"} {
+		add(form{name: "a name of " + dir, bare: true, args: "-q -P --register=no --keep-unit -D '/w/" + dir + "'", setup: "mv cmp './" + dir + "'", payload: "uname -n"})
+	}
 
 	// What is run.
 	add(form{name: "boot words", setup: booted, args: `-b a b=c d.e=f - -- =x g-h=i 'a b=c' B="x y" 1a=b _=y`, withoutScript: true})
