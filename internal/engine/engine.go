@@ -118,6 +118,7 @@ func Run(p *plan.Plan, o Options) (status int, err error) {
 	for _, c := range p.Credentials {
 		s.secrets[c.ID] = c.Value
 	}
+	defer func() { s.ended(status, err) }()
 	if err := s.listen(); err != nil {
 		return 1, err
 	}
@@ -338,6 +339,15 @@ func (s *supervisor) tell(lines ...string) {
 	}
 }
 
+// ended tells the service manager how the machine ended, when all is undone.
+func (s *supervisor) ended(status int, err error) {
+	var lines []string
+	if no := unix.Errno(0); status != 0 && errors.As(err, &no) {
+		lines = append(lines, fmt.Sprintf("ERRNO=%d", int(no)))
+	}
+	s.tell(append(lines, fmt.Sprintf("EXIT_STATUS=%d", status))...)
+}
+
 // alive tells the service manager that the launcher lives, if it is time, and
 // gives the milliseconds until it is time again; -1: never. What the machine
 // does has no part in it.
@@ -436,7 +446,7 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 			sig = s.plan.Stop.Signal
 		}
 		if !asked && sig != int(unix.SIGKILL) {
-			s.tell("STOPPING=1")
+			s.tell("STOPPING=1", "STATUS=Shutting down...")
 		}
 		asked = true
 		return sys.PidfdSignal(b.proc.Pidfd, sig)

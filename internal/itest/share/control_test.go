@@ -195,3 +195,50 @@ func TestPlaces(t *testing.T) {
 		t.Error("the control: systemd-nspawn makes nothing there")
 	}
 }
+
+// TestEndTold: the service manager hears that a machine is asked to end, and how it
+// ended or why it didn't start.
+func TestEndTold(t *testing.T) {
+	for what, c := range map[string]struct {
+		script, args string
+		stop         bool
+		want         []string // the messages after the start
+	}{
+		"ended":   {script: "exit 7", want: []string{"STOPPING=1\nSTATUS=Terminating...", "EXIT_STATUS=7"}},
+		"reboots": {script: "busybox reboot -f", want: []string{"STOPPING=1\nSTATUS=Restarting...", "EXIT_STATUS=133"}},
+		"asked": {script: "trap 'exit 3' TERM; echo up; while :; do sleep 0.1; done", args: "--kill-signal=SIGTERM", stop: true,
+			want: []string{"STOPPING=1\nSTATUS=Shutting down...", "STOPPING=1\nSTATUS=Terminating...", "EXIT_STATUS=3"}},
+		"fails": {args: "--chdir=/nowhere", want: []string{"ERRNO=2\nEXIT_STATUS=1"}},
+	} {
+		t.Run(what, func(t *testing.T) {
+			launchOnly(t, "it says nothing of its end")
+			p := begin(t)
+			manager := filepath.Join(t.TempDir(), "notify")
+			l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: manager, Net: "unixgram"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			r := p.env([]string{"NOTIFY_SOCKET=" + manager}, c.script, strings.Fields(c.args)...)
+			if c.stop {
+				if err := r.Await("up\n", most); err != nil {
+					t.Fatalf("%v\n%s", err, r.Out)
+				}
+				r.Process.Signal(syscall.SIGTERM)
+			}
+			end(t, r)
+			var heard []string
+			for b := make([]byte, 4096); ; {
+				l.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+				n, err := l.Read(b)
+				if err != nil {
+					break
+				}
+				if m := strings.TrimSpace(string(b[:n])); !strings.Contains(m, "READY=1") {
+					heard = append(heard, m)
+				}
+			}
+			want(t, "what the service manager heard", fmt.Sprintf("%q", heard), fmt.Sprintf("%q", c.want))
+		})
+	}
+}
