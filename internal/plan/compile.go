@@ -437,12 +437,26 @@ func (c *compiler) tree() error {
 		if kept {
 			chown = NoFallback
 		}
+		change := u.Ownership == userns.Chown || u.Ownership == userns.Auto && shifted && !foreign
 		switch {
-		case kept && (u.Ownership == userns.Chown || u.Ownership == userns.Auto && shifted && !foreign):
+		case kept && change:
 			return &settings.Error{
 				What:   fmt.Sprintf("cannot give the files of %s to the machine's users: --overlay-all leaves the tree as it is", c.Directory),
 				Origin: u.Origin,
 				Hint:   "add --ephemeral, or use a tree whose owners can be mapped (--private-users-ownership=map)",
+			}
+		case change && u.Mode != userns.Pick && (u.Range.Start&0xffff != 0 || u.Range.Size != userns.DefaultSize):
+			return &settings.Error{
+				What:   fmt.Sprintf("cannot change the owners of %s to the range %s: it is not %d users from a multiple of that", c.Directory, u.Range, userns.DefaultSize),
+				Origin: u.Origin,
+				Hint: fmt.Sprintf("use --private-users=%d, or --private-users-ownership=map, which takes any range",
+					max(u.Range.Start&^0xffff, userns.DefaultSize)),
+			}
+		case change && root.Known && root.UID>>16 != root.GID>>16:
+			return &settings.Error{
+				What:   fmt.Sprintf("cannot change the owners of %s: its owner %d and group %d lie in different ranges", c.Directory, root.UID, root.GID),
+				Origin: u.Origin,
+				Hint:   fmt.Sprintf("change the directory's group to the owner's range (chgrp %d)", root.UID&^0xffff|root.GID&0xffff),
 			}
 		case u.Ownership == userns.Foreign && !foreign && root.Known:
 			return &settings.Error{

@@ -528,6 +528,20 @@ func TestRefusals(t *testing.T) {
 			s.Users.Mode = userns.Owner
 			f.Root.UID, f.Root.GID = 1<<16, 2<<16
 		}, "different ranges"},
+		"owners to change": {func(s *settings.Settings, f *facts.Facts) {
+			s.Users = settings.Users{Mode: userns.Fixed, Range: userns.Range{Start: 1310720, Size: 65536}, Ownership: userns.Chown}
+			f.Root.GID = 2 << 16
+		}, "cannot change the owners of /srv/m: its owner 0 and group 131072 lie in different ranges"},
+		"owners that were changed": {func(s *settings.Settings, f *facts.Facts) {
+			s.Users = settings.Users{Mode: userns.Pick, Ownership: userns.Auto}
+			f.Root.UID = 9 << 16
+		}, "cannot change the owners of /srv/m: its owner 589824 and group 0 lie in different ranges"},
+		"owners in the middle": {func(s *settings.Settings, f *facts.Facts) {
+			s.Users = settings.Users{Mode: userns.Fixed, Range: userns.Range{Start: 100000, Size: 65536}, Ownership: userns.Chown}
+		}, "cannot change the owners of /srv/m to the range 100000:65536"},
+		"few owners": {func(s *settings.Settings, f *facts.Facts) {
+			s.Users = settings.Users{Mode: userns.Fixed, Range: userns.Range{Start: 131072, Size: 100}, Ownership: userns.Chown}
+		}, "cannot change the owners of /srv/m to the range 131072:100"},
 	} {
 		s := settings.Settings{Machine: "m", Image: settings.Image{Directory: "/srv/m"}}
 		f := facts.Facts{Root: root, Host: host}
