@@ -59,6 +59,9 @@ func (l Link) String() string {
 // ZonePrefix begins the name of a zone's bridge.
 const ZonePrefix = "vz-"
 
+// loopback is an interface of every network, which is there from the start.
+const loopback = "lo"
+
 // InterfaceBytes is the longest name of an interface that the kernel takes.
 const InterfaceBytes = 15
 
@@ -121,6 +124,9 @@ func parseLink(text string) (Link, error) {
 	if err := CheckInterface(l.Host); err != nil {
 		return l, err
 	}
+	if l.Machine == loopback {
+		return l, fmt.Errorf("%q is what the machine's loopback interface is called", l.Machine)
+	}
 	if l.Machine != "" {
 		return l, CheckInterface(l.Machine)
 	}
@@ -130,6 +136,9 @@ func parseLink(text string) (Link, error) {
 // parsePair reads the two ends of a further pair.
 func parsePair(_ Place, text string) (any, error) {
 	l, err := parseLink(text)
+	if l.Host == loopback {
+		err = fmt.Errorf("%q is what the host's loopback interface is called", l.Host)
+	}
 	return []Link{l}, err
 }
 

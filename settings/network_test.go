@@ -16,6 +16,7 @@ func TestNetworkValues(t *testing.T) {
 		{"network-zone", "twelvebytes1", "twelvebytes1"}, {"network-zone", "thirteenbytes", "-"}, {"network-zone", "", "-"}, {"network-zone", "1", "1"},
 		{"network-veth-extra", "a", "a"}, {"network-veth-extra", "a:b", "a:b"}, {"network-veth-extra", "a:", "a"},
 		{"network-veth-extra", ":b", "-"}, {"network-veth-extra", "a:b:c", "-"}, {"network-veth-extra", "", "-"}, {"network-veth-extra", "a b", "-"},
+		{"network-veth-extra", "lo", "-"}, {"network-veth-extra", "a:lo", "-"}, {"network-macvlan", "a:lo", "-"}, {"network-macvlan", "lo", "lo"},
 		{"network-macvlan", " eth0  eth1:lan\teth2: ", "eth0 eth1:lan eth2"}, {"network-macvlan", "", ""}, {"network-macvlan", "eth0 a/b", "-"},
 		{"network-ipvlan", "eth0:sixteenbytes1234", "-"}, {"network-interface", "eth0:default", "-"}, {"network-interface", "eth0", "eth0"},
 		{"network-namespace-path", "/run/netns/x", "/run/netns/x"}, {"network-namespace-path", "netns/x", "/srv/netns/x"}, {"network-namespace-path", "", ""},
