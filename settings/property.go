@@ -23,6 +23,11 @@ func parseSlice(_ Place, text string) (any, error) {
 			return nil, fmt.Errorf("%q is not the name of a slice: letters, digits and :-_.\\@", text)
 		}
 	}
+	for _, kind := range []string{".service", ".scope", ".socket", ".target", ".mount", ".automount", ".swap", ".timer", ".path", ".device"} {
+		if strings.HasSuffix(text, kind) {
+			return nil, fmt.Errorf("%q is a unit of another kind than a slice", text)
+		}
+	}
 	if name == "" || name != "-" && (name[0] == '-' || name[len(name)-1] == '-' || strings.Contains(name, "--")) || len(name) > 200 {
 		return nil, fmt.Errorf("%q is not the name of a slice: a dash stands between two names", text)
 	}

@@ -47,7 +47,7 @@ func TestProperty(t *testing.T) {
 }
 
 func TestSlice(t *testing.T) {
-	for text, want := range map[string]string{"machine": "machine.slice", "a-b.slice": "a-b.slice", "-": "-.slice", "": "", "-a": "", "a--b": "", "a/b": "", ".slice": "", "a-": ""} {
+	for text, want := range map[string]string{"machine": "machine.slice", "a-b.slice": "a-b.slice", "-": "-.slice", "": "", "-a": "", "a--b": "", "a/b": "", ".slice": "", "a-": "", "a.service": "", "a.scope.slice": "a.scope.slice", "a.b": "a.b.slice"} {
 		got, err := parseSlice(Place{}, text)
 		if (err != nil) != (want == "") || err == nil && got != want {
 			t.Errorf("%q: %v %v, want %q", text, got, err, want)

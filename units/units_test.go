@@ -85,6 +85,20 @@ func TestSame(t *testing.T) {
 	}
 }
 
+// TestSlice: machines that units boot are together in the slice in which systemd has
+// machines, whoever's manager starts them. The drop-in leaves that of the unit.
+func TestSlice(t *testing.T) {
+	for _, name := range all(t) {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasSuffix(name, ".service") && bytes.Contains(text, []byte(" --boot ")) && !bytes.Contains(text, []byte("\nSlice=machine.slice\n")) {
+			t.Errorf("%s: not in machine.slice", name)
+		}
+	}
+}
+
 // TestVerify holds the units against systemd's own reading.
 func TestVerify(t *testing.T) {
 	analyze, err := exec.LookPath("systemd-analyze")

@@ -150,8 +150,11 @@ type looker struct {
 
 // find gives the first candidate that the tree has and that may be executed.
 func (k looker) find(candidates []string, search string) (string, error) {
-	var denied string
+	var denied, cure string
 	for _, c := range candidates {
+		if c == "" {
+			return "", &settings.Error{What: `cannot run "", a command without a name`, Hint: "give a command, or leave the word out for a shell"}
+		}
 		list := []string{c}
 		if !strings.Contains(c, "/") {
 			list = nil
@@ -181,11 +184,11 @@ func (k looker) find(candidates []string, search string) (string, error) {
 				return "", fmt.Errorf("look at %s of the tree: %w", at, err)
 			}
 			if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0 {
-				denied = at + " is no executable file"
+				denied, cure = at+" is no executable file", "give the path of a program in the tree, or make the file one (chmod +x)"
 				continue
 			}
 			if why := k.interpreters(at); why != "" {
-				denied = why
+				denied, cure = why, "put the interpreter into the tree, or run another command"
 				continue
 			}
 			return file, nil
@@ -193,7 +196,7 @@ func (k looker) find(candidates []string, search string) (string, error) {
 	}
 	word := strings.Join(candidates, ", ")
 	if denied != "" {
-		return "", &settings.Error{What: fmt.Sprintf("cannot run %s: %s", word, denied)}
+		return "", &settings.Error{What: fmt.Sprintf("cannot run %s: %s", word, denied), Hint: cure}
 	}
 	hint := "give the command's path inside the tree, or set PATH with --setenv="
 	switch {

@@ -365,6 +365,7 @@ func TestExecFails(t *testing.T) {
 		{"garbage", "exec garbage: exec format error"},
 		{"lost", "/no/such/shell, the interpreter of /bin/lost, is not in the tree"},
 		{"/no/such/program", "cannot run /no/such/program"},
+		{"", "cannot run \"\", a command without a name"},
 	} {
 		t.Run(c.program, func(t *testing.T) {
 			r := startIn(t, dir, "--console=pipe", c.program)
