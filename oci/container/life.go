@@ -442,6 +442,18 @@ func (d *Dir) Exec(o ExecOptions, s settings.Settings) (*engine.Container, error
 		return nil, err
 	}
 	labels(&o.Host, &s)
+	pidfd, err := d.Pidfd()
+	if err != nil {
+		return nil, err
+	}
+	defer sys.Close(pidfd)
+	if slices.ContainsFunc(s.Bundle.Namespaces, func(n settings.Namespace) bool { return n.Kind == "user" }) {
+		// As we see them: the bundle's are not those where users without root's
+		// rights go on, and one that joined others' users may have none.
+		if s.Bundle.UIDs, s.Bundle.GIDs, err = engine.MapsOfProcess(d.PID); err != nil {
+			return nil, err
+		}
+	}
 	p, err := plan.CompileJoin(plan.Input{Settings: s, Facts: facts.Facts{Host: o.Host}, Profile: settings.OCI, Exposed: tracing})
 	if err != nil {
 		return nil, err
@@ -451,11 +463,6 @@ func (d *Dir) Exec(o ExecOptions, s settings.Settings) (*engine.Container, error
 			return nil, err
 		}
 	}
-	pidfd, err := d.Pidfd()
-	if err != nil {
-		return nil, err
-	}
-	defer sys.Close(pidfd)
 	c, err := d.join(p, pidfd, o)
 	if err != nil {
 		return nil, err

@@ -136,6 +136,20 @@ func TestUsersNamespace(t *testing.T) {
 			t.Errorf("mappings from %d: %q", from, got)
 		}
 	}
+	// A terminal of exec belongs to the user whose it is inside.
+	b = w.bundle("v", forever, func(c object) {
+		l := c["linux"].(object)
+		l["namespaces"] = append(l["namespaces"].([]any), object{"type": "user", "path": fmt.Sprintf("/proc/%d/ns/user", w.pid("u"))})
+	})
+	w.ok("run", "-d", "-b", b, "v")
+	for _, id := range []string{"u", "v"} {
+		for _, user := range []string{"0", "7"} {
+			if got := w.ok("exec", "-t", "-u", user, id, "stat", "-L", "-c", "%u:%g", "/proc/self/fd/0"); strings.TrimSpace(got) != user+":5" {
+				t.Errorf("the terminal of user %s in %s belongs to %q", user, id, got)
+			}
+		}
+	}
+	w.ok("delete", "--force", "v") // before the one that made the cgroup above both
 }
 
 // TestUsersJoin: users of the container's own, and namespaces of others.

@@ -92,6 +92,7 @@ func TestNobody(t *testing.T) {
 	if r := w.nobody("exec", "c", "nonesuch"); r.code != 255 || !strings.Contains(r.err, "executable file not found") {
 		t.Error(r)
 	}
+	ok("0", "exec", "-t", "c", "stat", "-L", "-c", "%u", "/proc/self/fd/0")
 	ok("", "exec", "-d", "c", "sleep", "1001")
 	if r := w.nobody("ps", "-f", "json", "c"); r.code != 0 || strings.Count(r.out, ",") != 1 {
 		t.Errorf("two processes: %v", r)
