@@ -5,6 +5,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path"
@@ -179,6 +180,9 @@ func (c *call) again() int {
 		return 1
 	}
 	u, err := c.verb.users(c)
+	if errors.Is(err, container.ErrNotRunning) {
+		return c.verb.run(c) // which says it in its own words
+	}
 	if err != nil {
 		return fail(err)
 	}

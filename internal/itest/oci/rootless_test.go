@@ -104,6 +104,12 @@ func TestNobody(t *testing.T) {
 	}
 	ok("", "kill", "c", "KILL")
 	w.soon("it is stopped", func() bool { return strings.Contains(w.nobody("state", "c").out, `"stopped"`) })
+	more := map[string][]string{"exec": {"true"}}
+	for verb, words := range map[string]string{"start": "cannot start a container that has stopped", "exec": "exec failed: cannot exec in a stopped container"} {
+		if r := w.nobody(append([]string{verb, "c"}, more[verb]...)...); r.code != map[string]int{"start": 1, "exec": 255}[verb] || !strings.Contains(r.err, words) {
+			t.Errorf("%s of a stopped container: %v, want %q", verb, r, words)
+		}
+	}
 	ok("", "delete", "c")
 
 	// Masks can't be taken off inside: they belong to users above.
