@@ -157,11 +157,9 @@ func (c *Container) Started() error {
 	return err
 }
 
-// high is above all descriptors that the payload may keep.
-const high = 64
-
-// free is the first number that is out of the way of those that the payload gets.
-func (b *builder) free() int { return max(high, b.create0.Keep+16) }
+// free is the first number that is out of the way of those that the payload
+// gets. It is a low one: the caller's limit of open files may be, too.
+func (b *builder) free() int { return b.create0.Keep + 16 }
 
 // aside gives a copy of a descriptor, out of the way of those that the payload gets.
 func (b *builder) aside(n *int) error {

@@ -153,3 +153,21 @@ func TestHuge(t *testing.T) {
 	}
 	w.ok("delete", "--force", "a")
 }
+
+// TestFewDescriptors: a low limit of open files is enough, and the payload has
+// it.
+func TestFewDescriptors(t *testing.T) {
+	w := theWorld(t)
+	b := w.bundle("a", forever, func(c object) { delete(c["process"].(object), "rlimits") })
+	few := func(args ...string) result {
+		c := w.command(args...)
+		c.Path, c.Args = "/bin/sh", append([]string{"sh", "-c", `ulimit -n 48; exec "$@"`, "sh"}, c.Args...)
+		return w.run(c)
+	}
+	if r := few("run", "-d", "-b", b, "a"); r.code != 0 {
+		t.Fatal(r)
+	}
+	if r := few("exec", "a", "sh", "-c", "ulimit -n"); r.code != 0 || r.out != "48\n" {
+		t.Error(r)
+	}
+}
