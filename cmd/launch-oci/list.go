@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 
 	"launch/oci/bundle"
@@ -30,7 +29,7 @@ func listAll(c *call) int {
 		return c.fail(err)
 	}
 	var rows []bundle.State
-	table := "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER\n"
+	quiet, table := "", "ID\tPID\tSTATUS\tBUNDLE\tCREATED\tOWNER\n"
 	for _, id := range ids {
 		d, err := container.Open(c.root(), id)
 		if err != nil {
@@ -44,20 +43,17 @@ func listAll(c *call) int {
 		}
 		rows = append(rows, t)
 		table += fmt.Sprintf("%s\t%d\t%s\t%s\t%s\t%s\n", t.ID, t.PID, t.Status, t.Bundle, t.Created, t.Owner)
-		if c.on("quiet") {
-			fmt.Println(id)
-		}
+		quiet += id + "\n"
 	}
 	switch format := c.text("format"); {
 	case c.on("quiet"):
+		return say([]byte(quiet))
 	case format == "json":
-		os.Stdout.Write(append(bundle.AppendList(nil, rows), '\n'))
+		return say(append(bundle.AppendList(nil, rows), '\n'))
 	case format == "" || format == "table":
-		fmt.Print(columns(table))
-	default:
-		return c.fail(errors.New("invalid format option"))
+		return say([]byte(columns(table)))
 	}
-	return 0
+	return c.fail(errors.New("invalid format option"))
 }
 
 // columns puts cells that are separated by tabs under each other.

@@ -73,6 +73,16 @@ func (l *log) fail(err error) {
 	}
 }
 
+// say writes what was asked for, and gives the exit status: who reads it must
+// not take a part of it for all.
+func say(text []byte) int {
+	if _, err := os.Stdout.Write(text); err != nil {
+		out.fail(err)
+		return 1
+	}
+	return 0
+}
+
 const hex = "0123456789abcdef"
 
 // quote gives a JSON string, which a line of text can have as well. Bytes that

@@ -66,8 +66,7 @@ func launchOCI(args []string) int {
 	}
 	switch {
 	case g.on("version"):
-		printVersion(name)
-		return 0
+		return say(fmt.Appendf(nil, "%s version %s\ncommit: %s\nspec: %s\n", asRunc(name), version, commit, specVersion))
 	case g.on("help"):
 		usage(os.Stdout, name)
 		return 0
@@ -256,10 +255,6 @@ func asRunc(name string) string {
 		return name
 	}
 	return "launch-oci"
-}
-
-func printVersion(name string) {
-	fmt.Printf("%s version %s\ncommit: %s\nspec: %s\n", asRunc(name), version, commit, specVersion)
 }
 
 func usage(w *os.File, name string) {

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"strconv"
@@ -29,8 +28,7 @@ func ps(c *call) int {
 	}
 	switch c.text("format") {
 	case "json":
-		os.Stdout.Write(append(bundle.AppendPIDs(nil, pids), '\n'))
-		return 0
+		return say(append(bundle.AppendPIDs(nil, pids), '\n'))
 	case "", "table":
 	default:
 		return c.fail(errors.New("invalid format option"))
@@ -39,8 +37,7 @@ func ps(c *call) int {
 	if err != nil {
 		return c.fail(err)
 	}
-	os.Stdout.WriteString(text)
-	return 0
+	return say([]byte(text))
 }
 
 // table shows processes by ps(1), which knows what its options mean: of all

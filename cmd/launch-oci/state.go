@@ -1,9 +1,5 @@
 package main
 
-import (
-	"os"
-)
-
 var stateVerb = &verb{name: "state", args: "CONTAINER", help: "show the state of a container as JSON", least: 1, most: 1, run: state}
 
 func state(c *call) int {
@@ -16,6 +12,5 @@ func state(c *call) int {
 	if err != nil {
 		return c.fail(err)
 	}
-	os.Stdout.Write(append(t.Append(nil), '\n'))
-	return 0
+	return say(append(t.Append(nil), '\n'))
 }

@@ -171,3 +171,19 @@ func TestFewDescriptors(t *testing.T) {
 		t.Error(r)
 	}
 }
+
+// TestFull: what was asked for and could not be written is an error.
+func TestFull(t *testing.T) {
+	w := theWorld(t)
+	w.ok("create", "-b", w.bundle("a", forever, nil), "a")
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	must(t, err)
+	defer full.Close()
+	for _, words := range []string{"state a", "list", "list -q", "list -f json", "ps a", "ps -f json a", "events --stats a", "features", "--version"} {
+		c := w.command(strings.Fields(words)...)
+		c.Stdout = full
+		if r := w.run(c); r.code != 1 || !strings.Contains(r.err, "no space left on device") {
+			t.Errorf("%s on a full disk: %v", words, r)
+		}
+	}
+}
