@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"launch/internal/engine"
+	"launch/internal/origin"
 	"launch/internal/plan"
 	"launch/internal/state"
 	"launch/internal/tree"
@@ -31,6 +32,9 @@ func hint(p *plan.Plan, err error) string {
 		}
 		if h := opHint(ops[n], step.Err); h != "" {
 			return h
+		}
+		if errors.Is(err, unix.EPERM) && filtered(p, ops[:n]) {
+			return "a system-call filter that was asked for refuses what the start needs from there on: take the call out of --system-call-filter="
 		}
 	}
 	switch {
@@ -108,6 +112,14 @@ func stepHint(s plan.Step, err error) string {
 		return "a link of the tree leads to itself"
 	}
 	return ""
+}
+
+// filtered tells whether a filter is there, after these calls, that refuses what
+// systemd-nspawn's own doesn't: one that somebody asked for.
+func filtered(p *plan.Plan, before []plan.Op) bool {
+	return slices.ContainsFunc(before, func(op plan.Op) bool {
+		return op.Call == plan.Seccomp && p.Filters[op.A].Origin.Source != origin.Profile
+	})
 }
 
 // labelled tells whether a step gives a file system an SELinux label.

@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -192,6 +193,17 @@ func (c *compiler) filters(caps uint64) {
 	if e.SuppressSync {
 		c.Filters = append(c.Filters, Filter{seccomp.SuppressSync(native.Siblings()), c.from("suppress-sync")})
 	}
+	// Behind one that refuses filters, none could be installed.
+	slices.SortStableFunc(c.Filters, func(a, b Filter) int {
+		return cmp.Compare(refusing(a), refusing(b))
+	})
+}
+
+func refusing(f Filter) int {
+	if f.Passes("seccomp") {
+		return 0
+	}
+	return 1
 }
 
 // Personalities of the kernel: uname(2) tells the host's architecture, or its

@@ -106,8 +106,11 @@ var cases = map[string]func(s *settings.Settings, f *facts.Facts){
 	},
 	"suppress-sync": func(s *settings.Settings, f *facts.Facts) { s.Exec.SuppressSync = true },
 	"calls-refused": func(s *settings.Settings, f *facts.Facts) { s.Exec.SystemCalls = []string{"~mount_setattr"} },
-	"as-pid2":       func(s *settings.Settings, f *facts.Facts) { s.Exec.Mode = settings.PID2 },
-	"network":       func(s *settings.Settings, f *facts.Facts) { s.Network.Private = true },
+	"filters-refused": func(s *settings.Settings, f *facts.Facts) {
+		s.Exec.SystemCalls, s.Exec.SuppressSync = []string{"~seccomp"}, true
+	},
+	"as-pid2": func(s *settings.Settings, f *facts.Facts) { s.Exec.Mode = settings.PID2 },
+	"network": func(s *settings.Settings, f *facts.Facts) { s.Network.Private = true },
 	"veth": func(s *settings.Settings, f *facts.Facts) {
 		s.Network = settings.Network{Private: true, Veth: true}
 		s.Machine = "averylongcontainername"
@@ -447,6 +450,15 @@ func TestFilterBeforeTree(t *testing.T) {
 		}
 		if n != early {
 			t.Errorf("%s: %d of %d filters come before the tree, want %d", name, n, len(p.Filters), early)
+		}
+	}
+	// What refuses filters comes behind all others.
+	for name := range cases {
+		p := compile(t, name)
+		for i, f := range p.Filters {
+			if i < len(p.Filters)-1 && !f.Passes("seccomp") {
+				t.Errorf("%s: filter %d of %d lets none come behind it", name, i+1, len(p.Filters))
+			}
 		}
 	}
 }

@@ -144,6 +144,7 @@ func forms() (list []form) {
 	differs("systemd-nspawn hands out a word that is no variable, too, and loses others by it", "Environment=A=b c")
 	key("Exec", "Capability", bounding, "CAP_SYSLOG|CAP_NEWER CAP_SYSLOG|CAP_NET_ADMIN,CAP_SYSLOG|all|")
 	key("Exec", "DropCapability", bounding, "CAP_KILL|CAP_NEWER CAP_KILL|")
+	each("system-call-filter", "mkdir /tmp/a; chroot / true; hostname x; grep Seccomp: /proc/self/status", "~mkdir|~chroot sethostname|~@file-system|~seccomp|~prctl|~execve|~mkdir:EPERM|@nope|~@nope mkdir|mkdir|~|")
 	const sockets = "ip link >/dev/null && echo netlink; ping -c1 127.0.0.1 2>&1 | grep -c transmitted"
 	each("restrict-address-families", sockets, "AF_INET|~AF_INET|none||AF_NOPE|af_inet|INET|2|~none|AF_INET,AF_UNIX|AF_INET6 AF_NETLINK")
 	key("Exec", "RestrictAddressFamilies", sockets, "AF_INET|~AF_INET|none||AF_NOPE|AF_NOPE AF_NETLINK|~AF_NOPE AF_NETLINK|af_inet|INET|2|~none|AF_INET,AF_UNIX|~")

@@ -147,7 +147,7 @@ var others = []string{
 	// Options that aren't any.
 	"--read-olny", "--bnid=/x", "--pri=x", "-y", "--directory", "--chdir", "-u", "--read-only=yes", "--private-users-delegate=x", "--help=x",
 	// What doesn't go together.
-	"--boot --as-pid2", "--ephemeral --template=OUT/dir --directory=OUT/other", "--template=OUT/dir",
+	"--system-call-filter=~execve", "--boot --as-pid2", "--ephemeral --template=OUT/dir --directory=OUT/other", "--template=OUT/dir",
 	// Trees that are none.
 	"--directory=OUT/file", "--directory=OUT/dir", "--directory=OUT/dir --boot", "--directory=/", "--boot",
 	"--directory=OUT/dir/sub --volatile", "--machine=launch-test-no-such",
