@@ -296,3 +296,9 @@ func sayMount(m mount.Mount) (name, text string, ok bool) {
 	}
 	return "", "", false
 }
+
+// Borrowed is the error of a program that has rights of its file's owner.
+func Borrowed() error {
+	return &Error{What: "refused to run with the rights of the program's owner: its file is set-user-ID or set-group-ID",
+		Hint: "take that away (chmod ug-s), and let others have launch by sudo or run0"}
+}

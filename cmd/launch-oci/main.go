@@ -18,6 +18,7 @@ import (
 	_ "launch/internal/entry" // where it begins
 	"launch/internal/sys"
 	"launch/oci/container"
+	"launch/settings"
 )
 
 var globals = []option{
@@ -49,6 +50,10 @@ const version, commit, specVersion = "1.0.0", "none", "1.3.0"
 var out = &log{fd: -1}
 
 func main() {
+	if sys.Borrowed() {
+		out.fail(settings.Borrowed())
+		os.Exit(1)
+	}
 	sys.Calm()
 	sys.Stack()
 	os.Exit(launchOCI(os.Args))

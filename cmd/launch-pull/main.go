@@ -24,6 +24,9 @@ import (
 func main() { os.Exit(run(os.Args[1:])) }
 
 func run(args []string) int {
+	if sys.Borrowed() {
+		return fail(settings.Borrowed())
+	}
 	if len(args) == 0 {
 		return fail(&settings.Error{What: "launch-pull is run by launch", Hint: "launch pull, launch images and launch rmi are the commands"})
 	}

@@ -44,6 +44,10 @@ import (
 )
 
 func main() {
+	if sys.Borrowed() {
+		cli.Report(os.Stderr, settings.Borrowed())
+		os.Exit(1)
+	}
 	if path.Base(os.Args[0]) == hostns.Name {
 		os.Exit(hostExec(os.Args[1:], os.Environ()))
 	}

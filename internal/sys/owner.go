@@ -82,3 +82,10 @@ func LinkFile(n, dirfd int, path string) error {
 	_, err = call("linkat", unix.SYS_LINKAT, fd(n), uintptr(unsafe.Pointer(empty)), fd(dirfd), uintptr(unsafe.Pointer(p)), unix.AT_EMPTY_PATH, 0)
 	return err
 }
+
+// Borrowed reports whether this program has the rights of its file's owner or group,
+// since the file is set-user-ID or set-group-ID: then what it is told comes from
+// somebody who doesn't have them.
+func Borrowed() bool {
+	return unix.Getuid() != unix.Geteuid() || unix.Getgid() != unix.Getegid()
+}
