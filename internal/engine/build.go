@@ -695,14 +695,19 @@ func (b *builder) work(upper string, dir int) (string, error) {
 	if err := b.state.Record(state.Tree, work); err != nil {
 		return "", err
 	}
-	if dir == unix.AT_FDCWD {
-		return b.mkdir(work, 0o700)
-	}
 	name := path.Base(work)
-	if b.root() == 0 {
-		return name, sys.Mkdirat(dir, name, 0o700)
+	if dir == unix.AT_FDCWD {
+		name = work
 	}
-	return name, sys.MakeAs(b.l, b.root(), b.root(), func() error { return sys.Mkdirat(dir, name, 0o700) })
+	// Who may rename what is beside the upper directory could have put something else
+	// there by the time that it is given away by its name.
+	make := func() error { return sys.Mkdirat(dir, name, 0o700) }
+	if b.root() == 0 {
+		err = make()
+	} else {
+		err = sys.MakeAs(b.l, b.root(), b.root(), make)
+	}
+	return name, err
 }
 
 func (b *builder) mkdir(dir string, mode uint32) (string, error) {

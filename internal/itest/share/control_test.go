@@ -242,3 +242,37 @@ func TestEndTold(t *testing.T) {
 		})
 	}
 }
+
+// TestWorkOwner: the work directory of an overlay lies beside the upper one, where
+// somebody else may rename things. It is the machine's from the first moment, and is not
+// given away by its name, which may be that of another file by then.
+func TestWorkOwner(t *testing.T) {
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skip("needs strace")
+	}
+	p := begin(t)
+	log := filepath.Join(filepath.Dir(p.dir), "strace")
+	r := p.Start(p.l.Env, "strace", "-f", "-qq", "-o", log, "-e", "trace=mkdirat,fchownat,chown,lchown", p.l.Path, "--quiet", "--directory="+p.dir, "--machine="+name,
+		"--register=no", "--keep-unit", "--console=pipe", "--private-users=655360:65536", "--private-users-ownership=map",
+		"--overlay="+p.dir+"/etc:"+filepath.Dir(p.dir)+"/upper:/mnt", "/bin/busybox", "touch", "/mnt/written")
+	if code, err := r.Code(2 * most); code != 0 || err != nil {
+		t.Fatalf("%d %v %s", code, err, r.Out)
+	}
+	text, err := os.ReadFile(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := false
+	for line := range strings.Lines(string(text)) {
+		if !strings.Contains(line, "/.#upper") && !strings.Contains(line, "\".#upper") {
+			continue
+		}
+		made = made || strings.Contains(line, "mkdirat")
+		if strings.Contains(line, "chown") {
+			t.Errorf("it is given away by name: %s", line)
+		}
+	}
+	if !made {
+		t.Errorf("strace saw nothing of it:\n%s", text)
+	}
+}
