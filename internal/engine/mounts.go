@@ -130,7 +130,7 @@ func (m *Mounts) start(l sys.Locked) (*child.Process, error) {
 	if search == "" {
 		search = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	}
-	program, err := looker{root, "/"}.find(m.Args[:1], search)
+	program, _, err := looker{root, "/"}.find(m.Args[:1], search)
 	if err != nil {
 		return nil, err
 	}

@@ -43,9 +43,22 @@ func (b *builder) payload() error {
 			return fmt.Errorf("give the terminal to user %d: %w", u.uid, err)
 		}
 	}
-	found, err := looker{b.treeRoot(), b.dir()}.find(p.Candidates, plan.Getenv(u.env, "PATH"))
+	look := looker{b.treeRoot(), b.dir()}
+	found, text, err := look.find(p.Candidates, plan.Getenv(u.env, "PATH"))
 	if err != nil {
 		return err
+	}
+	if text && p.Shell != "" {
+		if _, _, err := look.find([]string{p.Shell}, ""); err != nil {
+			return &settings.Error{What: fmt.Sprintf("cannot run %s: its first line names no interpreter, and the tree has no %s to run it with", found, p.Shell),
+				Hint: "begin it with a line like #!/usr/bin/python3, or run another command"}
+		}
+		if !strings.Contains(found, "/") {
+			found = "./" + found // a shell would look for it in PATH
+		}
+		u.program = p.Shell
+		u.args = append([]string{p.Shell, found}, p.Args[1:]...)
+		return nil
 	}
 	u.program = found
 	u.args = append([]string(nil), p.Args...)
@@ -148,12 +161,13 @@ type looker struct {
 	dir  string
 }
 
-// find gives the first candidate that the tree has and that may be executed.
-func (k looker) find(candidates []string, search string) (string, error) {
+// find gives the first candidate that the tree has and that may be executed, and
+// whether it is a text that the kernel wouldn't know what to do with.
+func (k looker) find(candidates []string, search string) (file string, text bool, err error) {
 	var denied, cure string
 	for _, c := range candidates {
 		if c == "" {
-			return "", &settings.Error{What: `cannot run "", a command without a name`, Hint: "give a command, or leave the word out for a shell"}
+			return "", false, &settings.Error{What: `cannot run "", a command without a name`, Hint: "give a command, or leave the word out for a shell"}
 		}
 		list := []string{c}
 		if !strings.Contains(c, "/") {
@@ -165,7 +179,7 @@ func (k looker) find(candidates []string, search string) (string, error) {
 				list = append(list, path.Join(dir, c))
 			}
 		}
-		for _, file := range list {
+		for _, file = range list {
 			at := file
 			if !strings.HasPrefix(at, "/") {
 				at = path.Join(k.dir, at)
@@ -176,27 +190,28 @@ func (k looker) find(candidates []string, search string) (string, error) {
 			case unix.ENOENT, unix.ENOTDIR, unix.ELOOP, unix.EACCES, unix.ENAMETOOLONG:
 				continue
 			default:
-				return "", fmt.Errorf("look for %s in the tree: %w", at, err)
+				return "", false, fmt.Errorf("look for %s in the tree: %w", at, err)
 			}
 			st, err := sys.Statx(n, "", unix.STATX_TYPE|unix.STATX_MODE)
 			sys.Close(n)
 			if err != nil {
-				return "", fmt.Errorf("look at %s of the tree: %w", at, err)
+				return "", false, fmt.Errorf("look at %s of the tree: %w", at, err)
 			}
 			if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0 {
 				denied, cure = at+" is no executable file", "give the path of a program in the tree, or make the file one (chmod +x)"
 				continue
 			}
-			if why := k.interpreters(at); why != "" {
+			head, read := k.head(at)
+			if why := k.interpreters(at, head); why != "" {
 				denied, cure = why, "put the interpreter into the tree, or run another command"
 				continue
 			}
-			return file, nil
+			return file, read && plain(head), nil
 		}
 	}
 	word := strings.Join(candidates, ", ")
 	if denied != "" {
-		return "", &settings.Error{What: fmt.Sprintf("cannot run %s: %s", word, denied), Hint: cure}
+		return "", false, &settings.Error{What: fmt.Sprintf("cannot run %s: %s", word, denied), Hint: cure}
 	}
 	hint := "give the command's path inside the tree, or set PATH with --setenv="
 	switch {
@@ -205,7 +220,7 @@ func (k looker) find(candidates []string, search string) (string, error) {
 	case strings.Contains(word, "/"):
 		hint = "the path is one inside the tree, where it leads nowhere"
 	}
-	return "", &settings.Error{What: fmt.Sprintf("cannot run %s: executable file not found in the tree", word), Hint: hint}
+	return "", false, &settings.Error{What: fmt.Sprintf("cannot run %s: executable file not found in the tree", word), Hint: hint}
 }
 
 // interpreters tells why a script can't run, where its interpreter, or the
@@ -214,9 +229,9 @@ func (k looker) find(candidates []string, search string) (string, error) {
 // of the tree. That nothing outside can be reached by one does not depend on
 // this look, which may be out of date when the kernel has its own, but on the
 // stub.
-func (k looker) interpreters(file string) (why string) {
+func (k looker) interpreters(file, head string) (why string) {
 	for range 5 { // as many as the kernel follows
-		line := k.firstLine(file)
+		line := firstLine(head)
 		if line == "" {
 			return ""
 		}
@@ -246,33 +261,49 @@ func (k looker) interpreters(file string) (why string) {
 			return fault("is no executable file")
 		}
 		file = name
+		head, _ = k.head(file)
 	}
 	return ""
 }
 
-// firstLine gives the interpreter that a script names, as the kernel reads it;
-// "" for what is no script.
-func (k looker) firstLine(file string) string {
+// headBytes is how much of a file the kernel looks at to know what it is.
+const headBytes = 256
+
+// head gives the beginning of a file; false if it can't be read.
+func (k looker) head(file string) (string, bool) {
 	n, err := sys.Openat2(k.root, file, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0, sys.InRoot)
 	if err != nil {
-		return ""
+		return "", false
 	}
 	defer sys.Close(n)
-	var buf [256]byte
+	var buf [headBytes]byte
 	m, err := sys.Read(n, buf[:])
 	if err != nil {
-		return ""
+		return "", false
 	}
-	line, ok := strings.CutPrefix(string(buf[:m]), "#!")
+	return string(buf[:m]), true
+}
+
+// plain tells whether what begins like that is a text that doesn't say who runs it.
+// What has a zero byte in its head is for the kernel to know, or for what the host
+// has registered with binfmt_misc.
+func plain(head string) bool {
+	return !strings.Contains(head, "\x00") && (!strings.HasPrefix(head, "#!") || len(head) < headBytes && firstLine(head) == "")
+}
+
+// firstLine gives the interpreter that a script names, as the kernel reads it;
+// "" for what is no script.
+func firstLine(head string) string {
+	line, ok := strings.CutPrefix(head, "#!")
 	if !ok {
 		return ""
 	}
-	line, _, _ = strings.Cut(line, "\n")
+	line, _, whole := strings.Cut(line, "\n")
 	line = strings.TrimLeft(line, " \t")
 	if i := strings.IndexAny(line, " \t\x00"); i >= 0 {
 		return line[:i]
 	}
-	if m == len(buf) && !strings.Contains(string(buf[:]), "\n") {
+	if len(head) == headBytes && !whole {
 		return "" // longer than the kernel takes
 	}
 	return line

@@ -460,6 +460,9 @@ type Payload struct {
 	// Candidates are tried in order: the first that the finished tree has is
 	// run. A name without a slash is looked up in the PATH of Env.
 	Candidates []string `json:"candidates"`
+	// Shell runs a candidate that is a text without a first line that names its
+	// interpreter; "": nothing does.
+	Shell string `json:"shell,omitempty"`
 	// Args start with argv[0]; "" stands for the candidate found, and "-" for
 	// its last component with a dash before it (a login shell).
 	Args []string `json:"args"`

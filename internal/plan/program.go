@@ -51,6 +51,7 @@ func (c *compiler) payload() {
 	case len(words) > 0:
 		p.Candidates = []string{words[0]}
 		p.Args = words
+		p.Shell = "/bin/sh" // as execvp(3) does
 	default:
 		p.Candidates = []string{"/bin/bash", "/bin/sh"}
 		p.Args = []string{"-"}

@@ -188,6 +188,11 @@ func forms() (list []form) {
 	}
 
 	// What is run.
+	for _, words := range []string{"plain a b", "/usr/bin/plain a", "-a plain", "usr/bin/plain", "--chdir=/usr/bin ./plain", "-E PATH=. --chdir=/usr/bin plain", "empty", "--uid=nobody plain", "unreadable", "nameless"} {
+		add(form{name: "a script without a first line " + words, args: words, withoutScript: true, setup: `cd cmp/usr/bin; printf 'echo "$0 $@"; exit 3' >plain; : >empty; printf '#!\necho nameless' >nameless;
+			cp plain unreadable; chmod 755 plain empty nameless; chmod 111 unreadable; echo nobody:x:65534:65534::/:/bin/sh >>../../etc/passwd; cd /w`})
+	}
+	add(form{name: "a script without a first line or a shell", args: "plain", withoutScript: true, setup: "printf 'exit 3' >cmp/usr/bin/plain; chmod 755 cmp/usr/bin/plain; rm cmp/usr/bin/sh"})
 	add(form{name: "boot words", setup: booted, args: `-b a b=c d.e=f - -- =x g-h=i 'a b=c' B="x y" 1a=b _=y`, withoutScript: true})
 	add(form{name: "boot words beside variables", setup: booted, args: `-b -E A=1 -E B=2 A=3 PATH=/bin`, withoutScript: true})
 	add(form{name: "boot without os-release", setup: booted + "; rm cmp/etc/os-release", args: "-b", withoutScript: true})

@@ -356,7 +356,7 @@ busybox readlink /proc/1/exe
 // payload's status.
 func TestExecFails(t *testing.T) {
 	dir := tree.Copy(t, tree.Tiny(t))
-	for name, text := range map[string]string{"garbage": "no program\n", "lost": "#!/no/such/shell\n"} {
+	for name, text := range map[string]string{"garbage": "no\x00program\n", "lost": "#!/no/such/shell\n"} {
 		if err := os.WriteFile(filepath.Join(dir, "usr/bin", name), []byte(text), 0o755); err != nil {
 			t.Fatal(err)
 		}
