@@ -179,10 +179,10 @@ var mutants = []mutant{
 		{payloadGo, "			switch err {\n			case nil:\n			case unix.ENOENT, unix.ENOTDIR, unix.ELOOP,", "			switch err {\n			case unix.ENOENT, unix.ELOOP:\n				return file, nil\n			case nil:\n			case unix.ENOTDIR,"},
 	}},
 	{"no look", "a program that is given by its path is not looked for", []edit{
-		{payloadGo, "	var denied string\n	for _, c := range candidates {", "	if len(candidates) == 1 && strings.HasPrefix(candidates[0], \"/\") {\n		return candidates[0], nil\n	}\n	var denied string\n	for _, c := range candidates {"},
+		{payloadGo, "	var denied, cure string\n", "	if len(candidates) == 1 && strings.HasPrefix(candidates[0], \"/\") {\n		return candidates[0], false, nil\n	}\n	var denied, cure string\n"},
 	}},
 	{"interpreters", "a script's interpreter is not looked for", []edit{
-		{payloadGo, "if why := k.interpreters(at); why != \"\" {", "if why := \"\"; why != \"\" {"},
+		{payloadGo, "if why := k.interpreters(at, head); why != \"\" {", "if why := \"\"; why != \"\" {"},
 	}},
 	{"stub", "the first process executes the payload itself", []edit{
 		{lowerGo, "		n := uintptr(b.status() + 1)\n", "		if len(b.plan.Second) == 0 {\n			u := b.user\n			add(unix.SYS_FCNTL, uintptr(b.status()), unix.F_SETFD, unix.FD_CLOEXEC)\n			add(unix.SYS_EXECVE, p.String(u.program), p.Strings(u.args...), p.Strings(u.env...))\n			break\n		}\n		n := uintptr(b.status() + 1)\n"},
