@@ -856,7 +856,7 @@ func (c *compiler) api(row settings.APIMount) {
 			// namespace, would change the options of the host's.
 			s.Origin = c.from("use-cgroup-namespace")
 			s.Do, s.Type = Bind, ""
-			s.Source, s.Attr = mount.Path{Path: c.Plan.Cgroup.Mount}, row.Attr|ro
+			s.Source, s.Attr, s.Propagation = mount.Path{Path: c.Plan.Cgroup.Mount}, row.Attr|ro, alone
 			c.step(s)
 			s.Source, s.Attr = mount.Path{Path: path.Join(c.Plan.Cgroup.Mount, c.Plan.Cgroup.Path)}, row.Attr
 			s.Target = path.Join(row.Target, c.Plan.Cgroup.Path)
