@@ -260,6 +260,9 @@ func openTree(s settings.Settings, trace settings.Trace, planning bool, f *facts
 		if errors.Is(err, unix.ENOTDIR) {
 			e.Hint += ", or a disk image as --image=PATH"
 		}
+		if errors.Is(err, probe.ErrLeadsNowhere) {
+			e.Hint = "remove the link, or give what it leads to as --directory="
+		}
 		return -1, e
 	case s.Image.Template != "" && !missing && !s.Life.Quiet:
 		cli.Warn(os.Stderr, settings.Warning{

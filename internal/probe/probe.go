@@ -64,6 +64,9 @@ func RealPath(n int) (string, error) {
 	return text, nil
 }
 
+// ErrLeadsNowhere: what stands in a directory's place is a link.
+var ErrLeadsNowhere = errors.New("a link to what is not there")
+
 // OpenTree pins the tree that a machine will run from: its directory or, where
 // that is missing, the template, and says where the directory is to be made.
 func OpenTree(directory, template string) (n int, parent string, missing bool, err error) {
@@ -76,6 +79,9 @@ func OpenTree(directory, template string) (n int, parent string, missing bool, e
 		return -1, "", false, err
 	}
 	defer sys.Close(up)
+	if to, err := sys.Readlinkat(up, path.Base(directory)); err == nil {
+		return -1, "", false, fmt.Errorf("cannot make %s of a template: it is %w, %s", directory, ErrLeadsNowhere, to)
+	}
 	if parent, err = RealPath(up); err == nil && parent == "" {
 		err = unix.ENOENT
 	}

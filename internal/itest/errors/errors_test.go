@@ -52,7 +52,7 @@ var bad = map[string][]string{
 	"slice":                   {"a/b"},
 	"mounts":                  {"/no/such", "/etc/passwd"},
 	"property":                {"Nope", "MemoryMax=abc"},
-	"template":                {"/no/such --directory=/no/such-either"},
+	"template":                {"/no/such --directory=/no/such-either", "OUT/dir --directory=OUT/lost"},
 	"volatile":                {"overlya", "= "},
 	"profile":                 {"sandbx", "= "},
 	"join":                    {"a/b", "launch-test-no-such"},
@@ -307,6 +307,9 @@ func TestErrors(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(p.out, name+".raw"), image, 0o600); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := os.Symlink("nowhere", p.out+"/lost"); err != nil {
+		t.Fatal(err)
 	}
 	if err := os.WriteFile(p.out+"/hashed.roothash", []byte("00"), 0o600); err != nil {
 		t.Fatal(err)
