@@ -6,6 +6,7 @@ import (
 	"os"
 	"text/tabwriter"
 
+	"launch/internal/cli"
 	"launch/oci/store"
 )
 
@@ -46,7 +47,7 @@ func show(list []listed, asJSON bool) int {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "NAME\tDIGEST\tPLATFORM\tLAYERS\tSIZE")
 	for _, i := range list {
-		fmt.Fprintf(w, "%s\t%.19s\t%s\t%d\t%s\n", i.Name, i.Digest, i.Platform, len(i.Trees), bytes(i.Size))
+		fmt.Fprintf(w, "%s\t%.19s\t%s\t%d\t%s\n", cli.Printable(i.Name), i.Digest, cli.Printable(i.Platform), len(i.Trees), bytes(i.Size))
 	}
 	if err := w.Flush(); err != nil {
 		return fail(fmt.Errorf("print the images: %w", err))

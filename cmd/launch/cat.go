@@ -72,7 +72,7 @@ func cat(args, env []string, cwd string) int {
 			return fail(fmt.Errorf("print the settings: %w", jerr))
 		}
 	} else {
-		fmt.Print(trace)
+		fmt.Print(cli.PrintableLines(trace.String()))
 	}
 	if err != nil {
 		return fail(err)

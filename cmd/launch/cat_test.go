@@ -86,3 +86,30 @@ func TestCat(t *testing.T) {
 		t.Errorf("--settings=no: exit status %d\n%s", code, out)
 	}
 }
+
+// TestControls: what a file beside a tree says reaches no terminal as it is, whether
+// its values are shown or what would be done.
+func TestControls(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(dir, "web", "usr"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	const text = "[Exec]\nEnvironment=A=\x1b]0;title\a\u009b2J \"B=b\\nenv     C=c\"\n"
+	if err := os.WriteFile(filepath.Join(dir, "web.nspawn"), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"-D", filepath.Join(dir, "web")}
+	said, code := shown(t, func() int { return cat(args, nil, "/") })
+	if code != 0 || !strings.Contains(said, `\x1b]0;title`) {
+		t.Errorf("cat: %d %q", code, said)
+	}
+	plan, code := shown(t, func() int { return launch(append(args, "--plan", "/bin/true"), nil) })
+	if code != 0 || !strings.Contains(plan, `env     A=\x1b]0;title`) || !strings.Contains(plan, `env     B=b\nenv     C=c`) {
+		t.Errorf("--plan: %d %q", code, plan)
+	}
+	for _, out := range []string{said, plan} {
+		if i := strings.IndexFunc(out, func(r rune) bool { return r < ' ' && r != '\n' || r >= 0x7f && r < 0xa0 }); i >= 0 {
+			t.Errorf("a control character is shown: %q", out[max(0, i-20):min(len(out), i+20)])
+		}
+	}
+}

@@ -449,7 +449,12 @@ func show(w io.Writer, p *plan.Plan, format string) error {
 	if format == "json" {
 		return writeJSON(w, p)
 	}
-	return p.Print(w)
+	var b strings.Builder
+	if err := p.Print(&b); err != nil {
+		return err
+	}
+	_, err := io.WriteString(w, cli.PrintableLines(b.String()))
+	return err
 }
 
 // writeJSON writes a listing for programs.
@@ -464,7 +469,7 @@ func run(p *plan.Plan, o engine.Options) int {
 	say := func(text string) {
 		if !p.Quiet {
 			// The terminal may be raw meanwhile.
-			fmt.Fprintf(os.Stderr, "%s: %s\r\n", cli.Name, text)
+			fmt.Fprintf(os.Stderr, "%s: %s\r\n", cli.Name, cli.Printable(text))
 		}
 	}
 	for _, n := range p.Notes {

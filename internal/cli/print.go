@@ -20,7 +20,7 @@ const Name = "launch"
 func Report(w io.Writer, err error) {
 	var e *settings.Error
 	if !errors.As(err, &e) {
-		fmt.Fprintf(w, "%s: %s\n", Name, printable(err.Error()))
+		fmt.Fprintf(w, "%s: %s\n", Name, Printable(err.Error()))
 		return
 	}
 	// An outer layer may have put its own words in front.
@@ -31,18 +31,18 @@ func Report(w io.Writer, err error) {
 func Warn(w io.Writer, warning settings.Warning) { say(w, warning.What, &warning) }
 
 func say(w io.Writer, what string, e *settings.Error) {
-	fmt.Fprintf(w, "%s: %s\n", Name, printable(what))
+	fmt.Fprintf(w, "%s: %s\n", Name, Printable(what))
 	if place := e.Place(); place != "" && !strings.Contains(what, place) {
-		fmt.Fprintf(w, "  from:  %s\n", printable(place))
+		fmt.Fprintf(w, "  from:  %s\n", Printable(place))
 	}
 	if e.Hint != "" {
-		fmt.Fprintf(w, "  hint:  %s\n", printable(e.Hint))
+		fmt.Fprintf(w, "  hint:  %s\n", Printable(e.Hint))
 	}
 }
 
-// printable writes out what a terminal would act on: values come from files
+// Printable writes out what a terminal would act on: values come from files
 // that anybody may have written, and a line must stay one line.
-func printable(s string) string {
+func Printable(s string) string {
 	clean := true
 	for _, c := range s {
 		clean = clean && c != utf8.RuneError && unicode.IsPrint(c)
@@ -62,6 +62,15 @@ func printable(s string) string {
 		}
 	}
 	return b.String()
+}
+
+// PrintableLines is Printable for a text of several lines.
+func PrintableLines(text string) string {
+	lines := strings.Split(text, "\n")
+	for i := range lines {
+		lines[i] = Printable(lines[i])
+	}
+	return strings.Join(lines, "\n")
 }
 
 // Usage prints the short help.

@@ -64,12 +64,14 @@ func (p *Plan) Print(w io.Writer) error {
 			fmt.Fprintf(b, "filter %d %s\n", i+1, line)
 		}
 	}
-	fmt.Fprintf(b, "payload %s\n", strings.Join(p.Payload.Args, " "))
+	// What a file says must not look like another line of the plan.
+	line := func(word, text string) { fmt.Fprintf(b, "%s %s\n", word, strings.ReplaceAll(text, "\n", `\n`)) }
+	line("payload", strings.Join(p.Payload.Args, " "))
 	for _, e := range p.Payload.Env {
-		fmt.Fprintf(b, "env     %s\n", e)
+		line("env    ", e)
 	}
 	for _, e := range p.Payload.StubEnv {
-		fmt.Fprintf(b, "env of process 1 %s\n", e)
+		line("env of process 1", e)
 	}
 	for _, n := range p.Ports {
 		fmt.Fprintf(b, "port    %s\n", n)
