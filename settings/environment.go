@@ -117,13 +117,16 @@ func parseService(_ Place, text string) (any, error) {
 }
 
 // parseMAC reads a hardware address: six bytes in hex, between colons or
-// dashes, or none.
+// dashes, two and two between dots, or with nothing between them.
 func parseMAC(_ Place, text string) (any, error) {
 	digits := text
 	for _, sep := range []string{":", "-"} {
 		if parts := strings.Split(text, sep); len(parts) == 6 && !slices.ContainsFunc(parts, func(p string) bool { return len(p) != 2 }) {
 			digits = strings.Join(parts, "")
 		}
+	}
+	if parts := strings.Split(text, "."); len(parts) == 3 && !slices.ContainsFunc(parts, func(p string) bool { return len(p) != 4 }) {
+		digits = strings.Join(parts, "")
 	}
 	digits = strings.ToLower(digits)
 	if len(digits) != 12 || strings.Trim(digits, "0123456789abcdef") != "" {

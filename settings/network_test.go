@@ -17,6 +17,8 @@ func TestNetworkValues(t *testing.T) {
 		{"network-veth-extra", "a", "a"}, {"network-veth-extra", "a:b", "a:b"}, {"network-veth-extra", "a:", "a"},
 		{"network-veth-extra", ":b", "-"}, {"network-veth-extra", "a:b:c", "-"}, {"network-veth-extra", "", "-"}, {"network-veth-extra", "a b", "-"},
 		{"network-veth-extra", "lo", "-"}, {"network-veth-extra", "a:lo", "-"}, {"network-macvlan", "a:lo", "-"}, {"network-macvlan", "lo", "lo"},
+		{"network-mac", "02:11:22:33:44:aB", "0211223344ab"}, {"network-mac", "02-11-22-33-44-55", "021122334455"}, {"network-mac", "0211.2233.4455", "021122334455"},
+		{"network-mac", "0211.2233.44.55", "-"}, {"network-mac", "021.2233.44556", "-"}, {"network-mac", "02.11.22.33.44.55", "-"}, {"network-mac", "01:11:22:33:44:55", "-"},
 		{"network-macvlan", " eth0  eth1:lan\teth2: ", "eth0 eth1:lan eth2"}, {"network-macvlan", "", ""}, {"network-macvlan", "eth0 a/b", "-"},
 		{"network-ipvlan", "eth0:sixteenbytes1234", "-"}, {"network-interface", "eth0:default", "-"}, {"network-interface", "eth0", "eth0"},
 		{"network-namespace-path", "/run/netns/x", "/run/netns/x"}, {"network-namespace-path", "netns/x", "/srv/netns/x"}, {"network-namespace-path", "", ""},

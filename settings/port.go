@@ -95,7 +95,8 @@ func (r *resolver) checkPorts() error {
 	for i, p := range ports {
 		for _, o := range ports[:i] {
 			if o.Protocol == p.Protocol && o.Host == p.Host {
-				return &Error{What: fmt.Sprintf("cannot forward the host's %s port %d twice", p.Protocol, p.Host), Origin: p.Origin, Value: r.portText(p)}
+				return &Error{What: fmt.Sprintf("cannot forward the host's %s port %d twice", p.Protocol, p.Host), Origin: p.Origin, Value: r.portText(p),
+					Hint: "leave out one of the two, or give it another port of the host's"}
 			}
 		}
 	}

@@ -172,13 +172,16 @@ func SplitWords(text string) ([]string, error) {
 }
 
 func parseChdir(_ Place, text string) (any, error) {
+	if text == "" {
+		return "", errors.New("no directory is called that")
+	}
 	dir, err := mount.ParseTarget(text)
 	if err != nil {
 		return "", err
 	}
 	for _, api := range [...]string{"/dev", "/proc", "/sys"} {
 		if mount.Below(dir, api) {
-			return "", fmt.Errorf("%s lies in %s, where no command may start", dir, api)
+			return "", fmt.Errorf("no command may start in %s, or in anything below it", api)
 		}
 	}
 	return dir, nil

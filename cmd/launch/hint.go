@@ -72,6 +72,8 @@ func stepHint(s plan.Step, err error) string {
 		return "the source's file system, or one below it, can't map owners: leave out the bind option " + string(s.IDMap)
 	case s.Do == plan.Idmap && (is(unix.EINVAL) || is(unix.EPERM)):
 		return "the tree's file system, or one below it, can't map owners: use --private-users-ownership=chown"
+	case s.Do == plan.Pivot && s.Target != "" && (is(unix.ENOENT) || is(unix.ENOTDIR)):
+		return "the old root needs a directory in the new one: make " + s.Target + " there, or leave it out of --pivot-root="
 	case s.Do == plan.Bind && is(unix.ENOENT):
 		return "what is bound must be there; if it may be missing, begin it with -"
 	case s.Do == plan.Disk && is(unix.ENODEV) && s.Target != "/" && s.Target != "/usr":

@@ -56,7 +56,7 @@ var bad = map[string][]string{
 	"volatile":                {"overlya", "= "},
 	"profile":                 {"sandbx", "= "},
 	"join":                    {"a/b", "launch-test-no-such"},
-	"pivot-root":              {"deploy", "/deploy:data", "/no/such"},
+	"pivot-root":              {"deploy", "/deploy:data", "/no/such", "/deploy:/nope"},
 	"machine":                 {"a_b", strings.Repeat("x", 65), "-x", "a..b"},
 	"chdir":                   {"opt", "/proc/1", "/no/such", "/a/../b"},
 	"setenv":                  {"1A=b", "=b"},
