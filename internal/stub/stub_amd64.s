@@ -101,7 +101,8 @@ reap:
 	MOVQ $SYS_wait4, AX
 	SYSCALL
 	TESTQ AX, AX
-	JLE  listen
+	JEQ  listen
+	JLT  blind
 	CMPQ AX, R12
 	JNE  reap
 	MOVL (R15), R14
@@ -128,10 +129,18 @@ listen:
 	JCS  stop
 	JMP  reap
 
+blind:
+	CMPQ AX, $-10 // ECHILD
+	JEQ  listen
+	JMP  forbidden
+
 deaf:
 	CMPQ AX, $-4 // EINTR
 	JEQ  reap
-	// A filter forbids it. Better to end than to be deaf, or busy for ever.
+
+forbidden:
+	// A filter forbids it. Better to end than to be deaf, or busy, or never to
+	// hear that process 2 has ended.
 	MOVQ $0xff00, R14
 	JMP  exit
 

@@ -100,8 +100,8 @@ reap:
 	MOVD ZR, R3
 	MOVD $SYS_wait4, R8
 	SVC
-	CMP  $0, R0
-	BLE  listen
+	CBZ  R0, listen
+	TBNZ $63, R0, blind
 	CMP  R20, R0
 	BNE  reap
 	MOVWU (R23), R22
@@ -127,10 +127,18 @@ listen:
 	TBNZ $0, R9, stop
 	B    reap
 
+blind:
+	CMN  $10, R0 // ECHILD
+	BEQ  listen
+	B    forbidden
+
 deaf:
 	CMN  $4, R0 // EINTR
 	BEQ  reap
-	// A filter forbids it. Better to end than to be deaf, or busy for ever.
+
+forbidden:
+	// A filter forbids it. Better to end than to be deaf, or busy, or never to
+	// hear that process 2 has ended.
 	MOVD $0xff00, R22
 	B    exit
 

@@ -9,8 +9,8 @@ import (
 )
 
 // TestExitRefused: a first process whose filter refuses it to end does so all the
-// same, when a step fails, and as process 1 when the payload is gone. Else it would
-// try for ever, and the launcher wait for it.
+// same, when a step fails, and as process 1 when the payload is gone, or when it can't
+// hear of that. Else it would try for ever, and the launcher wait for it.
 func TestExitRefused(t *testing.T) {
 	if stage.Under(t).Name != "launch" {
 		t.Skip("the steps are launch's")
@@ -21,6 +21,7 @@ func TestExitRefused(t *testing.T) {
 		{"--system-call-filter=~exit_group --system-call-filter=~capset --private-users=1310720:65536 --private-users-ownership=map", "set the capabilities: operation not permitted"},
 		{"--system-call-filter=~exit_group --system-call-filter=~execve", "operation not permitted"},
 		{"--system-call-filter=~exit_group --as-pid2", ""},
+		{"--system-call-filter=~wait4 --as-pid2", ""},
 	} {
 		argv := append([]string{l.Path, "--quiet", "--directory=" + tree.Copy(t, tree.Tiny(t)), "--machine=launch-test-flags",
 			"--register=no", "--keep-unit", "--console=pipe"}, strings.Fields(k.args)...)
