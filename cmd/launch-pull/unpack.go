@@ -107,6 +107,17 @@ type unpacker struct {
 	cmd *exec.Cmd
 	in  io.WriteCloser
 	out *bufio.Reader
+	// said is what it said beside; it says nothing unless it crashes.
+	said *first
+}
+
+// first keeps the beginning of what is written to it.
+type first struct{ text []byte }
+
+func (f *first) Write(b []byte) (int, error) {
+	const most = 1 << 10
+	f.text = append(f.text, b[:min(len(b), most-len(f.text))]...)
+	return len(b), nil
 }
 
 // allIDs maps every user and group to itself: files get the owners that the
@@ -117,8 +128,11 @@ func startUnpacker(dir string) (*unpacker, error) {
 	c := exec.Command("/proc/self/exe", unpackVerb, dir)
 	c.Args[0] = "launch-pull"
 	c.Env = []string{"GOMAXPROCS=2"}
-	c.Stderr = os.Stderr
+	// Nor has it the caller's terminal: it could push input into that.
+	said := &first{}
+	c.Stderr = said
 	c.SysProcAttr = &syscall.SysProcAttr{
+		Setsid:     true,
 		Cloneflags: syscall.CLONE_NEWUSER | syscall.CLONE_NEWNS | syscall.CLONE_NEWPID | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS | syscall.CLONE_NEWNET,
 		Pdeathsig:  syscall.SIGKILL,
 	}
@@ -128,6 +142,10 @@ func startUnpacker(dir string) (*unpacker, error) {
 	} else {
 		c.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 		c.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+	}
+	// Nor what the caller has open.
+	if err := sys.CloseOnExec(3); err != nil {
+		return nil, fmt.Errorf("keep descriptors from a process that unpacks: %w", err)
 	}
 	in, err := c.StdinPipe()
 	if err != nil {
@@ -140,7 +158,7 @@ func startUnpacker(dir string) (*unpacker, error) {
 	if err := c.Start(); err != nil {
 		return nil, fmt.Errorf("start a process that unpacks, in namespaces of its own: %w", err)
 	}
-	return &unpacker{c, in, bufio.NewReader(out)}, nil
+	return &unpacker{c, in, bufio.NewReader(out), said}, nil
 }
 
 // errSource is what went wrong before the unpacker had all of the layer.
@@ -184,7 +202,7 @@ func (u *unpacker) layer(o order, from io.Reader) (layer.Report, error) {
 	text, err := u.out.ReadBytes('\n')
 	if err != nil {
 		u.kill()
-		return layer.Report{}, fmt.Errorf("the process that unpacks ended without a word (%v)", u.cmd.ProcessState)
+		return layer.Report{}, fmt.Errorf("the process that unpacks ended without an answer (%v): %q", u.cmd.ProcessState, u.said.text)
 	}
 	var a answer
 	if err := json.Unmarshal(text, &a); err != nil {

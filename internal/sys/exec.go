@@ -29,3 +29,10 @@ func Seals(n int) (int, error) {
 	r, err := call("fcntl", unix.SYS_FCNTL, uintptr(n), unix.F_GET_SEALS, 0, 0, 0, 0)
 	return int(r), err
 }
+
+// CloseOnExec marks all open descriptors from the first on to be closed on exec, which
+// those of the caller's may not be.
+func CloseOnExec(first int) error {
+	_, err := call("close_range", unix.SYS_CLOSE_RANGE, fd(first), ^uintptr(0)>>32, unix.CLOSE_RANGE_CLOEXEC, 0, 0, 0)
+	return err
+}

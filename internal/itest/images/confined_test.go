@@ -2,11 +2,16 @@ package images
 
 import (
 	"archive/tar"
+	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"launch/internal/itest/remake"
 )
@@ -144,5 +149,84 @@ func TestConfined(t *testing.T) {
 				w.bare(0)
 			}
 		})
+	}
+}
+
+// TestUnpackerHolds: an unpacker has pipes, and a directory of the store, and nothing
+// of the terminal that the pull was started from.
+func TestUnpackerHolds(t *testing.T) {
+	w := here(t)
+	p := draw(nil)
+	for n := range 7 {
+		p.layer(gzipped, pieces(n, 300))
+	}
+	ref := "oci:" + w.layout("box", map[string]*picture{"v1": p.finish()}) + ":v1"
+	pty, err := os.OpenFile("/dev/ptmx", os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pty.Close()
+	if err := unix.IoctlSetPointerInt(int(pty.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	n, err := unix.IoctlGetInt(int(pty.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tty, err := os.OpenFile(fmt.Sprintf("/dev/pts/%d", n), os.O_RDWR|syscall.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := w.pull("--quiet", ref)
+	// With one that the caller has left open by mistake.
+	c.Stdin, c.Stdout, c.Stderr = tty, tty, tty
+	c.ExtraFiles = []*os.File{tty}
+	c.SysProcAttr.Setpgid = false
+	c.SysProcAttr.Setsid, c.SysProcAttr.Setctty, c.SysProcAttr.Ctty = true, true, 0
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	tty.Close()
+	go io.Copy(io.Discard, pty)
+	ended := make(chan error, 1)
+	go func() { ended <- c.Wait() }()
+	seen := 0
+	for {
+		select {
+		case err := <-ended:
+			if err != nil || seen == 0 {
+				t.Fatalf("%v; unpackers were seen %d times", err, seen)
+			}
+			return
+		default:
+		}
+		tasks, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/children", c.Process.Pid))
+		for _, task := range tasks {
+			children, _ := os.ReadFile(task)
+			for _, child := range strings.Fields(string(children)) {
+				words, _ := os.ReadFile("/proc/" + child + "/cmdline")
+				stat, _ := os.ReadFile("/proc/" + child + "/stat")
+				_, rest, _ := strings.Cut(string(stat), ") ")
+				f := strings.Fields(rest)
+				if !strings.HasSuffix(string(words), "/tmp\x00") || len(f) < 5 { // not executed yet, or gone
+					continue
+				}
+				seen++
+				if f[4] != "0" {
+					t.Errorf("it has a terminal: %s", f[4])
+				}
+				fds, _ := filepath.Glob("/proc/" + child + "/fd/*")
+				for _, fd := range fds {
+					if to, err := os.Readlink(fd); err == nil && strings.HasPrefix(to, "/dev/") {
+						t.Errorf("descriptor %s is %s", filepath.Base(fd), to)
+					}
+				}
+				if t.Failed() {
+					c.Process.Kill()
+					<-ended
+					return
+				}
+			}
+		}
 	}
 }
