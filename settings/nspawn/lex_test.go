@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"launch/settings"
 )
 
@@ -151,12 +153,18 @@ func TestLoad(t *testing.T) {
 		case !ok:
 			return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 		case text == "!":
-			return nil, &fs.PathError{Op: "open", Path: path, Err: fs.ErrPermission}
+			return nil, fs.ErrPermission
+		case text == "->":
+			return nil, unix.ELOOP
 		}
 		return []byte(text), nil
 	}
 	load := func() string {
 		list, _, err := Load(Candidates("web", "/var/lib/machines/tree"), settings.Place{Cwd: "/"}, open)
+		var e *settings.Error
+		if errors.As(err, &e) {
+			return e.What + " (" + e.Place() + ")"
+		}
 		if err != nil {
 			return err.Error()
 		}
@@ -168,10 +176,11 @@ func TestLoad(t *testing.T) {
 	}
 	for _, step := range []struct{ path, text, want string }{
 		{"", "", ""},
+		{"/var/lib/machines/web.nspawn", "->", "cannot read settings: a link beside a tree is not followed (/var/lib/machines/web.nspawn)"},
 		{"/var/lib/machines/web.nspawn", "[Exec]\nUser=c", "/var/lib/machines/web.nspawn:2 User= c untrusted=true;"},
 		{"/run/systemd/nspawn/web.nspawn", "[Exec]\nUser=b", "/run/systemd/nspawn/web.nspawn:2 User= b untrusted=false;"},
 		{"/etc/systemd/nspawn/web.nspawn", "[Exec]\nUser=a", "/etc/systemd/nspawn/web.nspawn:2 User= a untrusted=false;"},
-		{"/etc/systemd/nspawn/web.nspawn", "!", "read settings file /etc/systemd/nspawn/web.nspawn: open /etc/systemd/nspawn/web.nspawn: permission denied"},
+		{"/etc/systemd/nspawn/web.nspawn", "!", "cannot read settings: permission denied (/etc/systemd/nspawn/web.nspawn)"},
 	} {
 		if step.path != "" {
 			files[step.path] = step.text

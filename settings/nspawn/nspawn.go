@@ -23,6 +23,7 @@ import (
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	"gopkg.in/ini.v1"
 
 	"launch/internal/origin"
@@ -64,11 +65,24 @@ func Load(candidates []Candidate, place settings.Place, open func(c Candidate) (
 		case errors.Is(err, fs.ErrNotExist):
 			continue
 		case err != nil:
-			return nil, nil, fmt.Errorf("read settings file %s: %w", c.Path, err)
+			return nil, nil, unread(c, err)
 		}
 		return Read(c, place, text)
 	}
 	return nil, nil, nil
+}
+
+// unread is the error about a file that is there, and can't be read.
+func unread(c Candidate, err error) error {
+	e := &settings.Error{
+		What:   "cannot read settings: " + err.Error(),
+		Origin: origin.Origin{Source: origin.File, Path: c.Path},
+		Hint:   "--settings=no starts without the file",
+	}
+	if !c.Trusted && errors.Is(err, unix.ELOOP) {
+		e.What, e.Hint = "cannot read settings: a link beside a tree is not followed", "put the file itself there, or into /etc/systemd/nspawn, where it may be a link; "+e.Hint
+	}
+	return e
 }
 
 // Read turns the text of a file into assignments. What is wrong with a single
