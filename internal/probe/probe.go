@@ -468,8 +468,8 @@ func osFields(text string) (f facts.OSFields) {
 		if !ok {
 			continue
 		}
-		v = strings.Trim(strings.TrimSpace(v), `"'`)
-		switch k {
+		v = unquoted(v)
+		switch strings.TrimLeft(k, " \t") {
 		case "ID":
 			f.ID = v
 		case "VERSION_ID":
@@ -481,6 +481,40 @@ func osFields(text string) (f facts.OSFields) {
 		}
 	}
 	return f
+}
+
+// unquoted reads a value as a shell would, and as systemd does: quotes have a meaning
+// at the beginning, and behind others.
+func unquoted(text string) string {
+	const blank = " \t\r"
+	var b []byte
+	var quote byte // that is open; 'v': none, and none can be opened any more
+	kept := 0      // blanks at the end are left out, unless they were quoted
+	for i := 0; i < len(text); i++ {
+		c := text[i]
+		switch {
+		case (quote == '\'' || quote == '"') && c == quote:
+			quote = 0
+			continue
+		case quote == 0 && strings.IndexByte(blank, c) >= 0:
+			continue
+		case quote == 0 && (c == '\'' || c == '"'):
+			quote = c
+			continue
+		case quote == 0:
+			quote = 'v'
+		}
+		bare := c
+		if c == '\\' && quote != '\'' && i+1 < len(text) && (quote == 'v' || strings.IndexByte("\"\\`$", text[i+1]) >= 0) {
+			i++
+			c = text[i]
+		}
+		b = append(b, c)
+		if quote != 'v' || strings.IndexByte(blank, bare) < 0 {
+			kept = len(b)
+		}
+	}
+	return string(b[:kept])
 }
 
 // NewID gives a fresh random id, 32 hex digits, in the form of a version 4
