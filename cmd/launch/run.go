@@ -352,6 +352,11 @@ func (r *imageRun) detach(name string) (int, error) {
 	if err != nil {
 		return fail(err)
 	}
+	// What else the caller has open would be held for as long as the machine runs: a
+	// lock, the end of a pipe.
+	if err := sys.CloseOnExec(3); err != nil {
+		return fail(err)
+	}
 	var p *os.Process
 	err = sys.Elsewhere(func(l sys.Locked) (err error) {
 		sys.Settle(l)

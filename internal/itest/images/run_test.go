@@ -137,8 +137,12 @@ func TestDetach(t *testing.T) {
 	p := draw(map[string]any{"Cmd": []string{"/bin/sh"}, "StopSignal": "SIGUSR1"}).layer(gzipped, shell(t)).finish()
 	ref := "oci:" + w.layout("box", map[string]*picture{"v1": p}) + ":v1"
 	w.does("pull", ref)
-	if out := w.does("run", "--quiet", "--register=no", "--keep-unit", "-d", "--name=bg", ref, "/bin/sh", "-c", "trap 'echo stopped; exit 5' USR1; echo up; while :; do sleep 0.1; done"); out != "bg\n" {
-		t.Errorf("run -d prints %q", out)
+	// As from a script that has a lock, for which its own end is to be enough.
+	lock := filepath.Join(w.dir, "lock")
+	r := w.Stage.Start(w.env, "/bin/sh", "-c", `exec 9>"$1"; shift; exec "$@"`, "sh", lock, filepath.Join(w.bin, "launch"),
+		"run", "--quiet", "--register=no", "--keep-unit", "-d", "--name=bg", ref, "/bin/sh", "-c", "trap 'echo stopped; exit 5' USR1; echo up; while :; do sleep 0.1; done")
+	if code, err := r.Code(most); err != nil || code != 0 || r.Out.String() != "bg\n" {
+		t.Errorf("run -d: status %d, %v: it prints %q", code, err, r.Out)
 	}
 	log := func(want string) {
 		t.Helper()
@@ -157,6 +161,15 @@ func TestDetach(t *testing.T) {
 	pids := strings.Fields(w.Look("pgrep", "-f", "run --quiet --register=no --keep-unit -d --name=bg oci:"+w.dir))
 	if len(pids) != 1 {
 		t.Fatalf("launchers: %v", pids)
+	}
+	fds, _ := filepath.Glob("/proc/" + pids[0] + "/fd/*")
+	for _, fd := range fds {
+		if to, err := os.Readlink(fd); err == nil && to == lock {
+			t.Errorf("the launcher in the background has the caller's descriptor %s", filepath.Base(fd))
+		}
+	}
+	if len(fds) == 0 {
+		t.Error("the launcher in the background has no descriptors")
 	}
 	w.Look("kill", "-TERM", pids[0])
 	log("up\nstopped\n")
