@@ -204,6 +204,9 @@ func (g Group) freezer() (d Dir, version int, err error) {
 	if d, ok := g.Unified(); ok {
 		return d, 2, nil // every one can
 	}
+	if len(g.Dirs) == 0 {
+		return d, 0, errors.New("the container has no cgroup of its own that could be frozen")
+	}
 	return d, 0, fmt.Errorf("no cgroup of this container can be frozen: neither a freezer controller nor version 2 is mounted")
 }
 

@@ -314,7 +314,7 @@ func (d *Dir) place(b *settings.Bundle, p *plan.Plan, warn func(string)) (_ *cgr
 			// It is somebody else's, with all that is in it.
 			d.Group = cgroup.Group{Rootless: d.Group.Rootless}
 		}
-		return nil, nil, err
+		return nil, nil, d.lacks(err)
 	}
 	place, err := d.Group.Open()
 	if err != nil {
@@ -345,7 +345,7 @@ func (d *Dir) fill(b *settings.Bundle, p *plan.Plan, warn func(string)) error {
 		warn(w)
 	}
 	if err != nil {
-		return err
+		return d.lacks(err)
 	}
 	// A cgroup that the payload sees as the root and can write to is its own.
 	writable := false

@@ -78,7 +78,7 @@ func (d *Dir) limit(all *specs.LinuxResources, o UpdateOptions) error {
 	}
 	warnings, err := d.Group.Apply(all)
 	if err != nil {
-		return err
+		return d.lacks(err)
 	}
 	for _, w := range warnings {
 		o.Warn(w)
@@ -96,6 +96,16 @@ func (d *Dir) limit(all *specs.LinuxResources, o UpdateOptions) error {
 		return d.RDT.Update(o.RDT)
 	}
 	return nil
+}
+
+// lacks tells that it is the container which has no controller, and not the
+// host, where it has no cgroups at all.
+func (d *Dir) lacks(err error) error {
+	var a *resource.Absent
+	if len(d.Group.Dirs) > 0 || !errors.As(err, &a) {
+		return err
+	}
+	return fmt.Errorf("%s needs a cgroup of the container's own, and it has none", a.Field)
 }
 
 // resources are the limits as the last update left them, or as the bundle has

@@ -282,13 +282,18 @@ func TestCgroupGone(t *testing.T) {
 }
 
 // TestDeleteWaits: when a container without cgroups is deleted, its processes
-// are gone, too.
+// are gone, too; what takes cgroups says that there are none.
 func TestDeleteWaits(t *testing.T) {
 	w := theWorld(t)
 	// The first process of a pid namespace has to collect all others.
 	b := w.bundle("a", []string{"sh", "-c", "i=0; while [ $i -lt 300 ]; do sleep 1000 & i=$((i+1)); done; echo >/tmp/ready; wait"}, nil)
 	w.ok("--cgroup-manager=disabled", "run", "-d", "-b", b, "a")
 	w.soon("all are there", func() bool { _, err := os.Stat(b + "/rootfs/tmp/ready"); return err == nil })
+	// What takes a cgroup says whose is missing.
+	w.fails(1, "linux.resources.pids.limit needs a cgroup of the container's own", "update", "--pids-limit", "7", "a")
+	w.fails(1, "the container has no cgroup of its own", "pause", "a")
+	w.fails(1, "linux.resources.pids.limit needs a cgroup of the container's own", "--cgroup-manager=disabled", "create", "-b",
+		w.bundle("b", forever, func(c object) { c["linux"].(object)["resources"] = object{"pids": object{"limit": 7}} }), "b")
 	pidfd, err := unix.PidfdOpen(w.pid("a"), 0)
 	must(t, err)
 	defer unix.Close(pidfd)
