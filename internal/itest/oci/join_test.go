@@ -108,6 +108,37 @@ func TestTimeNamespace(t *testing.T) {
 	w.ok("delete", "-f", "c")
 }
 
+// TestExecJoinedPID: one process more comes into a container with users of its own in
+// another container's pid namespace, which has not those users. The container of that
+// pid namespace may trace or not.
+func TestExecJoinedPID(t *testing.T) {
+	w := theWorld(t)
+	for _, edit := range []func(object){nil, traced} {
+		w.ok("run", "-d", "-b", w.bundle("first", forever, edit), "first")
+		second := w.bundle("second", forever, func(c object) {
+			l := c["linux"].(object)
+			for _, n := range l["namespaces"].([]any) {
+				if n.(object)["type"] == "pid" {
+					n.(object)["path"] = fmt.Sprintf("/proc/%d/ns/pid", w.pid("first"))
+				}
+			}
+			l["namespaces"] = append(l["namespaces"].([]any), object{"type": "user"})
+			m := []any{object{"containerID": 0, "hostID": 100000, "size": 1000}}
+			l["uidMappings"], l["gidMappings"] = m, m
+		})
+		w.ok("run", "-d", "-b", second, "second")
+		for _, in := range []string{"first", "second"} {
+			both := w.ok("exec", in, "sh", "-c", "readlink /proc/self/ns/pid; readlink /proc/1/ns/pid; cat /proc/self/uid_map")
+			f := strings.Fields(both)
+			if len(f) < 4 || in == "first" && f[0] != f[1] || in == "second" && !strings.HasSuffix(strings.Join(f, " "), "0 100000 1000") {
+				t.Errorf("exec in the %s one: %q", in, both)
+			}
+		}
+		w.ok("delete", "--force", "second")
+		w.ok("delete", "--force", "first")
+	}
+}
+
 // TestUsersNamespace: maps that are told must be those of the users that are
 // joined.
 func TestUsersNamespace(t *testing.T) {
