@@ -670,14 +670,14 @@ func cases() []*kase {
 	// A12, B2: descriptors.
 	for n := 3; n <= 64; n++ {
 		slow := n > 5 && n != 64
-		add(kase{name: fmt.Sprintf("chdir to descriptor %d", n), row: "A12", leak: 61, slow: slow, args: []string{fmt.Sprintf("--chdir=/proc/self/fd/%d", n)}, refused: "lies in /proc"})
+		add(kase{name: fmt.Sprintf("chdir to descriptor %d", n), row: "A12", leak: 61, slow: slow, args: []string{fmt.Sprintf("--chdir=/proc/self/fd/%d", n)}, refused: "no command may start in /proc"})
 		if n <= 4 {
 			continue // the status pipe and the stub have these numbers
 		}
 		add(kase{name: fmt.Sprintf("chdir to a link to descriptor %d", n), row: "A12", leak: 61, slow: slow && n != 7, args: []string{"--chdir=/srv/dir"}, trap: put("/srv/dir", bad{make: linkTo(fmt.Sprintf("/proc/self/fd/%d", n))}), refused: "change to /srv/dir"})
 	}
 	add(kase{name: "chdir to the canary", row: "A12", args: []string{"--chdir=/box/canary"}, refused: "change to /box/canary"})
-	add(kase{name: "chdir to where the launcher is", row: "A12", args: []string{"--chdir=/proc/self/cwd"}, refused: "lies in /proc"})
+	add(kase{name: "chdir to where the launcher is", row: "A12", args: []string{"--chdir=/proc/self/cwd"}, refused: "no command may start in /proc"})
 	add(kase{name: "twin chdir by link", row: "A12", args: []string{"--chdir=/srv/dir"}, trap: put("/srv/dir", bad{make: linkTo("/mnt")}), cwd: "/mnt"})
 	add(kase{name: "leaked descriptors", row: "B2", leak: 198})
 	add(kase{name: "leaked descriptors, nearly a thousand", row: "B2", leak: 990, slow: true})
