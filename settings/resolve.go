@@ -340,6 +340,11 @@ func (r *resolver) merge() {
 		if (e.layer() == file) == override {
 			continue // the winner
 		}
+		if override && e.Option.Group == GroupCapabilities {
+			// What a file adds and drops comes on top: a machine doesn't get back
+			// what the command line takes from it by being told of other ones.
+			continue
+		}
 		if by, ok := r.teller(e.Option.Group, override); ok {
 			e.Fate, e.By = Hidden, by
 		}

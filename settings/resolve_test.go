@@ -174,6 +174,31 @@ func TestLocate(t *testing.T) {
 	}
 }
 
+// TestOverrideCapabilities: with override, a file adds to and drops from what the
+// command line says, and doesn't take its place.
+func TestOverrideCapabilities(t *testing.T) {
+	for _, c := range []struct {
+		words          string
+		files          FileMode
+		add, drop, amb uint64
+	}{
+		{"capability=CAP_SYSLOG", FileOverride, 1<<34 | 1<<16, 1, 1 << 5},
+		{"drop-capability=CAP_CHOWN,2", FileOverride, 1 << 16, 1 | 1<<2, 1 << 5},
+		{"ambient-capability=CAP_SETUID", FileOverride, 1 << 16, 1, 1<<5 | 1<<7},
+		{"ambient-capability=CAP_SETUID", FileYes, 0, 0, 1 << 7},
+		{"", FileYes, 1 << 16, 1, 1 << 5},
+	} {
+		said := say(t, strings.Fields(c.words)...)
+		for i, key := range []string{"Capability", "DropCapability", "AmbientCapability"} {
+			said = append(said, Assignment{Option: FindKey("Exec", key), Value: [...]uint64{1 << 16, 1, 1 << 5}[i], Origin: line(i + 2)})
+		}
+		s, _, _, err := Resolve(said, Surroundings{Place: Place{Cwd: "/srv/web"}, Files: c.files})
+		if e := s.Exec; err != nil || e.AddCaps != c.add || e.DropCaps != c.drop || e.AmbientCaps != c.amb {
+			t.Errorf("%s %q: %#x %#x %#x, %v", c.words, c.files, e.AddCaps, e.DropCaps, e.AmbientCaps, err)
+		}
+	}
+}
+
 // TestUnchanging: a directory that nobody can change is read-only, if it was found
 // by the machine's name.
 func TestUnchanging(t *testing.T) {

@@ -157,6 +157,35 @@ func forms() (list []form) {
 	key("Network", "MACVLAN", "", "none|a/b|eth0:a:b|eth0:all")
 	key("Network", "IPVLAN", "", "none|a/b|eth0:a:b|eth0:all")
 
+	// Which file is read: each of these says in A where it lies.
+	for _, f := range [][3]string{
+		{"/etc/systemd/nspawn/cmp /run/systemd/nspawn/cmp /w/cmp", "-D /w/cmp", ""}, {"/run/systemd/nspawn/cmp /w/cmp", "-D /w/cmp", ""}, {"/usr/lib/systemd/nspawn/cmp /w/cmp/cmp", "-D /w/cmp", ""},
+		{"/w/cmp /w/other", "-D /w/cmp -M other", ""}, {"/etc/systemd/nspawn/cmp", "-D /w/cmp -M other", ""}, {"/w/cmp", "-x -D /w/cmp", ""}, {"/w/cmp /w/other", "-x -D /w/cmp -M other", ""}, {"/w/cmp", "", "cd cmp"},
+		{"/w/cmp /w/new", "-D /w/new --template=/w/cmp", ""}, {"/w/cmp", "-x --template=/w/cmp", ""}, {"/w/ab /w/a_b", "-D /w/a_b", "mv cmp a_b"}, {"/w/A /w/a", "-D /w/A", "mv cmp A"},
+		{"/w/s/cmp /w/link", "-D /w/link", "mv cmp s; mkdir t; mv s t/cmp; mkdir s; mv t/cmp s/cmp; ln -s s/cmp link"},
+	} {
+		add(form{name: "which file of " + f[0] + ", " + f[1], bare: true, args: "-q -P --register=no --keep-unit " + f[1],
+			setup:   f[2] + "\nhere=$PWD; for i in " + f[0] + "; do mkdir -p ${i%/*}; printf \"[Exec]\\nEnvironment=A=$i\\n\" >$i.nspawn; done; cd $here",
+			payload: "echo $A", after: "rm -rf /run/systemd/nspawn/*.nspawn /usr/lib/systemd/nspawn"})
+	}
+
+	// Who wins: what the command line says hides what a file says of the same, and
+	// nothing else; with override it is the other way round.
+	const whole = `[Exec]\nEnvironment=A=1\nUser=alice\nWorkingDirectory=/opt\nCapability=CAP_SYSLOG\nDropCapability=CAP_CHOWN\nAmbientCapability=CAP_KILL\nNoNewPrivileges=yes\nKillSignal=INT\n` +
+		`Personality=x86\nMachineID=3f0d8a526b1c4e7d9a2051c4e8f7b6d1\nPrivateUsers=131072\nNotifyReady=yes\nSystemCallFilter=~mkdir\nRestrictAddressFamilies=AF_UNIX AF_NETLINK\n` +
+		`LimitNOFILE=99\nLimitCORE=7\nHostname=filehost\nCPUAffinity=1\nSuppressSync=yes\n[Files]\nReadOnly=yes\nBind=/etc:/mnt/a\nTemporaryFileSystem=/mnt/b\nOverlay=/w/low:/w/up:/mnt/c\n` +
+		`[Network]\nPrivate=yes\nVirtualEthernet=yes\n`
+	for _, words := range []string{"", "--as-pid2", "-E B=2", "-u root", "--chdir=/srv", "--capability=CAP_SYS_MODULE", "--drop-capability=CAP_KILL", "--ambient-capability=CAP_CHOWN", "--no-new-privileges=no",
+		"--kill-signal=TERM", "--personality=x86-64", "--uuid=4f0d8a526b1c4e7d9a2051c4e8f7b6d1", "--private-users=196608", "-U", "--private-users=no", "--private-users-ownership=map", "--notify-ready=no",
+		"--system-call-filter=~chroot", "--restrict-address-families='AF_INET AF_UNIX'", "--rlimit=NOFILE=55", "--hostname=other", "--cpu-affinity=0", "--suppress-sync=no", "--read-only", "--volatile=state",
+		"--bind=/etc:/mnt/z", "--tmpfs=/mnt/y", "--overlay=low:up:/mnt/z", "--private-network", "-n", "-n -p 81"} {
+		for _, mode := range []string{"", " --settings=override"} {
+			add(form{name: "beside a whole file " + words + mode, args: words + mode, setup: "mkdir -p low up cmp/mnt/a cmp/mnt/b cmp/mnt/c cmp/mnt/y cmp/mnt/z; printf '" + whole + "' >/etc/systemd/nspawn/cmp.nspawn",
+				payload: "env | sort; id -u; pwd; hostname; busybox uname -m; grep -e CapBnd -e CapAmb -e NoNew -e Cpus_allowed: /proc/self/status; grep -e open -e core /proc/self/limits; cat /proc/self/uid_map | wc -c; " +
+					"cut -d' ' -f5,6 /proc/self/mountinfo | grep -E '^/(mnt.*|var|) ' | sort; ls /sys/class/net; mkdir /tmp/q; touch /zz"})
+		}
+	}
+
 	// What the tree is like.
 	for _, words := range []string{"", "--volatile", "--volatile=state", "--volatile=overlay", "-U"} {
 		add(form{name: "usr is a link " + words, args: words, setup: "mv cmp/usr cmp/u; ln -s u cmp/usr", payload: "stat -c %F /usr; ls /; cut -d' ' -f4-6 /proc/self/mountinfo | grep /u"})
@@ -225,6 +254,8 @@ func forms() (list []form) {
 		differs("/sys shows the network that the machine is in, and not the host's", "in a network that is there "+words)
 	}
 	differs("systemd-nspawn leaves out the whole line, and not only the name", "RestrictAddressFamilies=AF_NOPE AF_NETLINK", "RestrictAddressFamilies=~AF_NOPE AF_NETLINK")
+	differs("a network that a file gives the machine comes with the right to rule it, whatever is said about other rights", "beside a whole file --capability=CAP_SYS_MODULE",
+		"beside a whole file --drop-capability=CAP_KILL", "beside a whole file --ambient-capability=CAP_CHOWN")
 	differs("systemd-nspawn fails to show the network's part of /sys", "in a network that is there --private-network -U")
 	differs("systemd-nspawn hands out the name alone, which is no variable", "setenv=A")
 	return list
