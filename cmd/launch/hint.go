@@ -67,7 +67,7 @@ func stepHint(s plan.Step, err error) string {
 	image := s.Do == plan.Disk || s.Do == plan.Take && s.Type != ""
 	switch {
 	case labelled(s) && (is(unix.EINVAL) || is(unix.EACCES)):
-		return "the host's SELinux policy must know the label of --selinux-apifs-context=, and let the launcher use it for file systems"
+		return "the host must run SELinux, and its policy must know the label (context=) and let the launcher use it for file systems"
 	case s.Do == plan.Bind && maps && (is(unix.EINVAL) || is(unix.EPERM)):
 		return "the source's file system, or one below it, can't map owners: leave out the bind option " + string(s.IDMap)
 	case s.Do == plan.Idmap && (is(unix.EINVAL) || is(unix.EPERM)):
