@@ -176,7 +176,7 @@ var mutants = []mutant{
 	}},
 	{"program kind", "the program may be anything", []edit{
 		{payloadGo, "			if st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0 {\n				denied", "			if st.Mode == 0 {\n				denied"},
-		{payloadGo, "			switch err {\n			case nil:\n			case unix.ENOENT, unix.ENOTDIR, unix.ELOOP,", "			switch err {\n			case unix.ENOENT, unix.ELOOP:\n				return file, nil\n			case nil:\n			case unix.ENOTDIR,"},
+		{payloadGo, "			switch err {\n			case nil:\n			case unix.ENOENT, unix.ENOTDIR, unix.ELOOP,", "			switch err {\n			case unix.ENOENT, unix.ELOOP:\n				return file, false, nil\n			case nil:\n			case unix.ENOTDIR,"},
 	}},
 	{"no look", "a program that is given by its path is not looked for", []edit{
 		{payloadGo, "	var denied, cure string\n", "	if len(candidates) == 1 && strings.HasPrefix(candidates[0], \"/\") {\n		return candidates[0], false, nil\n	}\n	var denied, cure string\n"},
