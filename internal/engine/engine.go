@@ -186,6 +186,7 @@ type supervisor struct {
 	plan    *plan.Plan
 	opt     Options
 	state   *state.Machine
+	mark    int          // of the effects that go with one run of the machine
 	locks   []*tree.Lock // of the tree, until the end
 	secrets map[string]string
 	thread  *Thread // that builds the machine next
@@ -221,9 +222,9 @@ func (s *supervisor) listen() error {
 // this time.
 func (s *supervisor) once() (status int, err error) {
 	p := s.plan
-	mark := s.state.Mark()
+	s.mark = s.state.Mark()
 	defer func() {
-		if uerr := s.state.UndoTo(mark); uerr != nil {
+		if uerr := s.state.UndoTo(s.mark); uerr != nil {
 			err = errors.Join(err, &LeftError{uerr})
 		}
 	}()
@@ -449,7 +450,12 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 			s.tell("STOPPING=1", "STATUS=Shutting down...")
 		}
 		asked = true
-		return sys.PidfdSignal(b.proc.Pidfd, sig)
+		err := sys.PidfdSignal(b.proc.Pidfd, sig)
+		if sig == int(unix.SIGKILL) {
+			// What the host shares with it is taken back while it ends.
+			s.state.UndoOf(state.Mounts, s.mark)
+		}
+		return err
 	}
 	// over is when a machine that was asked to end is killed; zero: never.
 	var over time.Time

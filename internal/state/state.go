@@ -257,6 +257,16 @@ func (m *Machine) UndoTo(mark int) error {
 	return errors.Join(errs...)
 }
 
+// UndoOf undoes the effects of one kind, last first, that were recorded since the
+// mark, and forgets those it could. The others are left to UndoTo.
+func (m *Machine) UndoOf(kind Effect, mark int) {
+	for i := len(m.entries) - 1; i >= mark; i-- {
+		if m.entries[i].effect == kind && m.entries[i].undo() == nil {
+			m.entries = slices.Delete(m.entries, i, i+1)
+		}
+	}
+}
+
 // waits reports whether the effect can't be undone before one of those that are
 // left: a namespace would be lost with the interface in it, and a bridge that
 // still has one would be taken for somebody else's.
