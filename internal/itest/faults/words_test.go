@@ -41,6 +41,7 @@ var sentences = []*regexp.Regexp{
 	regexp.MustCompile(`^the last lines of its journal may be missing: systemd-journal-remote: [a-z]+ .*: `),
 	// Who knows a user of the host's.
 	regexp.MustCompile(`^ask systemd-userdbd: `),
+	regexp.MustCompile(`^cannot read settings: `), // the file is where it is from
 	// What the first process does for itself.
 	regexp.MustCompile(`^(become|begin|close|die|exec|join|keep|let|make sure|tell|unblock|renounce|stop|take|change to) \S.*: `),
 	// Undoing names what is left.

@@ -103,7 +103,7 @@ func TestTold(t *testing.T) {
 			`cannot start machine "t": step \d+, set the SELinux label ` + process + `: invalid argument\n  from:  -Z\n  hint:  the host's policy must know`},
 		"files": {"-L " + files,
 			`fsconfig\(\d+, FSCONFIG_SET_STRING, "context", "` + files + `", 0\) = -1 EINVAL`,
-			`cannot start machine "t": step \d+, mount tmpfs on /tmp: option context: invalid argument.*\n.*\n  hint:  the host's SELinux policy must know`},
+			`cannot start machine "t": step \d+, mount tmpfs on /tmp: option context: invalid argument.*\n.*\n  hint:  the host must run SELinux, and its policy must know`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, code := shell("strace -f -s 200 -o /run/trace -e trace=execveat,openat,write,fsconfig /given/launch" + usual + c.args +
