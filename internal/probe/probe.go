@@ -79,8 +79,12 @@ func OpenTree(directory, template string) (n int, parent string, missing bool, e
 		return -1, "", false, err
 	}
 	defer sys.Close(up)
-	if to, err := sys.Readlinkat(up, path.Base(directory)); err == nil {
+	switch to, err := sys.Readlinkat(up, path.Base(directory)); err {
+	case nil:
 		return -1, "", false, fmt.Errorf("cannot make %s of a template: it is %w, %s", directory, ErrLeadsNowhere, to)
+	case unix.ENOENT, unix.EINVAL: // not there, or no link
+	default:
+		return -1, "", false, fmt.Errorf("look at %s: %w", directory, err)
 	}
 	if parent, err = RealPath(up); err == nil && parent == "" {
 		err = unix.ENOENT

@@ -21,7 +21,7 @@ func TestFaultCleanup(t *testing.T) {
 	}{
 		{"mounts", "main", "write engine.builder.release<engine.builder.build"},
 		{"again", "main", "write engine.builder.release<engine.builder.build"},
-		{"booted", "main", "read engine.builder.release<engine.builder.build"},
+		{"booted", "main", "read engine.builder.heard<engine.builder.begun"},
 		{"tree", "main", "write engine.builder.release<engine.builder.build"},
 		{"template", "copy0", "fchownat"},
 		{"passing", "main", "write engine.builder.release<engine.builder.build"},
