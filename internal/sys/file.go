@@ -128,14 +128,7 @@ func ReadRegular(dirfd int, path string, max int) ([]byte, error) {
 		return nil, err
 	}
 	defer Close(n)
-	st, err := Statx(n, "", unix.STATX_TYPE)
-	if err != nil {
-		return nil, err
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, ErrNotRegular
-	}
-	return ReadAll(n, max)
+	return readRegular(n, max, ErrNotRegular)
 }
 
 // ErrNotRegular is the error for what can't be read to an end.

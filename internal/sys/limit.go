@@ -26,12 +26,18 @@ func ReadIn(dirfd int, path string, resolve uint64, max int) ([]byte, error) {
 		return nil, err
 	}
 	defer Close(n)
+	return readRegular(n, max, unix.EINVAL)
+}
+
+// readRegular reads an open file if it is a regular one; other is the error for
+// what isn't.
+func readRegular(n, max int, other error) ([]byte, error) {
 	st, err := Statx(n, "", unix.STATX_TYPE)
 	if err != nil {
 		return nil, err
 	}
 	if st.Mode&unix.S_IFMT != unix.S_IFREG {
-		return nil, unix.EINVAL
+		return nil, other
 	}
 	return ReadAll(n, max)
 }
