@@ -787,17 +787,9 @@ func (t *Tree) part(s plan.Step) (int, error) {
 			return -1, err
 		}
 	}
-	// The way there means what it means inside.
-	in := top
-	if dir := path.Dir(s.Part); dir != "." {
-		if in, err = sys.Openat2(top, dir, unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot); err != nil {
-			return -1, fmt.Errorf("open the tree's %s: %w", dir, err)
-		}
-		defer sys.Close(in)
-	}
-	at, err := sys.Openat2(in, path.Base(s.Part), unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot)
+	at, err := openPart(top, s.Part)
 	if err != nil {
-		return -1, fmt.Errorf("open the tree's %s: %w", s.Part, err)
+		return -1, err
 	}
 	defer sys.Close(at)
 	flags := uint(unix.OPEN_TREE_CLONE | unix.AT_EMPTY_PATH)
@@ -805,6 +797,24 @@ func (t *Tree) part(s plan.Step) (int, error) {
 		flags |= unix.AT_RECURSIVE
 	}
 	return sys.OpenTree(at, "", flags)
+}
+
+// openPart opens a directory of the tree behind top. The way there means what it
+// means inside, and a link in its place what it means where that is the root.
+func openPart(top int, part string) (int, error) {
+	in := top
+	if dir := path.Dir(part); dir != "." {
+		var err error
+		if in, err = sys.Openat2(top, dir, unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot); err != nil {
+			return -1, fmt.Errorf("open the tree's %s: %w", dir, err)
+		}
+		defer sys.Close(in)
+	}
+	at, err := sys.Openat2(in, path.Base(part), unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot)
+	if err != nil {
+		return -1, fmt.Errorf("open the tree's %s: %w", part, err)
+	}
+	return at, nil
 }
 
 // openBare is sys.OpenTree for a clone that is to get an id map: without one that

@@ -2,7 +2,6 @@ package attach
 
 import (
 	"fmt"
-	"path"
 
 	"golang.org/x/sys/unix"
 
@@ -72,17 +71,9 @@ func (t *Tree) partOf(n int, part string) (int, error) {
 	if err := sys.MoveMount(n, t.root); err != nil {
 		return n, err
 	}
-	in := n
-	if dir := path.Dir(part); dir != "." {
-		var err error
-		if in, err = sys.Openat2(n, dir, unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot); err != nil {
-			return n, fmt.Errorf("open the tree's %s: %w", dir, err)
-		}
-		defer sys.Close(in)
-	}
-	at, err := sys.Openat2(in, path.Base(part), unix.O_PATH|unix.O_DIRECTORY, 0, sys.InRoot)
+	at, err := openPart(n, part)
 	if err != nil {
-		return n, fmt.Errorf("open the tree's %s: %w", part, err)
+		return n, err
 	}
 	defer sys.Close(at)
 	some, err := sys.OpenTree(at, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
