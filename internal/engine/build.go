@@ -701,13 +701,7 @@ func (b *builder) work(upper string, dir int) (string, error) {
 	}
 	// Who may rename what is beside the upper directory could have put something else
 	// there by the time that it is given away by its name.
-	make := func() error { return sys.Mkdirat(dir, name, 0o700) }
-	if b.root() == 0 {
-		err = make()
-	} else {
-		err = sys.MakeAs(b.l, b.root(), b.root(), make)
-	}
-	return name, err
+	return name, sys.MakeAs(b.l, b.root(), b.root(), func() error { return sys.Mkdirat(dir, name, 0o700) })
 }
 
 func (b *builder) mkdir(dir string, mode uint32) (string, error) {

@@ -641,9 +641,6 @@ func (t *Tree) entry(dir int, e plan.Entry, chown bool) error {
 // owned makes something in the machine's tree, which outlives the launcher, so
 // that it belongs to the machine's root user from its first moment.
 func (t *Tree) owned(make func() error) error {
-	if t.UID == 0 {
-		return make()
-	}
 	return sys.MakeAs(t.l, t.UID, t.GID, make)
 }
 

@@ -145,14 +145,7 @@ func (t *Tree) furnish(n int, s plan.Step) error {
 		uid, gid = 0, 0
 	}
 	for _, e := range s.Content {
-		make := func() error { return t.entry(n, e, false) }
-		var err error
-		if uid == 0 {
-			err = make()
-		} else {
-			err = sys.MakeAs(t.l, uid, gid, make)
-		}
-		if err != nil {
+		if err := sys.MakeAs(t.l, uid, gid, func() error { return t.entry(n, e, false) }); err != nil {
 			return fmt.Errorf("make its %s: %w", e.Path, err)
 		}
 	}
