@@ -402,9 +402,6 @@ func (s *supervisor) relay(state notify.State, err error) error {
 	return nil
 }
 
-// last is how long the launcher waits for what the machine said at its end.
-const last = time.Second
-
 // supervise is the loop of a machine's life.
 func (s *supervisor) supervise(b *builder) (int, error) {
 	var f *console.Forwarder
@@ -591,7 +588,7 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 	}
 	code, status, err := sys.Wait(b.proc.Pidfd)
 	if !deaf && (b.ear.Busy() || fds[2].Revents != 0 && !sys.Faults) { // there may be more
-		if state, ok, err := b.ear.Rest(last); ok {
+		if state, ok, err := b.ear.Rest(notify.Last); ok {
 			_ = s.relay(state, err)
 		} else {
 			s.opt.Warn("the machine's last notifications can't be read: what was sent with them keeps the kernel waiting")

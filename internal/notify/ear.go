@@ -101,6 +101,9 @@ func (e *Ear) over(r said) (State, error) {
 	return r.state, r.err
 }
 
+// Last is how long what was said at the end is worth waiting for.
+const Last = time.Second
+
 // Rest gives what was said last, by a sender that is gone. It waits for it at
 // most so long; ok is false if that did not do.
 func (e *Ear) Rest(most time.Duration) (s State, ok bool, err error) {

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -79,7 +78,7 @@ func (d *Dir) Forward(n int, socket string, main, all bool) error {
 		}
 		take := ear.Take
 		if gone = fds[1].Revents != 0; gone {
-			take = func() (notify.State, bool, error) { return ear.Rest(last) }
+			take = func() (notify.State, bool, error) { return ear.Rest(notify.Last) }
 		} else if fds[0].Revents == 0 {
 			continue
 		}
@@ -110,6 +109,3 @@ func (d *Dir) Forward(n int, socket string, main, all bool) error {
 		}
 	}
 }
-
-// last is how long what a container said at its end is waited for.
-const last = time.Second
