@@ -1,51 +1,15 @@
 package notify
 
 import (
-	"net"
 	"os"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"launch/internal/itest/stage"
 	"launch/internal/sys"
 )
-
-// lingering gives a TCP connection whose last close takes a minute, since the other
-// end doesn't read, and a function that ends that.
-func lingering(t *testing.T) (fd int, end func()) {
-	t.Helper()
-	l, err := net.Listen("tcp4", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp4", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	other, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
-	for b := make([]byte, 1<<16); err == nil; {
-		_, err = c.Write(b)
-	}
-	f, err := c.(*net.TCPConn).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	c.Close()
-	if fd, err = unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0); err == nil {
-		err = unix.SetsockoptLinger(fd, unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 60})
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.Close()
-	return fd, func() { other.Close() }
-}
 
 // readable waits for it at most so long.
 func readable(t *testing.T, fd int, most time.Duration) bool {
@@ -127,11 +91,11 @@ func TestEarLinger(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		fd, end := lingering(t)
-		if err := send(path, []int{fd}, []string{text}); err != nil {
+		f, end := stage.Lingering(t)
+		if err := send(path, []int{int(f.Fd())}, []string{text}); err != nil {
 			t.Fatal(err)
 		}
-		sys.Close(fd)
+		f.Close()
 		began := time.Now()
 		e := NewEar(s, os.Getpid(), func(Stored) {})
 		if _, ok, err := e.Take(); ok || err != nil {

@@ -62,6 +62,18 @@ func allCalls(t testing.TB) (names []string) {
 	return names
 }
 
+// keptProgram makes a container and keeps the program that its process runs then, until
+// it doesn't run any more: "" if that can't be written to.
+func keptProgram(w *world, bundle string) string {
+	const id = "kept"
+	w.ok("create", "-b", bundle, id)
+	n, err := unix.Open(fmt.Sprintf("/proc/%d/exe", w.pid(id)), unix.O_PATH, 0)
+	must(w.t, err)
+	defer unix.Close(n)
+	w.ok("delete", "--force", id)
+	return written(n)
+}
+
 // written opens what a descriptor names for writing, once nobody runs it.
 func written(n int) string {
 	var err error
@@ -85,12 +97,7 @@ var attacks = []attack{
 	}, try: func(w *world) string {
 		// What a process inside may do that may trace: keep the program open by
 		// its process, until it doesn't run any more.
-		w.ok("create", "-b", w.bundle("self", forever, traced), "self")
-		n, err := unix.Open(fmt.Sprintf("/proc/%d/exe", w.pid("self")), unix.O_PATH, 0)
-		must(w.t, err)
-		defer unix.Close(n)
-		w.ok("delete", "--force", "self")
-		return written(n)
+		return keptProgram(w, w.bundle("self", forever, traced))
 	}},
 	{name: "B1 the program is overwritten from another container of the same pid namespace", edits: []remake.Edit{
 		{lifeGo, "return traces(s) || slices", "return traces(s) || false && slices"},
@@ -104,12 +111,7 @@ var attacks = []attack{
 				}
 			}
 		})
-		w.ok("create", "-b", second, "second")
-		n, err := unix.Open(fmt.Sprintf("/proc/%d/exe", w.pid("second")), unix.O_PATH, 0)
-		must(w.t, err)
-		defer unix.Close(n)
-		w.ok("delete", "--force", "second")
-		return written(n)
+		return keptProgram(w, second)
 	}},
 	{name: "B3 a process that enters is seen with the runtime's rights by those that may trace it", edits: []remake.Edit{
 		{lifeGo, "Exposed: tracing}", "Exposed: tracing && false}"},

@@ -154,26 +154,35 @@ func TestDescriptors(t *testing.T) {
 	}
 }
 
-// TestNotify: a detached run waits for the container to be ready, and says so
-// to the service manager with the container's process as the main one.
-func TestNotify(t *testing.T) {
-	w := theWorld(t)
+// notifying listens as a service manager, and gives what starts a container that it
+// hears of: inside is the container's socket, as a process inside finds it.
+func notifying(w *world) (manager *net.UnixConn, run func(detached bool) (c *exec.Cmd, inside string)) {
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: w.dir + "/manager"})
-	must(t, err)
-	defer l.Close()
+	must(w.t, err)
+	w.t.Cleanup(func() { l.Close() })
 	w.env = []string{"NOTIFY_SOCKET=" + w.dir + "/manager"}
 	b := w.bundle("n", []string{"sh", "-c", "echo $NOTIFY_SOCKET >/tmp/socket; sleep 1000"}, nil)
-	for _, detached := range []bool{true, false} {
+	socket := b + "/rootfs/tmp/socket"
+	return l, func(detached bool) (c *exec.Cmd, inside string) {
 		args := []string{"run", "-b", b, "n"}
 		if detached {
 			args = []string{"run", "-d", "-b", b, "n"}
 		}
-		os.Remove(b + "/rootfs/tmp/socket")
-		c := w.command(args...)
-		must(t, c.Start())
-		w.soon("the payload knows its socket", func() bool { return len(lines(b+"/rootfs/tmp/socket")) == 1 })
-		// As a process inside says it, through the container's own root.
-		inside := fmt.Sprintf("/proc/%d/root%s", w.pid("n"), lines(b + "/rootfs/tmp/socket")[0])
+		os.Remove(socket)
+		c = w.command(args...)
+		must(w.t, c.Start())
+		w.soon("the payload knows its socket", func() bool { return len(lines(socket)) == 1 })
+		return c, fmt.Sprintf("/proc/%d/root%s", w.pid("n"), lines(socket)[0])
+	}
+}
+
+// TestNotify: a detached run waits for the container to be ready, and says so
+// to the service manager with the container's process as the main one.
+func TestNotify(t *testing.T) {
+	w := theWorld(t)
+	l, run := notifying(w)
+	for _, detached := range []bool{true, false} {
+		c, inside := run(detached)
 		said, err := net.DialUnix("unixgram", nil, &net.UnixAddr{Name: inside, Net: "unixgram"})
 		must(t, err)
 		said.Write([]byte("STATUS=up\nMAINPID=1\nFDSTORE=1\nREADY=1"))
@@ -203,17 +212,10 @@ func TestNotify(t *testing.T) {
 // minutes. Who waits for the container to be ready, or to end, still hears of its end.
 func TestNotifyLinger(t *testing.T) {
 	w := theWorld(t)
-	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: w.dir + "/manager"})
-	must(t, err)
-	defer l.Close()
-	w.env = []string{"NOTIFY_SOCKET=" + w.dir + "/manager"}
-	b := w.bundle("n", []string{"sh", "-c", "echo $NOTIFY_SOCKET >/tmp/socket; sleep 1000"}, nil)
-	for _, args := range [][]string{{"run", "-b", b, "n"}, {"run", "-d", "-b", b, "n"}} {
-		os.Remove(b + "/rootfs/tmp/socket")
-		c := w.command(args...)
-		must(t, c.Start())
-		w.soon("the payload knows its socket", func() bool { return len(lines(b+"/rootfs/tmp/socket")) == 1 })
-		stage.Hand(t, c.Process, fmt.Sprintf("/proc/%d/root%s", w.pid("n"), lines(b + "/rootfs/tmp/socket")[0]), "X_THIS=1", stage.Lingering(t))
+	_, run := notifying(w)
+	for _, detached := range []bool{false, true} {
+		c, inside := run(detached)
+		stage.HandLingering(t, c.Process, inside, "X_THIS=1")
 		time.Sleep(200 * time.Millisecond) // launch-oci has it now
 		w.ok("kill", "n", "KILL")
 		ended := make(chan error, 1)
@@ -221,11 +223,11 @@ func TestNotifyLinger(t *testing.T) {
 		select {
 		case <-ended:
 		case <-time.After(longest):
-			t.Errorf("%q waits for the connection", args)
+			t.Errorf("detached %v: it waits for the connection", detached)
 			c.Process.Kill()
 			<-ended
 		}
-		if args[1] == "-d" {
+		if detached {
 			w.soon("stopped", func() bool { return w.state("n") == "stopped" })
 			w.ok("delete", "n")
 		}

@@ -146,7 +146,7 @@ func TestLinger(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			stage.Hand(t, r.Process, fmt.Sprintf("/proc/%d/root/run/host/notify", leader), "X_THIS=1", stage.Lingering(t))
+			stage.HandLingering(t, r.Process, fmt.Sprintf("/proc/%d/root/run/host/notify", leader), "X_THIS=1")
 			time.Sleep(200 * time.Millisecond) // the launcher has it now
 			if by == "the machine ends" {
 				unix.Kill(leader, unix.SIGKILL)

@@ -10,8 +10,9 @@ import (
 )
 
 // Lingering gives a TCP connection whose last close takes ten minutes, since its peer
-// doesn't read: with SO_LINGER, the kernel waits for that. It ends with the test.
-func Lingering(t testing.TB) *os.File {
+// doesn't read: with SO_LINGER, the kernel waits for that. It ends with the test, or
+// when end is called.
+func Lingering(t testing.TB) (f *os.File, end func()) {
 	t.Helper()
 	l, err := net.Listen("tcp4", "127.0.0.1:0")
 	if err != nil {
@@ -32,20 +33,21 @@ func Lingering(t testing.TB) *os.File {
 	for b := make([]byte, 1<<16); err == nil; {
 		_, err = c.Write(b)
 	}
-	f, err := c.(*net.TCPConn).File()
+	f, err = c.(*net.TCPConn).File()
 	if err == nil {
 		err = unix.SetsockoptLinger(int(f.Fd()), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1, Linger: 600})
 	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	return f
+	return f, func() { peer.Close() }
 }
 
-// Hand sends a message with a descriptor to a socket, and closes it here before the
-// receiver, which is stopped meanwhile, can have closed it there.
-func Hand(t testing.TB, receiver *os.Process, socket, text string, f *os.File) {
+// HandLingering sends a message with such a connection to a socket, and closes it here
+// before the receiver, which is stopped meanwhile, can have closed it there.
+func HandLingering(t testing.TB, receiver *os.Process, socket, text string) {
 	t.Helper()
+	f, _ := Lingering(t)
 	c, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Net: "unixgram"})
 	if err != nil {
 		t.Fatal(err)
