@@ -268,7 +268,7 @@ var mutants = []mutant{
 		{"userns/shift/shift.go", "if k.st.Nlink > 1 && !k.Links && !k.lastName(d, name) {", "if false {"},
 	}},
 	{"owners of targets", "what is made for a mount stays the host's", []edit{
-		{attachGo, "	if t.UID == 0 {\n		return make()", "	if true {\n		return make()"},
+		{attachGo, "	return sys.MakeAs(t.l, t.UID, t.GID, make)", "	return make()"},
 	}},
 	{"keyring", "the machine has the caller's keys", []edit{
 		{programGo, "	op(Keyring, none, 0, 0, 0, \"join a new session keyring\")\n", ""},
