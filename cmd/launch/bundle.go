@@ -38,6 +38,7 @@ func bundleOf(req cli.Request) (settings.Assignment, bool) {
 
 // startBundle makes a plan of a bundle, and prints or runs it.
 func startBundle(req cli.Request, from settings.Assignment, env []string) int {
+	sys.Calm()
 	fail := func(err error) int {
 		cli.Report(os.Stderr, err)
 		return 1

@@ -51,7 +51,6 @@ func main() {
 	if path.Base(os.Args[0]) == hostns.Name {
 		os.Exit(hostExec(os.Args[1:], os.Environ()))
 	}
-	sys.Calm()
 	sys.Stack()
 	os.Exit(launch(os.Args[1:], os.Environ()))
 }
@@ -123,7 +122,7 @@ func start(req cli.Request, env []string, cwd string) int {
 	}
 	var thread *engine.Thread
 	if req.Action != cli.Plan {
-		thread = engine.NewThread()
+		thread = engine.NewSite()
 	}
 	host, unseen := probe.Host(env)
 	around := settings.Surroundings{

@@ -39,8 +39,8 @@ func hear(name string) ([]byte, error) {
 	return sys.ReadAll(n, settings.CredentialMax)
 }
 
-// beside makes what the host has for one start of the machine. The record of
-// each comes first; it is undone with the machine's end.
+// beside makes what the host has for one start of the machine, but for mounts. The
+// record of each comes first; it is undone with the machine's end.
 func (s *supervisor) beside() error {
 	for i, step := range s.plan.Steps {
 		if step.World != settings.Beside {
@@ -52,8 +52,7 @@ func (s *supervisor) beside() error {
 			err = s.make(step)
 		case plan.Receive:
 			err = s.receive(i+1, step)
-		case plan.Export:
-			err = s.export(step)
+		case plan.Export: // comes later
 		case plan.Link:
 			if err = s.link(step); err != nil {
 				err = fmt.Errorf("link %s to %s: %w", step.Path, step.Source.Path, err)
@@ -129,49 +128,77 @@ func (s *supervisor) link(step plan.Step) error {
 	return nil // a launcher that is gone has made it
 }
 
-// export mounts a file system that the machine will have, too, on a directory
-// of its own.
-func (s *supervisor) export(step plan.Step) error {
-	if err := s.state.Record(state.Mounts, step.Path); err != nil {
-		return err
-	}
-	if err := mkdirAll(step.Path, 0o755, 0o755); err != nil {
-		return err
-	}
-	if err := s.mountOn(step); err != nil {
-		return fmt.Errorf("mount %s on %s: %w", step.Type, step.Path, err)
+// share makes the mounts that the host shares with the machine, and leaves the
+// builder a copy of each: its own mounts, as a rule, are older.
+func (s *supervisor) share(b *builder) error {
+	for i, step := range s.plan.Steps {
+		if step.Do != plan.Export {
+			continue
+		}
+		n, err := s.export(step)
+		if err != nil {
+			return &StepError{i + 1, step.Origin, err}
+		}
+		b.shared[step.Path] = n
 	}
 	return nil
 }
 
-func (s *supervisor) mountOn(step plan.Step) error {
+// export mounts a file system that the machine will have, too, on a directory
+// of its own, and gives a copy that hears of what is mounted there.
+func (s *supervisor) export(step plan.Step) (int, error) {
+	if err := s.state.Record(state.Mounts, step.Path); err != nil {
+		return -1, err
+	}
+	if err := mkdirAll(step.Path, 0o755, 0o755); err != nil {
+		return -1, err
+	}
+	n, err := s.mountOn(step)
+	if err != nil {
+		return -1, fmt.Errorf("mount %s on %s: %w", step.Type, step.Path, err)
+	}
+	return n, nil
+}
+
+func (s *supervisor) mountOn(step plan.Step) (int, error) {
 	fs, err := sys.Fsopen(step.Type)
 	if err != nil {
-		return err
+		return -1, err
 	}
 	defer sys.Close(fs)
 	if err := sys.FsSet(fs, "source", step.Type); err != nil {
-		return err
+		return -1, err
 	}
 	for _, o := range step.Options {
 		if err := sys.FsSet(fs, o.Key, o.Value); err != nil {
-			return fmt.Errorf("option %s: %w", o.Key, err)
+			return -1, fmt.Errorf("option %s: %w", o.Key, err)
 		}
 	}
 	if err := sys.FsCreate(fs); err != nil {
-		return err
+		return -1, err
 	}
 	n, err := sys.Fsmount(fs, int(step.Attr|unix.MOUNT_ATTR_RDONLY))
 	if err != nil {
-		return err
+		return -1, err
 	}
 	defer sys.Close(n)
 	at, err := sys.Openat2(unix.AT_FDCWD, step.Path, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0, unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
-		return err
+		return -1, err
 	}
 	defer sys.Close(at)
-	return sys.MoveMount(n, at)
+	if err := sys.MoveMount(n, at); err != nil {
+		return -1, err
+	}
+	to, err := sys.OpenTree(n, "", unix.OPEN_TREE_CLONE|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return -1, err
+	}
+	if err := sys.MountSetattr(to, 0, &unix.MountAttr{Propagation: unix.MS_SLAVE}); err != nil {
+		sys.Close(to)
+		return -1, err
+	}
+	return to, nil
 }
 
 // mkdirAll makes a directory and those that lead to it: the nearest with mode

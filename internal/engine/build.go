@@ -27,6 +27,7 @@ import (
 
 // builder puts a machine together on its own thread.
 type builder struct {
+	site   *Thread // of a machine
 	plan   *plan.Plan
 	opt    Options
 	state  *state.Machine
@@ -36,7 +37,11 @@ type builder struct {
 	// place waits until the cgroup is there, registered until systemd-machined
 	// knows of the machine.
 	place, registered func() error
-	unit              unit
+	// shares waits until what the host shares with the machine is there; shared are
+	// copies of those mounts, by their paths.
+	shares func() error
+	shared map[string]int
+	unit   unit
 	// secrets are the values of credentials.
 	secrets map[string]string
 
@@ -54,8 +59,8 @@ type builder struct {
 	statR   int
 	statW   int
 	filters [][]unix.SockFilter
-	// compiled waits for the filters, which are made meanwhile, and received for who
-	// takes the journal.
+	// compiled waits for the filters and what the first process is born with, which are
+	// made meanwhile, and received for who takes the journal.
 	compiled, received func() error
 	idmaps             int // the user namespace for id-mapped mounts, -1 before it is needed
 	foreign            int // the one for a tree that belongs to the foreign range
@@ -107,25 +112,32 @@ const programMax = 200
 // build makes the machine and lets its payload go; begun tells whether that runs.
 func (b *builder) build(l sys.Locked) (err error) {
 	b.l, b.idmaps, b.foreign, b.top = l, -1, -1, -1
+	if b.site.err != nil {
+		return b.site.err
+	}
+	b.tree = b.site.tree
+	defer b.tree.Close()
 	var before *snapshot.Before
 	if b.opt.Mounts != nil {
+		// What the host shares with the machine is of the host's mounts, too.
+		if err := b.shares(); err != nil {
+			return err
+		}
 		// The machine's /proc will not show this thread.
 		if before, err = snapshot.Look(); err != nil {
 			return err
 		}
 		defer before.Close()
 	}
-	if b.tree, err = attach.Begin(l); err != nil {
+	if err := b.tree.Seat(); err != nil {
 		return err
 	}
-	defer b.tree.Close()
 	defer func() {
 		for _, n := range []int{b.idmaps, b.foreign, b.top} {
 			if n >= 0 {
 				sys.Close(n)
 			}
 		}
-		b.stub.close()
 	}()
 	t := b.tree
 	t.Pin, t.UID, t.GID = b.opt.Pin, b.root(), b.root()
@@ -137,6 +149,7 @@ func (b *builder) build(l sys.Locked) (err error) {
 	t.MapNS = b.mapNS
 	t.ProcFS = b.procFS
 	t.Path = b.plan.RootPath
+	t.Shared = b.sharedMount
 	t.Secret = func(id string) string { return b.secrets[id] }
 
 	if err := b.enterPaths(); err != nil {
@@ -162,7 +175,12 @@ func (b *builder) build(l sys.Locked) (err error) {
 	if err := b.compiled(); err != nil {
 		return err
 	}
-	if err := b.birth(); err != nil {
+	if b.prog == nil { // it takes a terminal along
+		if err := b.conceive(); err != nil {
+			return err
+		}
+	}
+	if err := b.born(); err != nil {
 		return err
 	}
 	defer func() {
@@ -249,6 +267,23 @@ func (b *builder) compile() error {
 	return nil
 }
 
+// sharedMount gives the machine's copy of what the host shares with it, once; -1:
+// the path is of nothing like that.
+func (b *builder) sharedMount(at string) (int, error) {
+	if !slices.ContainsFunc(b.plan.Steps, func(s plan.Step) bool { return s.Do == plan.Export && s.Path == at }) {
+		return -1, nil
+	}
+	if err := b.shares(); err != nil {
+		return -1, err
+	}
+	n, ok := b.shared[at]
+	if !ok {
+		return -1, nil
+	}
+	delete(b.shared, at)
+	return n, nil
+}
+
 // steps performs the plan's steps of one world.
 func (b *builder) steps(w settings.World) error {
 	for i, s := range b.plan.Steps {
@@ -259,6 +294,10 @@ func (b *builder) steps(w settings.World) error {
 			if s.Soft && !errors.Is(err, sys.ErrOther) {
 				b.opt.Warn(fmt.Sprintf("step %d, %v; the machine does without", i+1, err))
 				continue
+			}
+			var other *StepError
+			if errors.As(err, &other) {
+				return other // what it waited for
 			}
 			return &StepError{i + 1, s.Origin, err}
 		}
@@ -317,9 +356,9 @@ func (b *builder) noLogin() error {
 	return nil
 }
 
-// birth starts the first process with the part of its program that needs
-// nothing of the tree.
-func (b *builder) birth() (err error) {
+// conceive makes what the first process is born with: two pipes, a file, and the
+// part of its program that needs nothing of the tree.
+func (b *builder) conceive() (err error) {
 	if b.goR, b.goW, err = sys.Pipe(); err != nil {
 		return fmt.Errorf("make the go pipe: %w", err)
 	}
@@ -337,15 +376,17 @@ func (b *builder) birth() (err error) {
 		}
 	}
 	b.prog = child.New(programMax)
+	b.lowered = 0
+	return b.lowerUntil(plan.Go)
+}
+
+// born starts the first process.
+func (b *builder) born() (err error) {
 	var flags uint64
 	for _, n := range b.plan.Namespaces {
 		if !n.Late && n.Path == "" {
 			flags |= n.Flag
 		}
-	}
-	b.lowered = 0
-	if err := b.lowerUntil(plan.Go); err != nil {
-		return err
 	}
 	if b.proc, err = child.Start(b.l, b.prog, child.Options{Namespaces: flags, Cgroup: b.cgroup}); err != nil {
 		return fmt.Errorf("clone the first process: %w", err)
@@ -485,7 +526,10 @@ func (b *builder) rebirth() error {
 	if err := sys.WriteFile(b.cgroup, "cgroup.kill", "1"); err != nil {
 		return fmt.Errorf("write cgroup.kill of the machine's cgroup: %w", err)
 	}
-	return b.birth()
+	if err := b.conceive(); err != nil {
+		return err
+	}
+	return b.born()
 }
 
 func writeMaps(pid int, uids, gids userns.Map) error {

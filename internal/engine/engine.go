@@ -112,13 +112,16 @@ func Run(p *plan.Plan, o Options) (status int, err error) {
 	s := &supervisor{plan: p, opt: o, secrets: map[string]string{}}
 	if p.Payload.Exact == nil {
 		if s.thread = o.Thread; s.thread == nil {
-			s.thread = NewThread()
+			s.thread = NewSite()
 		}
 	}
 	for _, c := range p.Credentials {
 		s.secrets[c.ID] = c.Value
 	}
 	defer func() { s.ended(status, err) }()
+	if s.thread != nil {
+		s.thread.rouse()
+	}
 	if err := s.listen(); err != nil {
 		return 1, err
 	}
@@ -244,8 +247,9 @@ func (s *supervisor) once() (status int, err error) {
 	if err := s.beside(); err != nil {
 		return 1, err
 	}
-	b := &builder{plan: p, opt: s.opt, state: s.state, alone: s.alone, secrets: s.secrets, cgroup: -1, notify: -1, kmsg: -1, network: -1, pty: console.Pty{Master: -1, Slave: -1}}
-	placed, compiled, received := make(chan error, 1), make(chan error, 1), make(chan error, 1)
+	b := &builder{plan: p, opt: s.opt, state: s.state, alone: s.alone, secrets: s.secrets, shared: map[string]int{}, cgroup: -1, notify: -1, kmsg: -1, network: -1, pty: console.Pty{Master: -1, Slave: -1}}
+	shared, placed, compiled, received := make(chan error, 1), make(chan error, 1), make(chan error, 1), make(chan error, 1)
+	b.shares = sync.OnceValue(func() error { return <-shared })
 	b.place = sync.OnceValue(func() error { return <-placed })
 	b.compiled = func() error { return <-compiled }
 	b.received = func() error { return <-received }
@@ -260,24 +264,37 @@ func (s *supervisor) once() (status int, err error) {
 
 	// The thread lives as long as the machine: it is what the first process
 	// dies with.
+	if s.thread == nil {
+		s.thread = NewSite()
+	}
 	t := s.thread
+	b.site = t
 	defer func() {
 		// It takes longer to end a thread than to leave it to the launcher's
 		// end, which comes next but after a reboot.
 		if s.again(status) {
 			t.end()
-			s.thread = NewThread()
+			s.thread = nil
 		}
 	}()
 	err = t.beside(b.build, func() {
+		shared <- s.share(b)
 		err := s.settleIn(b)
 		placed <- err
-		compiled <- b.compile()
+		cerr := b.compile()
+		if cerr == nil && len(p.Terminal.Stdio) == 0 {
+			cerr = b.conceive()
+		}
+		compiled <- cerr
 		if err == nil {
 			err = s.received()
 		}
 		received <- err
 	})
+	b.stub.close()
+	for _, n := range b.shared { // if it came to nothing
+		sys.Close(n)
+	}
 	if b.watch != nil {
 		b.follower = &follower{watch: b.watch, ports: s.ports, warn: s.opt.Warn, due: true}
 		defer func() { b.follower.close(!s.again(status)) }()

@@ -1,24 +1,52 @@
 package engine
 
-import "launch/internal/sys"
+import (
+	"launch/internal/sys"
+	"launch/mount/attach"
+)
 
 // Thread is a thread that waits for what it is to do. To make one takes a fifth
 // of a millisecond, so it is made beside what comes before.
 type Thread struct {
-	gate *sys.Gate
-	do   func(sys.Locked) error // written before the gate is opened
-	done chan error
-	over chan struct{}
+	soon   *sys.Gate // opened a moment before the other
+	gate   *sys.Gate
+	tree   *attach.Tree           // of NewSite
+	err    error                  // why there is none
+	do     func(sys.Locked) error // written before the gate is opened
+	roused bool
+	done   chan error
+	over   chan struct{}
 }
 
 // NewThread makes a thread. It stays for as long as the process, since what is
 // born on it may have it as the parent that it dies with.
-func NewThread() *Thread {
-	t := &Thread{gate: sys.NewGate(), done: make(chan error), over: make(chan struct{})}
+func NewThread() *Thread { return newThread(func(*Thread, sys.Locked) {}) }
+
+// NewSite is NewThread for a machine: while it waits, the thread gets the mount
+// namespace that the machine's tree is put together in. What the host mounts
+// later arrives there, if the host's mounts are shared at all.
+func NewSite() *Thread {
+	return newThread(func(t *Thread, l sys.Locked) {
+		sys.Calm()
+		t.tree, t.err = attach.Begin(l)
+	})
+}
+
+// newThread makes a thread that does something ahead. In the build that counts
+// calls, that comes when it is its turn.
+func newThread(ahead func(*Thread, sys.Locked)) *Thread {
+	t := &Thread{soon: sys.NewGate(), gate: sys.NewGate(), done: make(chan error), over: make(chan struct{})}
 	go func() {
 		sys.Stack()
 		l := sys.Lock()
-		t.gate.Wait(l)
+		if !sys.Faults {
+			ahead(t, l)
+		}
+		t.soon.Wait()
+		t.gate.Watch()
+		if sys.Faults {
+			ahead(t, l)
+		}
 		t.done <- t.do(l)
 		<-t.over
 	}()
@@ -37,11 +65,22 @@ func (t *Thread) beside(f func(sys.Locked) error, meanwhile func()) error {
 		meanwhile()
 	}
 	t.do = f
+	t.rouse()
 	t.gate.Open()
 	if !sys.Faults {
 		meanwhile()
 	}
 	return <-t.done
+}
+
+// rouse wakes the thread, which has something to do in a moment: a processor that
+// sleeps takes as long to wake as all that comes before takes. It may be left out,
+// and done twice.
+func (t *Thread) rouse() {
+	if !t.roused {
+		t.roused = true
+		t.soon.Open()
+	}
 }
 
 // end ends the thread, after run.

@@ -38,9 +38,8 @@ func (g *Gate) Open() {
 	unix.RawSyscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&g.open)), futexWake, 1, 0, 0, 0)
 }
 
-// Wait waits for the gate to be open. The calling thread must be locked: no
-// other may run its goroutine meanwhile.
-func (g *Gate) Wait(Locked) {
+// Wait waits for the gate to be open.
+func (g *Gate) Wait() {
 	if g.quiet != nil {
 		<-g.quiet
 		return
@@ -48,6 +47,21 @@ func (g *Gate) Wait(Locked) {
 	for g.open.Load() == 0 {
 		unix.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&g.open)), futexWait, 0, 0, 0, 0)
 	}
+}
+
+// spins is a tenth of a millisecond or two, where nobody else wants to run.
+const spins = 1500
+
+// Watch is Wait for a gate that is about to be opened: for a moment, the thread stays
+// awake, and lets others run that want to.
+func (g *Gate) Watch() {
+	for range spins {
+		if g.quiet != nil || g.open.Load() != 0 {
+			break
+		}
+		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	}
+	g.Wait()
 }
 
 // Both are for threads of one process.

@@ -16,9 +16,9 @@ func TestGate(t *testing.T) {
 		var opened atomic.Bool
 		early, done := make(chan bool, 1), make(chan bool)
 		go func() {
-			g.Wait(Lock())
+			g.Wait()
 			early <- !opened.Load()
-			g.Wait(Locked{})
+			g.Wait()
 			close(done)
 		}()
 		time.Sleep(20 * time.Millisecond)

@@ -78,6 +78,9 @@ type Tree struct {
 	// Temp makes a fresh directory on the host that is removed with the
 	// machine, and gives its path.
 	Temp func(what string) (string, error)
+	// Shared gives the copy of a mount that the host has for this machine; -1:
+	// there is none, and the path is one as any other.
+	Shared func(path string) (int, error)
 	// Secret gives a credential's value.
 	Secret func(id string) string
 	// Work makes an overlay's work directory beside the upper one, in the
@@ -100,8 +103,9 @@ type Tree struct {
 }
 
 // Begin gives the thread a mount namespace of its own, in which nothing that
-// is mounted reaches the host; the host's mounts still arrive.
-func Begin(l sys.Locked) (*Tree, error) { return BeginAs(l, How{Namespace: -1}) }
+// is mounted reaches the host; the host's mounts still arrive. Before the first
+// step, the tree needs a seat.
+func Begin(l sys.Locked) (*Tree, error) { return begin(l, How{Namespace: -1}) }
 
 // How says what is unusual about a tree's mount namespace.
 type How struct {
@@ -118,11 +122,22 @@ type How struct {
 	Own string
 }
 
-// BeginAs is Begin for a tree that has no mount namespace of its own, or
+// BeginAs is Begin and Seat for a tree that has no mount namespace of its own, or
 // shares it.
 func BeginAs(l sys.Locked, how How) (*Tree, error) {
+	t, err := begin(l, how)
+	if err != nil {
+		return nil, err
+	}
+	if err := t.seatAt(how); err != nil {
+		t.Close()
+		return nil, err
+	}
+	return t, nil
+}
+
+func begin(l sys.Locked, how How) (*Tree, error) {
 	flags := unix.CLONE_NEWNS | unix.CLONE_FS
-	seat, shared := seat, how.Shared
 	if how.Seat != "" || how.Namespace >= 0 {
 		flags = unix.CLONE_FS
 	}
@@ -134,37 +149,44 @@ func BeginAs(l sys.Locked, how How) (*Tree, error) {
 			return nil, fmt.Errorf("join the mount namespace: %w", err)
 		}
 	}
-	if how.Seat != "" {
-		// The caller's mounts are not changed, but for one more.
-		seat, shared = how.Seat, true
-	}
 	t := &Tree{l: l, root: -1, loose: -1, below: -1, old: -1, oldAt: -1, host: -1, at: -1, runHost: -1, devpts: -1, Pin: -1, Image: -1, PidNS: -1, TTY: -1, bare: how.Seat != ""}
 	var err error
 	if t.host, err = sys.Openat(unix.AT_FDCWD, "/", unix.O_PATH|unix.O_DIRECTORY, 0); err != nil {
 		return nil, fmt.Errorf("open /: %w", err)
 	}
-	if !shared {
+	// A seat of the caller's own: its mounts are not changed, but for one more.
+	if t.shared = how.Shared || t.bare; !t.shared {
 		if err := sys.MountSetattr(t.host, unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_SLAVE}); err != nil {
 			return nil, fmt.Errorf("cut off mount propagation to the host: %w", err)
 		}
 	}
-	if !t.bare {
+	sys.Umask(l, 0)
+	return t, nil
+}
+
+// Seat makes the place that the tree is put together at.
+func (t *Tree) Seat() error { return t.seatAt(How{}) }
+
+func (t *Tree) seatAt(how How) (err error) {
+	seat := seat
+	if t.bare {
+		seat = how.Seat
+	} else {
 		if err := sys.Mkdirat(unix.AT_FDCWD, seat, 0o700); (err == unix.EACCES || err == unix.EPERM || err == unix.EROFS) && how.Own != "" {
 			seat = how.Own
 		} else if err != nil && err != unix.EEXIST {
-			return nil, fmt.Errorf("make %s: %w", seat, err)
+			return fmt.Errorf("make %s: %w", seat, err)
 		}
 	}
 	if t.at, err = sys.Openat(unix.AT_FDCWD, seat, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0); err != nil {
-		return nil, fmt.Errorf("open %s: %w", seat, err)
+		return fmt.Errorf("open %s: %w", seat, err)
 	}
-	if t.shared = shared; shared && !t.bare {
+	if t.shared && !t.bare {
 		if err := t.cutOff(); err != nil {
-			return nil, fmt.Errorf("cut off mount propagation from %s: %w", seat, err)
+			return fmt.Errorf("cut off mount propagation from %s: %w", seat, err)
 		}
 	}
-	sys.Umask(l, 0)
-	return t, nil
+	return nil
 }
 
 // seat is the host's directory that the machine's root covers, in the
@@ -666,6 +688,13 @@ func (t *Tree) bind(s plan.Step) error {
 		}
 		fallthrough // it is none
 	default:
+		n = -1
+		if s.Owned && t.Shared != nil {
+			n, err = t.Shared(s.Source.Path)
+		}
+		if n >= 0 || err != nil {
+			break
+		}
 		n, err = t.clone(s.Source, s.Recursive, s.IDMap != mount.NoIDMap || s.Counted, s.SourceLink == mount.Bound)
 	}
 	if errors.Is(err, unix.ENOENT) && (s.Optional || s.Lenient) {

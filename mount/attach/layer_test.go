@@ -26,7 +26,7 @@ func TestBelowLayer(t *testing.T) {
 	done := make(chan bool)
 	go func() {
 		defer close(done)
-		tr, err := Begin(sys.Lock())
+		tr, err := BeginAs(sys.Lock(), How{Namespace: -1})
 		if err != nil {
 			t.Error(err)
 			return

@@ -72,7 +72,7 @@ func TestEntries(t *testing.T) {
 			done := make(chan error)
 			go func() {
 				l := sys.Lock()
-				tree, err := Begin(l)
+				tree, err := BeginAs(l, How{Namespace: -1})
 				if err != nil {
 					done <- err
 					return

@@ -48,7 +48,7 @@ func TestHostLinks(t *testing.T) {
 		done := make(chan bool)
 		go func() {
 			defer close(done)
-			tr, err := Begin(sys.Lock())
+			tr, err := BeginAs(sys.Lock(), How{Namespace: -1})
 			if err != nil {
 				t.Error(err)
 				return

@@ -52,7 +52,8 @@ type Before struct {
 	outside map[uint64]bool
 }
 
-// Look gives what is to be known later. The thread must be the one that adds.
+// Look gives what is to be known later. The thread must be the one that adds; the
+// process still has the host's mounts.
 func Look() (*Before, error) {
 	b := &Before{-1, -1, nil}
 	var err error
@@ -63,7 +64,7 @@ func Look() (*Before, error) {
 		b.Close()
 		return nil, fmt.Errorf("open /proc/thread-self: %w", err)
 	}
-	if b.outside, _, err = caller(); err != nil {
+	if b.outside, _, err = caller("/proc/self"); err != nil {
 		b.Close()
 		return nil, err
 	}

@@ -67,7 +67,7 @@ func Read(pids []int) (*tree.File, error) {
 		return nil, fmt.Errorf("find our own mount namespace: %w", err)
 	}
 	if !have[own] {
-		if around.Devices, around.Groups, err = caller(); err != nil {
+		if around.Devices, around.Groups, err = caller("/proc/thread-self"); err != nil {
 			return nil, err
 		}
 	}
@@ -105,11 +105,12 @@ func Processes(leader int) (pids []int, err error) {
 	return pids, nil
 }
 
-// caller gives the file systems and sharing groups of our own namespace.
-func caller() (devices, groups map[uint64]bool, err error) {
-	text, err := sys.ReadFile(unix.AT_FDCWD, "/proc/thread-self/mountinfo", maxTable)
+// caller gives the file systems and sharing groups of our own namespace: the thread's
+// or, where that has another already, the process's.
+func caller(who string) (devices, groups map[uint64]bool, err error) {
+	text, err := sys.ReadFile(unix.AT_FDCWD, who+"/mountinfo", maxTable)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read our own mounts, /proc/thread-self/mountinfo: %w", err)
+		return nil, nil, fmt.Errorf("read our own mounts, %s/mountinfo: %w", who, err)
 	}
 	rows, err := tree.ParseMountinfo(string(text))
 	if err != nil {

@@ -188,7 +188,7 @@ func forms() (list []form) {
 
 	// What the tree is like.
 	for _, words := range []string{"", "--volatile", "--volatile=state", "--volatile=overlay", "-U"} {
-		add(form{name: "usr is a link " + words, args: words, setup: "mv cmp/usr cmp/u; ln -s u cmp/usr", payload: "stat -c %F /usr; ls /; cut -d' ' -f4-6 /proc/self/mountinfo | grep /u"})
+		add(form{name: "usr is a link " + words, args: words, setup: "mv cmp/usr cmp/u; ln -s u cmp/usr", payload: "stat -c %F /usr; ls /; cut -d' ' -f4-6 /proc/self/mountinfo | grep /u | sort"})
 	}
 	for name, to := range map[string]string{"nothing": "nope", "itself": "usr", "a file": "etc/hostname"} {
 		add(form{name: "usr is a link to " + name, setup: "mv cmp/usr cmp/u; ln -s " + to + " cmp/usr"})

@@ -292,7 +292,7 @@ var more = []attack{
 		return ""
 	}},
 	{name: "C5 a mount inside reaches the host", edits: []remake.Edit{
-		{attachGo, "	if !shared {\n		if err := sys.MountSetattr(t.host, unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_SLAVE}); err != nil {", "	if false {\n		if err := error(nil); err != nil {"},
+		{attachGo, "	if t.shared = how.Shared || t.bare; !t.shared {\n		if err := sys.MountSetattr(t.host, unix.AT_RECURSIVE, &unix.MountAttr{Propagation: unix.MS_SLAVE}); err != nil {", "	if t.shared = how.Shared || t.bare; false {\n		if err := error(nil); err != nil {"},
 	}, try: func(w *world) (got string) {
 		before, err := os.ReadFile("/proc/self/mountinfo")
 		must(w.t, err)
