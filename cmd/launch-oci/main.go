@@ -55,7 +55,6 @@ func main() {
 		os.Exit(1)
 	}
 	sys.Calm()
-	sys.Stack()
 	os.Exit(launchOCI(os.Args))
 }
 

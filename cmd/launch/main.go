@@ -51,7 +51,6 @@ func main() {
 	if path.Base(os.Args[0]) == hostns.Name {
 		os.Exit(hostExec(os.Args[1:], os.Environ()))
 	}
-	sys.Stack()
 	os.Exit(launch(os.Args[1:], os.Environ()))
 }
 

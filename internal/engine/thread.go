@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"launch/internal/entry"
 	"launch/internal/sys"
 	"launch/mount/attach"
 )
@@ -37,7 +38,7 @@ func NewSite() *Thread {
 func newThread(ahead func(*Thread, sys.Locked)) *Thread {
 	t := &Thread{soon: sys.NewGate(), gate: sys.NewGate(), done: make(chan error), over: make(chan struct{})}
 	go func() {
-		sys.Stack()
+		entry.Stack()
 		l := sys.Lock()
 		if !sys.Faults {
 			ahead(t, l)

@@ -9,6 +9,9 @@
 // first package is initialized this process may open none: its limit of open files
 // is 0.
 //
+// What the runtime would take bit by bit, the main goroutine's stack and the first part
+// of the heap, it then takes in one piece each, before the other packages use it.
+//
 // Nothing depends on it. Linked without the option, a program starts as any. Nobody
 // sees the limit: it is back before other packages look.
 //
@@ -31,6 +34,8 @@ func init() {
 	if Begun() {
 		restore()
 	}
+	Stack()
+	heap()
 }
 
 // Begun reports whether the program began here and not with Go's runtime.

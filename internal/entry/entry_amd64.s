@@ -2,6 +2,8 @@
 
 #define fcntl 72
 #define getfd 1
+#define madvise 28
+#define populateWrite 23
 #define prlimit 302
 #define nofile 7
 
@@ -47,5 +49,14 @@ TEXT ·restore(SB),NOSPLIT,$0-0
 	MOVL	$nofile, SI
 	LEAQ	·files(SB), DX
 	XORL	R10, R10
+	SYSCALL
+	RET
+
+// func populate(at unsafe.Pointer, size uintptr)
+TEXT ·populate(SB),NOSPLIT,$0-16
+	MOVL	$madvise, AX
+	MOVQ	at+0(FP), DI
+	MOVQ	size+8(FP), SI
+	MOVL	$populateWrite, DX
 	SYSCALL
 	RET

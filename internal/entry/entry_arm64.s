@@ -3,6 +3,8 @@
 #define fcntl 25
 #define getfd 1
 #define prlimit 261
+#define madvise 233
+#define populateWrite 23
 #define nofile 7
 
 // begin is called by the kernel, with the stack as it makes it. A call changes R0
@@ -45,5 +47,14 @@ TEXT ·restore(SB),NOSPLIT,$0-0
 	MOVD	$nofile, R1
 	MOVD	$·files(SB), R2
 	MOVD	$0, R3
+	SVC
+	RET
+
+// func populate(at unsafe.Pointer, size uintptr)
+TEXT ·populate(SB),NOSPLIT,$0-16
+	MOVD	$madvise, R8
+	MOVD	at+0(FP), R0
+	MOVD	size+8(FP), R1
+	MOVD	$populateWrite, R2
 	SVC
 	RET

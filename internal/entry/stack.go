@@ -1,4 +1,4 @@
-package sys
+package entry
 
 // Stack gives the calling goroutine a stack that is large enough for a start,
 // at once. Go begins with 2 KB and doubles, and each time it looks through all
