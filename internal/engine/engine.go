@@ -454,6 +454,7 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 		}
 		defer f.Restore()
 	}
+	poll := sys.Poll
 	// stop asks the machine to end; the second time it is killed.
 	stop := func() error {
 		sig := int(unix.SIGKILL)
@@ -468,6 +469,7 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 		if sig == int(unix.SIGKILL) {
 			// What the host shares with it is taken back while it ends.
 			s.state.UndoOf(state.Mounts, s.mark)
+			poll = sys.PollAwake // it takes longer to fall asleep and wake than it has to live
 		}
 		return err
 	}
@@ -510,10 +512,11 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 				timeout = max(left, 0)
 			}
 		}
-		if _, err := sys.Poll(fds, timeout); err != nil {
+		if _, err := poll(fds, timeout); err != nil {
 			b.kill()
 			return 1, fmt.Errorf("wait for the machine: %w", err)
 		}
+		poll = sys.Poll
 		if !over.IsZero() && time.Now().After(over) {
 			over = time.Time{}
 			stop()

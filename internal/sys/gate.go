@@ -49,8 +49,12 @@ func (g *Gate) Wait() {
 	}
 }
 
-// spins is a tenth of a millisecond or two, where nobody else wants to run.
-const spins = 1500
+// How often somebody looks before he goes to sleep: it takes a tenth of a millisecond
+// or two, where nobody else wants to run.
+const (
+	spins = 1500
+	looks = 400
+)
 
 // Watch is Wait for a gate that is about to be opened: for a moment, the thread stays
 // awake, and lets others run that want to.
@@ -59,10 +63,13 @@ func (g *Gate) Watch() {
 		if g.quiet != nil || g.open.Load() != 0 {
 			break
 		}
-		unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+		yield()
 	}
 	g.Wait()
 }
+
+// yield lets others run that want to.
+func yield() { unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0) }
 
 // Both are for threads of one process.
 const (

@@ -96,6 +96,21 @@ func Poll(fds []unix.PollFd, timeout int) (int, error) {
 	return result(r, err)
 }
 
+// PollAwake is Poll for what is about to happen: for a moment, the thread stays awake,
+// and lets others run that want to.
+func PollAwake(fds []unix.PollFd, timeout int) (int, error) {
+	for range looks {
+		if Faults {
+			break
+		}
+		if n, err := Poll(fds, 0); n != 0 || err != nil {
+			return n, err
+		}
+		yield()
+	}
+	return Poll(fds, timeout)
+}
+
 // Ioctl makes a request with a plain number as argument.
 func Ioctl(n int, req uint, arg uintptr) (int, error) {
 	return result(call("ioctl", unix.SYS_IOCTL, fd(n), uintptr(req), arg, 0, 0, 0))
