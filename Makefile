@@ -14,6 +14,12 @@ endif
 # Static, the same bytes wherever it is built, no C.
 export CGO_ENABLED := 0
 BUILD := go build
+# Go 1.26 keeps its collector's marks in the last page of each span. A start would
+# touch, and a waiting launcher keep, some thirty pages for a collector that runs never
+# or once; the one before can still be had.
+ifneq ($(filter go1.26 go1.26.%,$(shell go env GOVERSION 2>/dev/null)),)
+export GOEXPERIMENT ?= nogreenteagc
+endif
 # The programs begin in internal/entry; what only measures them begins as usual.
 ENTRY = -E launch/internal/entry.begin
 FLAGS = -trimpath -buildvcs=false -ldflags='-s -w $(ENTRY)$(if $(RELEASE), -X launch/internal/cli.Release=$(RELEASE))'

@@ -7,7 +7,7 @@ const (
 	// refuses, or has less to do.
 	page = 4 << 10
 	// ahead is how many pages of the heap any start uses from here on.
-	ahead = 80
+	ahead = 64
 )
 
 // fresh keeps memory on the heap that the compiler would else put on the stack.
