@@ -28,6 +28,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"launch/internal/console"
+	"launch/internal/entry"
 	"launch/internal/machine"
 	"launch/internal/netns"
 	"launch/internal/notify"
@@ -475,6 +476,7 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 	}
 	// over is when a machine that was asked to end is killed; zero: never.
 	var over time.Time
+	entry.Forget()
 	var fds []unix.PollFd
 	deaf, unheard := b.ear == nil, 0
 	host := -1

@@ -3,6 +3,7 @@
 #define fcntl 72
 #define getfd 1
 #define madvise 28
+#define dontNeed 4
 #define populateWrite 23
 #define prlimit 302
 #define nofile 7
@@ -58,5 +59,19 @@ TEXT ·populate(SB),NOSPLIT,$0-16
 	MOVQ	at+0(FP), DI
 	MOVQ	size+8(FP), SI
 	MOVL	$populateWrite, DX
+	SYSCALL
+	RET
+
+// func Forget()
+//
+// From where the first segment begins, wherever pages end; up to and with the page in
+// which the last table ends. What is written lies on pages of its own.
+TEXT ·Forget(SB),NOSPLIT,$0-0
+	MOVL	$madvise, AX
+	LEAQ	runtime·text(SB), DI
+	ANDQ	$~0xffff, DI
+	LEAQ	runtime·epclntab(SB), SI
+	SUBQ	DI, SI
+	MOVL	$dontNeed, DX
 	SYSCALL
 	RET

@@ -4,6 +4,7 @@
 #define getfd 1
 #define prlimit 261
 #define madvise 233
+#define dontNeed 4
 #define populateWrite 23
 #define nofile 7
 
@@ -56,5 +57,19 @@ TEXT ·populate(SB),NOSPLIT,$0-16
 	MOVD	at+0(FP), R0
 	MOVD	size+8(FP), R1
 	MOVD	$populateWrite, R2
+	SVC
+	RET
+
+// func Forget()
+//
+// From where the first segment begins, wherever pages end; up to and with the page in
+// which the last table ends. What is written lies on pages of its own.
+TEXT ·Forget(SB),NOSPLIT,$0-0
+	MOVD	$madvise, R8
+	MOVD	$runtime·text(SB), R0
+	AND	$~0xffff, R0
+	MOVD	$runtime·epclntab(SB), R1
+	SUB	R0, R1
+	MOVD	$dontNeed, R2
 	SVC
 	RET
