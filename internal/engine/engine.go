@@ -476,7 +476,7 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 	}
 	// over is when a machine that was asked to end is killed; zero: never.
 	var over time.Time
-	entry.Forget()
+	rested := sys.Faults // it would be a call more or not, by chance
 	var fds []unix.PollFd
 	deaf, unheard := b.ear == nil, 0
 	host := -1
@@ -514,9 +514,17 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 				timeout = max(left, 0)
 			}
 		}
-		if _, err := poll(fds, timeout); err != nil {
+		if !rested && (timeout < 0 || timeout > idle) {
+			timeout = idle
+		}
+		n, err := poll(fds, timeout)
+		if err != nil {
 			b.kill()
 			return 1, fmt.Errorf("wait for the machine: %w", err)
+		}
+		if n == 0 && !rested {
+			rested = true
+			entry.Forget()
 		}
 		poll = sys.Poll
 		if !over.IsZero() && time.Now().After(over) {
@@ -634,6 +642,10 @@ func (s *supervisor) supervise(b *builder) (int, error) {
 	}
 	return status, err
 }
+
+// idle is how many milliseconds nothing happens before the launcher takes it that it
+// has to wait. A command may be over by then.
+const idle = 10
 
 // leave is how long a command whose terminal is gone may take to end.
 const leave = 10 * time.Second
