@@ -31,6 +31,9 @@ func (f *Filter) Compile() ([]unix.SockFilter, error) {
 	if f.Raw != nil {
 		return f.Raw, nil
 	}
+	if f.ready != nil {
+		return unpack(f.ready), nil
+	}
 	if err := f.check(); err != nil {
 		return nil, err
 	}
@@ -93,6 +96,19 @@ func (p *program) x86Section(f *Filter, done [archCount]bool, bad int, section f
 		x32 = p.jump(jumpEQ, 0xffffffff, p.ret(skipped), bad)
 	}
 	return p.jump(jumpGE, x32Bit, x32, wide)
+}
+
+// pack makes a number of an instruction: 16 bits of Code, 8 of Jt, 8 of Jf, 32 of K.
+func pack(ins unix.SockFilter) uint64 {
+	return uint64(ins.Code)<<48 | uint64(ins.Jt)<<40 | uint64(ins.Jf)<<32 | uint64(ins.K)
+}
+
+func unpack(packed []uint64) []unix.SockFilter {
+	program := make([]unix.SockFilter, len(packed))
+	for i, n := range packed {
+		program[i] = unix.SockFilter{Code: uint16(n >> 48), Jt: uint8(n >> 40), Jf: uint8(n >> 32), K: uint32(n)}
+	}
+	return program
 }
 
 // program is built from its end, because BPF jumps forward: a target is

@@ -112,6 +112,8 @@ type Filter struct {
 
 	// Flags are the SECCOMP_FILTER_FLAG_ bits to install the program with.
 	Flags uint32
+
+	ready []uint64 // the program, packed, where it was compiled beforehand
 }
 
 // maxInstructions is the kernel's limit, BPF_MAXINSNS.
