@@ -25,16 +25,16 @@ func (s *supervisor) onceBundle() (status int, err error) {
 	})
 	started, hold := make(chan error), make(chan bool)
 	defer close(hold)
-	go func() {
-		b.l = sys.Lock()
-		err := b.create(b.l)
+	sys.Spawn(func(l sys.Locked) {
+		b.l = l
+		err := b.create(l)
 		if err == nil {
 			err = b.heard()
 			b.oom.restore(b)
 		}
 		started <- err
 		<-hold
-	}()
+	})
 	err = <-started
 	if b.proc != nil {
 		defer sys.Close(b.proc.Pidfd)

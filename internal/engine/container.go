@@ -1079,20 +1079,14 @@ func RunHookIn(h settings.Hook, state []byte, pidfd, pid int) error {
 		}
 		defer sys.Close(times)
 	}
-	done := make(chan error)
-	go func() {
-		// The thread's pid namespace for children changes: it is not used
-		// again.
-		l := sys.Lock()
+	return sys.Apart(func(l sys.Locked) error {
 		if flags&unix.CLONE_NEWPID != 0 {
 			if err := sys.Setns(l, pidfd, unix.CLONE_NEWPID); err != nil {
-				done <- fmt.Errorf("join the container's pid namespace: %w", err)
-				return
+				return fmt.Errorf("join the container's pid namespace: %w", err)
 			}
 		}
-		done <- runHook(l, h, state, pidfd, times, flags)
-	}()
-	return <-done
+		return runHook(l, h, state, pidfd, times, flags)
+	})
 }
 
 // runHook runs a hook as a child of the thread; with flags it joins those

@@ -63,13 +63,13 @@ func (m *Mounts) Run() (status int, err error) {
 	started, hold := make(chan error), make(chan bool)
 	defer close(hold)
 	var c *child.Process
-	go func() {
+	sys.Spawn(func(l sys.Locked) {
 		// The command dies with the thread.
 		var err error
-		c, err = m.start(sys.Lock())
+		c, err = m.start(l)
 		started <- err
 		<-hold
-	}()
+	})
 	if err := <-started; err != nil {
 		return 1, err
 	}

@@ -37,9 +37,8 @@ func NewSite() *Thread {
 // calls, that comes when it is its turn.
 func newThread(ahead func(*Thread, sys.Locked)) *Thread {
 	t := &Thread{soon: sys.NewGate(), gate: sys.NewGate(), done: make(chan error), over: make(chan struct{})}
-	go func() {
+	sys.Spawn(func(l sys.Locked) {
 		entry.Stack()
-		l := sys.Lock()
 		if !sys.Faults {
 			ahead(t, l)
 		}
@@ -50,7 +49,7 @@ func newThread(ahead func(*Thread, sys.Locked)) *Thread {
 		}
 		t.done <- t.do(l)
 		<-t.over
-	}()
+	})
 	return t
 }
 

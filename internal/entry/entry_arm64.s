@@ -63,7 +63,7 @@ TEXT ·populate(SB),NOSPLIT,$0-16
 // func Forget()
 //
 // From where the first segment begins, wherever pages end; up to and with the page in
-// which the last table ends. What is written lies on pages of its own.
+// which the table of functions ends. What is written lies on pages of its own.
 TEXT ·Forget(SB),NOSPLIT,$0-0
 	MOVD	$madvise, R8
 	MOVD	$runtime·text(SB), R0

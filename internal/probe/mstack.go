@@ -306,9 +306,7 @@ func StackTree(n int, st *facts.Stack, pins Pins, frozen bool, pivot string, mor
 // apart runs f on a thread with mounts of its own, which nobody hears of, and
 // which go with it.
 func apart(f func(sys.Locked) error) error {
-	done := make(chan error)
-	go func() {
-		l := sys.Lock()
+	return sys.Apart(func(l sys.Locked) error {
 		err := sys.Unshare(l, unix.CLONE_NEWNS|unix.CLONE_FS)
 		var top int
 		if err == nil {
@@ -321,9 +319,8 @@ func apart(f func(sys.Locked) error) error {
 		if err == nil {
 			err = f(l)
 		}
-		done <- err
-	}()
-	return <-done
+		return err
+	})
 }
 
 // lookAtEntry mounts an entry that is a disk image, attached nowhere, to look at.

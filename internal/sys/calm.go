@@ -3,6 +3,8 @@ package sys
 import (
 	"runtime"
 	"strconv"
+	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,14 +22,22 @@ import (
 // Nothing depends on this, and errors are ignored. With one processor the
 // monitor is left alone: who waits to run would wait for it. In the build in which
 // calls are counted nothing is done, since a busy host has other threads there.
-func Calm() {
+//
+// It is done once: a thread that the monitor made later knows nothing of the slack that
+// the program was started with.
+func Calm() { calm.Do(calmDown) }
+
+var calm sync.Once
+
+func calmDown() {
 	if Faults || runtime.GOMAXPROCS(0) < 2 {
 		return
 	}
 	// It is the first thread that the runtime makes. So it has the number after
 	// the process's own, or, if others were born in that instant, one of the
 	// next. Only a thread of this process can be asked like this.
-	slack, _, _ = unix.RawSyscall(unix.SYS_PRCTL, unix.PR_GET_TIMERSLACK, 0, 0)
+	n, _, _ := unix.RawSyscall(unix.SYS_PRCTL, unix.PR_GET_TIMERSLACK, 0, 0)
+	slack.Store(uint64(n))
 	pid := unix.Getpid()
 	for tid := pid + 1; tid <= pid+8; tid++ {
 		if unix.Tgkill(pid, tid, 0) == nil {
@@ -39,13 +49,13 @@ func Calm() {
 
 // slack is that of the process's threads before Calm, in nanoseconds; 0: nothing
 // was changed.
-var slack uintptr
+var slack atomic.Uint64
 
 // Settle gives the calling thread, and so what is started from it, the timer
 // slack that this program was started with. Functions that start programs call
 // it.
 func Settle(Locked) {
-	if slack != 0 {
-		unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, slack, 0)
+	if n := slack.Load(); n != 0 {
+		unix.RawSyscall(unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, uintptr(n), 0)
 	}
 }

@@ -1,6 +1,10 @@
 package sys
 
-import "runtime"
+import (
+	"runtime"
+
+	"golang.org/x/sys/unix"
+)
 
 // Locked proves that the calling goroutine holds its OS thread for good: it
 // can only be had from Lock. Functions that depend on the thread's namespaces,
@@ -14,6 +18,31 @@ type Locked struct{ held *struct{} }
 func Lock() Locked {
 	runtime.LockOSThread()
 	return Locked{&struct{}{}}
+}
+
+// Spawn runs f on a thread that ends with it, and with the thread what it has of its
+// own: f may change its namespaces, or stay for as long as something needs the thread.
+//
+// It is never the process's first thread, on which a goroutine of Go's may well begin.
+// That one can't end: Go would park it for good, and with it the mounts of a machine
+// that is gone. And what /proc shows of the process is what the first thread has.
+func Spawn(f func(Locked)) {
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() != unix.Getpid() {
+			f(Locked{&struct{}{}})
+			return
+		}
+		// As long as this goroutine has it, no other begins there.
+		begun := make(chan struct{})
+		go func() {
+			runtime.LockOSThread()
+			close(begun)
+			f(Locked{&struct{}{}})
+		}()
+		<-begun
+		runtime.UnlockOSThread()
+	}()
 }
 
 // Elsewhere runs f on a thread that the caller's thread has lent nothing to:
@@ -33,6 +62,6 @@ func Elsewhere(f func(Locked) error) error {
 // namespaces and ends with f: f may change them.
 func Apart(f func(Locked) error) error {
 	done := make(chan error, 1)
-	go func() { done <- f(Lock()) }()
+	Spawn(func(l Locked) { done <- f(l) })
 	return <-done
 }

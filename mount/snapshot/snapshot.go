@@ -176,30 +176,25 @@ func read(proc int, have map[string]bool) (rows []tree.Row, name string, err err
 	defer sys.Close(root)
 	// The kernel tells of mounts as the thread that asks could reach them. It
 	// must not come back: it has the root of the tree that is read.
-	done := make(chan error, 1)
-	go func() {
-		l := sys.Lock()
-		done <- func() error {
-			if err := sys.Unshare(l, unix.CLONE_FS); err != nil {
-				return err
-			}
-			if err := sys.Setns(l, ns, unix.CLONE_NEWNS); err != nil {
-				return fmt.Errorf("enter its mount namespace: %w", err)
-			}
-			if err := sys.Fchdir(l, root); err != nil {
-				return err
-			}
-			if err := sys.Chroot(l); err != nil {
-				return err
-			}
-			if rows, err = table(l, proc); err != nil {
-				return err
-			}
-			kinds(root, rows)
-			return nil
-		}()
-	}()
-	err = <-done
+	err = sys.Apart(func(l sys.Locked) error {
+		if err := sys.Unshare(l, unix.CLONE_FS); err != nil {
+			return err
+		}
+		if err := sys.Setns(l, ns, unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("enter its mount namespace: %w", err)
+		}
+		if err := sys.Fchdir(l, root); err != nil {
+			return err
+		}
+		if err := sys.Chroot(l); err != nil {
+			return err
+		}
+		if rows, err = table(l, proc); err != nil {
+			return err
+		}
+		kinds(root, rows)
+		return nil
+	})
 	return rows, name, err
 }
 

@@ -201,16 +201,15 @@ func Restore(o CreateOptions, r CRIUOptions) (l *Live, err error) {
 	}
 	pid := 0
 	started := make(chan error)
-	go func() {
+	sys.Spawn(func(l sys.Locked) {
 		// The thread has mounts of its own, and what was restored has it as
 		// the parent.
-		l := sys.Lock()
 		started <- func() (err error) {
 			pid, err = restoreOn(l, seat, pin, wanted, found, &r, w, place.Enter, place.Leave, roots, stage)
 			return err
 		}()
 		select {}
-	}()
+	})
 	err = <-started
 	if refused != nil {
 		return nil, refused

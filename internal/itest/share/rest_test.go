@@ -3,6 +3,7 @@ package share
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -39,5 +40,51 @@ func TestRests(t *testing.T) {
 	r.Process.Signal(syscall.SIGTERM)
 	if code, err := r.Code(most); err != nil || code != 1 {
 		t.Errorf("stopped, it ends with %d, %v\n%s", code, err, r.Out)
+	}
+}
+
+// TestLives: of the lives that a machine had before it rebooted, no thread of the
+// launcher keeps anything; and each has the timer slack that the launcher was started
+// with.
+func TestLives(t *testing.T) {
+	launchOnly(t, "machines that it starts again by itself")
+	for _, procs := range []string{"1", "2"} {
+		t.Run("processors "+procs, func(t *testing.T) {
+			p := begin(t)
+			// Not with --keep-unit: then a reboot is the service manager's.
+			r := p.Start(append(p.l.Env, "GOMAXPROCS="+procs), p.l.Path, "--quiet", "--directory="+p.dir, "--machine=lives", "--register=no", "--console=pipe",
+				"--resolv-conf=off", "--timezone=off", "/bin/busybox", "ash", "-c",
+				`busybox cat /proc/self/timerslack_ns; echo x >>/srv/lives; [ $(wc -l </srv/lives) -lt 4 ] && busybox reboot -f; echo up; sleep 60`)
+			if err := r.Await("up", most); err != nil {
+				t.Fatal(err, r.Out)
+			}
+			own, err := os.ReadFile("/proc/self/timerslack_ns")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := r.Out.String(); got != strings.Repeat(string(own), 4)+"up\n" {
+				t.Errorf("it said %q, its caller's timer slack is %q", got, own)
+			}
+			tasks, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/ns/mnt", r.Process.Pid))
+			if err != nil || len(tasks) < 3 {
+				t.Fatal(tasks, err)
+			}
+			has := map[string]int{}
+			for _, task := range tasks {
+				ns, err := os.Readlink(task)
+				if err != nil {
+					t.Fatal(err)
+				}
+				has[ns]++
+			}
+			home, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", r.Process.Pid))
+			if err != nil || len(has) != 2 || has[home] != len(tasks)-1 {
+				t.Errorf("its threads are in these mount namespaces: %v, the first in %s, %v", has, home, err)
+			}
+			r.Process.Signal(syscall.SIGTERM)
+			if code, err := r.Code(most); err != nil || code != 1 {
+				t.Errorf("stopped, it ends with %d, %v\n%s", code, err, r.Out)
+			}
+		})
 	}
 }
