@@ -77,19 +77,18 @@ var nspawnCapCalls = [...]struct {
 // Calls that the tables don't know get ENOSYS, so that newer programs fall
 // back, and the known but forbidden ones EPERM, so that the refusal shows.
 func NSpawn(native Arch, retained uint64, extra Calls) []Filter {
-	archs := native.Siblings()
-	if len(extra.Allow)+len(extra.Deny) == 0 && (retained^usual)&counted() == 0 {
-		// What nearly all machines have is compiled with this package.
-		for i := range ready {
-			if r := &ready[i]; r.native == native {
-				filters := filters(archs, r.yes, r.no)
-				filters[0].ready, filters[1].ready = r.calls, r.audit
-				return filters
-			}
+	if len(extra.Allow)+len(extra.Deny) > 0 || (retained^usual)&counted() != 0 {
+		yes, no := lists(retained, extra)
+		return filters(native, yes, no)
+	}
+	// What nearly all machines have is compiled with this package.
+	f := filters(native, readyYes[:], readyNo[:])
+	for i := range ready {
+		if r := &ready[i]; r.native == native {
+			f[0].ready, f[1].ready = r.calls, r.audit
 		}
 	}
-	yes, no := lists(retained, extra)
-	return filters(archs, yes, no)
+	return f
 }
 
 // usual are the capabilities that a machine keeps by default.
@@ -126,7 +125,8 @@ func lists(retained uint64, extra Calls) (yes, no []uint16) {
 	return yes, no
 }
 
-func filters(archs []Arch, yes, no []uint16) []Filter {
+func filters(native Arch, yes, no []uint16) []Filter {
+	archs := native.Siblings()
 	return []Filter{
 		{
 			Archs:   archs,

@@ -24,23 +24,16 @@ func TestReady(t *testing.T) {
 
 package seccomp
 
-// ready is what NSpawn gives for the usual capabilities: the calls that are allowed and
-// the rest, and both programs, packed.
-var ready = [...]struct {
-	native       Arch
-	yes, no      []uint16
-	calls, audit []uint64
-}{
 `)
 	numbers := func(name string, list []uint16) {
-		fmt.Fprintf(&b, "%s: []uint16{", name)
+		fmt.Fprintf(&b, "var %s = [...]uint16{", name)
 		for i, n := range list {
 			if i%20 == 0 {
 				b.WriteString("\n")
 			}
 			fmt.Fprintf(&b, "%d, ", n)
 		}
-		b.WriteString("\n},\n")
+		b.WriteString("\n}\n\n")
 	}
 	program := func(name string, f Filter) {
 		code, err := f.Compile()
@@ -59,12 +52,19 @@ var ready = [...]struct {
 		}
 		b.WriteString("\n},\n")
 	}
+	yes, no := lists(usual, Calls{})
+	b.WriteString("// readyYes and readyNo are the calls that are allowed with the usual capabilities, and the rest.\n")
+	numbers("readyYes", yes)
+	numbers("readyNo", no)
+	b.WriteString(`// ready are the programs of both filters that NSpawn gives for them, packed.
+var ready = [...]struct {
+	native       Arch
+	calls, audit []uint64
+}{
+`)
 	for _, a := range readyArchs {
-		yes, no := lists(usual, Calls{})
-		fresh := filters(a.arch.Siblings(), yes, no)
+		fresh := filters(a.arch, yes, no)
 		fmt.Fprintf(&b, "{\nnative: %s,\n", a.name)
-		numbers("yes", yes)
-		numbers("no", no)
 		program("calls", fresh[0])
 		program("audit", fresh[1])
 		b.WriteString("},\n")
