@@ -7,4 +7,23 @@ package entry
 //
 // It changes nothing but the time that the next calls take, and the memory that is
 // counted as the program's.
-func Forget()
+func Forget() {
+	// From where the first segment begins, wherever pages end; up to and with the
+	// page in which the table of functions ends. What is written lies on pages of
+	// its own.
+	from, to := code()
+	from &^= 0xffff
+	advise(from, to-from, dontNeed)
+}
+
+// code gives where the program's code begins, and where the table of its functions
+// ends.
+func code() (from, to uintptr)
+
+// advise is madvise(2). Its errors are ignored.
+func advise(at, size, how uintptr)
+
+const (
+	dontNeed      = 4  // MADV_DONTNEED
+	populateWrite = 23 // MADV_POPULATE_WRITE, since Linux 5.14
+)

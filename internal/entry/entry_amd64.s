@@ -3,8 +3,6 @@
 #define fcntl 72
 #define getfd 1
 #define madvise 28
-#define dontNeed 4
-#define populateWrite 23
 #define prlimit 302
 #define nofile 7
 
@@ -53,25 +51,19 @@ TEXT ·restore(SB),NOSPLIT,$0-0
 	SYSCALL
 	RET
 
-// func populate(at unsafe.Pointer, size uintptr)
-TEXT ·populate(SB),NOSPLIT,$0-16
+// func advise(at, size, how uintptr)
+TEXT ·advise(SB),NOSPLIT,$0-24
 	MOVL	$madvise, AX
 	MOVQ	at+0(FP), DI
 	MOVQ	size+8(FP), SI
-	MOVL	$populateWrite, DX
+	MOVQ	how+16(FP), DX
 	SYSCALL
 	RET
 
-// func Forget()
-//
-// From where the first segment begins, wherever pages end; up to and with the page in
-// which the table of functions ends. What is written lies on pages of its own.
-TEXT ·Forget(SB),NOSPLIT,$0-0
-	MOVL	$madvise, AX
-	LEAQ	runtime·text(SB), DI
-	ANDQ	$~0xffff, DI
-	LEAQ	runtime·epclntab(SB), SI
-	SUBQ	DI, SI
-	MOVL	$dontNeed, DX
-	SYSCALL
+// func code() (from, to uintptr)
+TEXT ·code(SB),NOSPLIT,$0-16
+	LEAQ	runtime·text(SB), AX
+	MOVQ	AX, from+0(FP)
+	LEAQ	runtime·epclntab(SB), AX
+	MOVQ	AX, to+8(FP)
 	RET

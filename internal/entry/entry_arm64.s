@@ -4,8 +4,6 @@
 #define getfd 1
 #define prlimit 261
 #define madvise 233
-#define dontNeed 4
-#define populateWrite 23
 #define nofile 7
 
 // begin is called by the kernel, with the stack as it makes it. A call changes R0
@@ -51,25 +49,19 @@ TEXT ·restore(SB),NOSPLIT,$0-0
 	SVC
 	RET
 
-// func populate(at unsafe.Pointer, size uintptr)
-TEXT ·populate(SB),NOSPLIT,$0-16
+// func advise(at, size, how uintptr)
+TEXT ·advise(SB),NOSPLIT,$0-24
 	MOVD	$madvise, R8
 	MOVD	at+0(FP), R0
 	MOVD	size+8(FP), R1
-	MOVD	$populateWrite, R2
+	MOVD	how+16(FP), R2
 	SVC
 	RET
 
-// func Forget()
-//
-// From where the first segment begins, wherever pages end; up to and with the page in
-// which the table of functions ends. What is written lies on pages of its own.
-TEXT ·Forget(SB),NOSPLIT,$0-0
-	MOVD	$madvise, R8
+// func code() (from, to uintptr)
+TEXT ·code(SB),NOSPLIT,$0-16
 	MOVD	$runtime·text(SB), R0
-	AND	$~0xffff, R0
-	MOVD	$runtime·epclntab(SB), R1
-	SUB	R0, R1
-	MOVD	$dontNeed, R2
-	SVC
+	MOVD	R0, from+0(FP)
+	MOVD	$runtime·epclntab(SB), R0
+	MOVD	R0, to+8(FP)
 	RET

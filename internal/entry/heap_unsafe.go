@@ -18,11 +18,6 @@ var fresh []byte
 // ignored: then it is one by one.
 func heap() {
 	fresh = make([]byte, page)
-	populate(unsafe.Pointer(&fresh[0]), ahead*page)
+	advise(uintptr(unsafe.Pointer(&fresh[0])), ahead*page, populateWrite)
 	fresh = nil
 }
-
-// populate is madvise(2) with MADV_POPULATE_WRITE (Linux 5.14).
-//
-//go:noescape
-func populate(at unsafe.Pointer, size uintptr)
