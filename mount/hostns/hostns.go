@@ -167,15 +167,7 @@ func namespace(file string, kind int) (n int, st unix.Statx_t, err error) {
 // inside enters the mount namespace and executes the command there. A failure
 // leaves the caller's other threads where they were.
 func inside(ns int, words, env []string) error {
-	done := make(chan error)
-	go func() {
-		// The thread's root and namespace are of no use to anybody else: it
-		// is not given back.
-		l := sys.Lock()
-		done <- enter(l, ns, words, env)
-		select {}
-	}()
-	return <-done
+	return sys.Apart(func(l sys.Locked) error { return enter(l, ns, words, env) })
 }
 
 func enter(l sys.Locked, ns int, words, env []string) error {
@@ -310,13 +302,7 @@ func Unshare(args, env []string) error {
 		return errors.New("still in the host's mount namespace after it was unshared")
 	}
 	env = append(slices.DeleteFunc(slices.Clone(env), func(v string) bool { return strings.HasPrefix(v, guard+"=") }), mark)
-	done := make(chan error)
-	go func() {
-		l := sys.Lock()
-		done <- alone(l, args, env)
-		select {}
-	}()
-	return <-done
+	return sys.Apart(func(l sys.Locked) error { return alone(l, args, env) })
 }
 
 func alone(l sys.Locked, args, env []string) error {
