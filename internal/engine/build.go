@@ -270,9 +270,6 @@ func (b *builder) compile() error {
 // sharedMount gives the machine's copy of what the host shares with it, once; -1:
 // the path is of nothing like that.
 func (b *builder) sharedMount(at string) (int, error) {
-	if !slices.ContainsFunc(b.plan.Steps, func(s plan.Step) bool { return s.Do == plan.Export && s.Path == at }) {
-		return -1, nil
-	}
 	if err := b.shares(); err != nil {
 		return -1, err
 	}

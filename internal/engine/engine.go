@@ -67,7 +67,7 @@ type Options struct {
 	Opened func() error
 	// Mounts are brought back where the plan says so.
 	Mounts *saved.File
-	// Thread is what a machine is built on; nil: a new one.
+	// Thread is what a machine is built on first, of NewSite; nil: a new one.
 	Thread *Thread
 	// Started is called when the payload runs, with its number on the host.
 	Started func(pid int)
@@ -110,12 +110,7 @@ func Run(p *plan.Plan, o Options) (status int, err error) {
 	if err := sys.Prctl(unix.PR_SET_DUMPABLE, 0, 0); err != nil {
 		return 1, fmt.Errorf("become undumpable: %w", err)
 	}
-	s := &supervisor{plan: p, opt: o, secrets: map[string]string{}}
-	if p.Payload.Exact == nil {
-		if s.thread = o.Thread; s.thread == nil {
-			s.thread = NewSite()
-		}
-	}
+	s := &supervisor{plan: p, opt: o, thread: o.Thread, secrets: map[string]string{}}
 	for _, c := range p.Credentials {
 		s.secrets[c.ID] = c.Value
 	}
@@ -193,7 +188,7 @@ type supervisor struct {
 	mark    int          // of the effects that go with one run of the machine
 	locks   []*tree.Lock // of the tree, until the end
 	secrets map[string]string
-	thread  *Thread // that builds the machine next
+	thread  *Thread // that builds the machine next; nil: there is none yet
 	signals *sys.Caught
 	ports   *netns.Ports // that lead to the machine, or nil
 	// receiver takes the machine's journal; nil: nobody does.

@@ -49,20 +49,11 @@ func (g *Gate) Wait() {
 	}
 }
 
-// How often somebody looks before he goes to sleep: it takes a tenth of a millisecond
-// or two, where nobody else wants to run.
-const (
-	spins = 1500
-	looks = 400
-)
-
 // Watch is Wait for a gate that is about to be opened: for a moment, the thread stays
 // awake, and lets others run that want to.
 func (g *Gate) Watch() {
-	for range spins {
-		if g.quiet != nil || g.open.Load() != 0 {
-			break
-		}
+	const most = 1500 // a tenth of a millisecond or two, where nobody else wants to run
+	for i := 0; i < most && g.quiet == nil && g.open.Load() == 0; i++ {
 		yield()
 	}
 	g.Wait()

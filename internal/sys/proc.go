@@ -99,10 +99,8 @@ func Poll(fds []unix.PollFd, timeout int) (int, error) {
 // PollAwake is Poll for what is about to happen: for a moment, the thread stays awake,
 // and lets others run that want to.
 func PollAwake(fds []unix.PollFd, timeout int) (int, error) {
-	for range looks {
-		if Faults {
-			break
-		}
+	const most = 400 // as Gate.Watch
+	for i := 0; i < most && !Faults; i++ {
 		if n, err := Poll(fds, 0); n != 0 || err != nil {
 			return n, err
 		}

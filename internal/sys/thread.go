@@ -7,9 +7,9 @@ import (
 )
 
 // Locked proves that the calling goroutine holds its OS thread for good: it
-// can only be had from Lock. Functions that depend on the thread's namespaces,
-// working directory or root take it as an argument, so that calling them from
-// elsewhere does not compile.
+// can only be had from the functions here. Functions that depend on the thread's
+// namespaces, working directory or root take it as an argument, so that calling
+// them from elsewhere does not compile.
 type Locked struct{ held *struct{} }
 
 // Lock ties the calling goroutine to its thread. It is never untied: a thread
@@ -28,18 +28,17 @@ func Lock() Locked {
 // that is gone. And what /proc shows of the process is what the first thread has.
 func Spawn(f func(Locked)) {
 	go func() {
-		runtime.LockOSThread()
+		l := Lock()
 		if unix.Gettid() != unix.Getpid() {
-			f(Locked{&struct{}{}})
+			f(l)
 			return
 		}
 		// As long as this goroutine has it, no other begins there.
 		begun := make(chan struct{})
-		go func() {
-			runtime.LockOSThread()
+		Spawn(func(l Locked) {
 			close(begun)
-			f(Locked{&struct{}{}})
-		}()
+			f(l)
+		})
 		<-begun
 		runtime.UnlockOSThread()
 	}()
