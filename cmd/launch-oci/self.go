@@ -56,7 +56,7 @@ func alone() (int, error) {
 // again executes the program that the descriptor is.
 func again(n int) error {
 	out.debug("going on as a copy that can't be changed")
-	return sys.Exec(fmt.Sprintf("/proc/self/fd/%d", n), os.Args, os.Environ())
+	return sys.Exec(sys.FdPath(n), os.Args, os.Environ())
 }
 
 // sealed gives a copy of a file in memory that can't be changed any more.

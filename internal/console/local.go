@@ -85,7 +85,7 @@ func reopen(n, flags int, want *unix.Statx_t) (int, error) {
 	if fs.Type != unix.PROC_SUPER_MAGIC {
 		return -1, unix.ENOTTY
 	}
-	m, err := sys.Openat(proc, "thread-self/fd/"+strconv.Itoa(n), flags, 0)
+	m, err := sys.Openat(proc, "self/fd/"+strconv.Itoa(n), flags, 0)
 	if err != nil {
 		return -1, err
 	}

@@ -36,7 +36,7 @@ func (b *builder) openOOM() (*oom, error) {
 		if o.file, err = sys.Openat(unix.AT_FDCWD, procPath(b.proc.PID, "oom_score_adj"), unix.O_WRONLY, 0); err != nil {
 			return nil, b.programError(i, fmt.Errorf("%s: %w", op.Text, err))
 		}
-		if o.own, err = sys.Openat(unix.AT_FDCWD, "/proc/thread-self/oom_score_adj", unix.O_RDWR, 0); err == nil {
+		if o.own, err = sys.Openat(unix.AT_FDCWD, "/proc/self/oom_score_adj", unix.O_RDWR, 0); err == nil {
 			var text []byte
 			text, err = sys.ReadAll(o.own, 64)
 			o.before = string(text)

@@ -32,7 +32,7 @@ func Listen(dir int, name string, uid, gid uint32) (int, error) {
 		return -1, err
 	}
 	// The directory has no name yet that leads to it, but its descriptor has.
-	if err = sys.BindUnix(n, fmt.Sprintf("/proc/thread-self/fd/%d/%s", dir, name)); err == nil {
+	if err = sys.BindUnix(n, sys.FdPath(dir)+"/"+name); err == nil {
 		err = sys.PassCred(n)
 	}
 	if err == nil {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"io"
 	"runtime"
-	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -112,7 +111,7 @@ func (r reader) ReadAt(b []byte, off int64) (done int, err error) {
 // systemd looks for that: in an attribute, and in files beside the image.
 func checkedBy(n int, path string) (bool, error) {
 	for _, name := range [...]string{"user.verity.roothash", "user.verity.usrhash"} {
-		_, err := sys.Getxattr("/proc/thread-self/fd/"+strconv.Itoa(n), name, make([]byte, 512))
+		_, err := sys.Getxattr(sys.FdPath(n), name, make([]byte, 512))
 		switch err {
 		case nil, unix.ERANGE:
 			return true, nil
@@ -218,7 +217,7 @@ func claim(n int) error {
 	if err != nil || how&unix.O_ACCMODE == unix.O_RDONLY {
 		return err
 	}
-	own, err := sys.Openat(unix.AT_FDCWD, "/proc/thread-self/fd/"+strconv.Itoa(n), unix.O_RDWR|unix.O_EXCL|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	own, err := sys.Openat(unix.AT_FDCWD, sys.FdPath(n), unix.O_RDWR|unix.O_EXCL|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 	if err != nil {
 		return err
 	}
@@ -228,7 +227,7 @@ func claim(n int) error {
 
 // RealFile gives the path of an open file without links; "" if it has none.
 func RealFile(n int) (string, error) {
-	text, err := sys.Readlinkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(n))
+	text, err := sys.Readlinkat(unix.AT_FDCWD, sys.FdPath(n))
 	if err != nil {
 		return "", err
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -92,7 +91,7 @@ func kindOf(path string) (kind settings.Kind, locked bool, err error) {
 	kind, locked, err = kindAt(n)
 	if err == nil && !locked {
 		var real string
-		real, err = sys.Readlinkat(unix.AT_FDCWD, "/proc/self/fd/"+strconv.Itoa(n))
+		real, err = sys.Readlinkat(unix.AT_FDCWD, sys.FdPath(n))
 		locked = settings.Vendors(real)
 	}
 	return kind, locked, err

@@ -88,6 +88,7 @@ func check(p pkg, kernel calls) []breach {
 		checkUses(f, r, kernel, add)
 		checkStart(f, r, add)
 		checkLinkname(f, r, add)
+		checkThread(f, add)
 	}
 	return out
 }
@@ -294,6 +295,16 @@ func checkStart(f *ast.File, r row, add adder) {
 			})
 		}
 	}
+}
+
+// checkThread finds descriptors that are named by the thread, see sys.FdPath.
+func checkThread(f *ast.File, add adder) {
+	ast.Inspect(f, func(n ast.Node) bool {
+		if l, ok := n.(*ast.BasicLit); ok && l.Kind == token.STRING && strings.Contains(l.Value, "thread-self/fd") {
+			add("thread", "thread-self/fd", l.Pos(), "it makes ends slower, and all threads have the same descriptors: name it by sys.FdPath")
+		}
+		return true
+	})
 }
 
 // checkLinkname: the runtime's private parts are touched in one place only.

@@ -263,6 +263,9 @@ func TestRed(t *testing.T) {
 		{"regular expression", "mount", doc("paper") + `import "regexp"; var r = regexp.MustCompile("a")`, "start regexp.MustCompile"},
 		{"regular expression when needed", "mount", doc("paper") + `import "regexp"; var r = func() any { return regexp.MustCompile("a") }`, ""},
 
+		{"descriptor of a thread", "mount/attach", doc("host") + "var p = `/proc/thread-self/fd/3`", "thread thread-self/fd"},
+		{"descriptor of the process", "mount/attach", doc("host") + "var p = `/proc/self/fd/3`", ""},
+
 		{"linkname", "mount", doc("paper") + "//go:linkname f runtime.f\nfunc f()", "linkname "},
 		{"linkname in child", "internal/child", doc("child") + "//go:linkname f runtime.f\nfunc f()", ""},
 	} {

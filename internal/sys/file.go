@@ -3,6 +3,7 @@ package sys
 import (
 	"errors"
 	"math"
+	"strconv"
 	"sync"
 	"unsafe"
 
@@ -14,6 +15,16 @@ func Openat(dirfd int, path string, flags int, mode uint32) (int, error) {
 	r, err := pathCall("openat", unix.SYS_OPENAT, dirfd, path, uintptr(flags|unix.O_CLOEXEC|unix.O_LARGEFILE), uintptr(mode), 0)
 	return result(r, err)
 }
+
+// FdPath is a name for what a descriptor is of, O_PATH or not, where /proc shows this
+// process.
+//
+// It is not below /proc/thread-self: all threads have the same descriptors, and what
+// procfs remembers of a thread is thrown away when that ends. If it is the last one of
+// the process, and the parent, which has just been woken, takes its processor, then
+// the parent throws away what there is of the whole process, and it turns in circles
+// until that part is gone, too: for as long as the scheduler lets it, which is 3 ms.
+func FdPath(n int) string { return "/proc/self/fd/" + strconv.Itoa(n) }
 
 // InRoot is how names of a machine's tree are looked up, whoever made it:
 // links, absolute ones too, mean what they would mean inside, and procfs's

@@ -216,7 +216,7 @@ func (w *copying) run(top, parent int, name string) error {
 		return fmt.Errorf("close %s to others: %w", name, err)
 	}
 	for _, acl := range [...]string{"system.posix_acl_default", "system.posix_acl_access"} {
-		if err := sys.Removexattr(procFd(d.To), acl); err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP {
+		if err := sys.Removexattr(sys.FdPath(d.To), acl); err != nil && err != unix.ENODATA && err != unix.EOPNOTSUPP {
 			return fmt.Errorf("remove %s of %s: %w", acl, name, err)
 		}
 	}
@@ -335,7 +335,7 @@ func (k *copier) Entry(d *Dir, name []byte, kind byte) (isDir bool, err error) {
 		return true, nil
 	case t == unix.S_IFREG && flags&unix.O_PATH != 0:
 		// Now that it is known to be a file, it can be opened for reading.
-		n, err := sys.Openat(unix.AT_FDCWD, procFd(src), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+		n, err := sys.Openat(unix.AT_FDCWD, sys.FdPath(src), unix.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 		if err != nil {
 			return false, fmt.Errorf("open: %w", err)
 		}
@@ -575,7 +575,7 @@ func (k *copier) special(src, at int, name string) error {
 			return fmt.Errorf("give it its owner: %w", err)
 		}
 	}
-	from := procFd(src)
+	from := sys.FdPath(src)
 	n, err := sys.Listxattr(from, k.attrs)
 	if err != nil && err != unix.EOPNOTSUPP {
 		return fmt.Errorf("list attributes: %w", err)
@@ -585,7 +585,7 @@ func (k *copier) special(src, at int, name string) error {
 		if err != nil {
 			return fmt.Errorf("open the copy: %w", err)
 		}
-		err = k.xattrs(k.attrs[:n], from, procFd(dst))
+		err = k.xattrs(k.attrs[:n], from, sys.FdPath(dst))
 		sys.Close(dst)
 		if err != nil {
 			return err
@@ -614,7 +614,7 @@ func (k *copier) attributes(src, dst int, st *unix.Statx_t) error {
 		return fmt.Errorf("list attributes: %w", err)
 	}
 	if n > 0 {
-		if err := k.xattrs(k.attrs[:n], procFd(src), procFd(dst)); err != nil {
+		if err := k.xattrs(k.attrs[:n], sys.FdPath(src), sys.FdPath(dst)); err != nil {
 			return err
 		}
 	}
@@ -659,6 +659,3 @@ func (k *copier) xattrs(list []byte, from, to string) error {
 	}
 	return nil
 }
-
-// procFd is a path that leads to what the descriptor is, O_PATH or not.
-func procFd(n int) string { return fmt.Sprintf("/proc/thread-self/fd/%d", n) }

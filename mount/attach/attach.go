@@ -432,7 +432,7 @@ func (t *Tree) seat() error {
 
 // Overlay makes a detached overlay, with the source that a mount table names.
 // lower is given lowest first; upper and work are -1 for a read-only one. proc is
-// where a /proc is that shows this thread.
+// where a /proc is that shows this process.
 func Overlay(proc, source string, lower []int, upper, work int, attr uint64, options []plan.Option) (int, error) {
 	fs, err := sys.Fsopen("overlay")
 	if err != nil {
@@ -442,7 +442,7 @@ func Overlay(proc, source string, lower []int, upper, work int, attr uint64, opt
 	set := func(key string, n int) error {
 		err := sys.FsFd(fs, key, n)
 		if err == unix.EINVAL { // before Linux 6.13 it takes names only
-			err = sys.FsSet(fs, key, proc+threadFd(n))
+			err = sys.FsSet(fs, key, selfFd(proc, n))
 		}
 		return err
 	}
@@ -456,7 +456,7 @@ func Overlay(proc, source string, lower []int, upper, work int, attr uint64, opt
 	if err == unix.EINVAL { // before Linux 6.5 it takes one list only
 		var list []string
 		for i := len(lower) - 1; i >= 0; i-- {
-			list = append(list, proc+threadFd(lower[i]))
+			list = append(list, selfFd(proc, lower[i]))
 		}
 		err = sys.FsSet(fs, "lowerdir", strings.Join(list, ":"))
 	}
@@ -479,8 +479,8 @@ func Overlay(proc, source string, lower []int, upper, work int, attr uint64, opt
 	return sys.Fsmount(fs, int(attr))
 }
 
-// threadFd names a descriptor below /proc.
-func threadFd(n int) string { return fmt.Sprintf("/thread-self/fd/%d", n) }
+// selfFd is sys.FdPath where proc is the /proc.
+func selfFd(proc string, n int) string { return fmt.Sprintf("%s/self/fd/%d", proc, n) }
 
 // withLog adds what the kernel says about a failed set-up.
 func withLog(fs int, err error) error {

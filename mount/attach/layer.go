@@ -264,7 +264,7 @@ func (t *Tree) overFile(to, from int, options []plan.Option, attr uint64) error 
 
 // copyFile copies a file with its mode, its owner and its times.
 func copyFile(dir int, name string, from int) error {
-	r, err := sys.Openat(unix.AT_FDCWD, "/proc"+threadFd(from), unix.O_RDONLY, 0)
+	r, err := sys.Openat(unix.AT_FDCWD, sys.FdPath(from), unix.O_RDONLY, 0)
 	if err != nil {
 		return err
 	}

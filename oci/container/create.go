@@ -576,7 +576,7 @@ func sendTo(socket string, text []byte, fds ...int) error {
 		return err
 	}
 	defer sys.Close(n)
-	if err := sys.ConnectUnix(n, fmt.Sprintf("/proc/self/fd/%d/%s", dir, path.Base(socket))); err != nil {
+	if err := sys.ConnectUnix(n, sys.FdPath(dir)+"/"+path.Base(socket)); err != nil {
 		return err
 	}
 	return sys.SendRights(n, text, fds...)

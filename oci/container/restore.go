@@ -467,7 +467,7 @@ func restoreOn(l sys.Locked, seat string, pin int, wanted map[string]external, f
 
 // pathOf gives the path of what a descriptor is of.
 func pathOf(n int) (string, error) {
-	return sys.Readlinkat(unix.AT_FDCWD, fmt.Sprintf("/proc/thread-self/fd/%d", n))
+	return sys.Readlinkat(unix.AT_FDCWD, sys.FdPath(n))
 }
 
 // same fails unless two descriptors are of one file.

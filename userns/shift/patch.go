@@ -59,7 +59,7 @@ func (k *worker) chown(fd int, uid, gid uint32) error {
 
 // patchRich is patch for the few inodes that have more than an owner.
 func (k *worker) patchRich(fd int, was id, uid, gid uint32, attrs []byte) error {
-	path := "/proc/thread-self/fd/" + strconv.Itoa(fd)
+	path := sys.FdPath(fd)
 	for _, name := range [...]string{aclAccess, aclDefault} {
 		if !has(attrs, name) {
 			continue
@@ -169,7 +169,7 @@ func (k *worker) list(fd int) ([]byte, error) {
 			}
 		}
 		if err == unix.ENOSYS {
-			n, err = sys.Listxattr("/proc/thread-self/fd/"+strconv.Itoa(fd), k.attrs)
+			n, err = sys.Listxattr(sys.FdPath(fd), k.attrs)
 		}
 		switch {
 		case err == nil:

@@ -16,7 +16,7 @@ var mutants = []struct{ what, file, old, new, pkg, notices string }{
 	// What a machine says of itself.
 	{"whoever reaches the socket is heard", "internal/engine/engine.go", "notify.NewEar(b.notify, b.proc.PID,", "notify.NewEar(b.notify, 0,", "internal/itest/share", "TestForged"},
 	{"the machine's words are passed on", "internal/engine/engine.go", "relay(state notify.State, err error) error {\n", "relay(state notify.State, err error) error {\n\tnotify.Send(s.opt.Notify, \"MAINPID=1\")\n", "internal/itest/share", "TestForged"},
-	{"the launcher listens where all can see it", "internal/notify/notify.go", `sys.BindUnix(n, fmt.Sprintf("/proc/thread-self/fd/%d/%s", dir, name))`, `sys.BindUnix(n, "@launch-notify")`, "internal/itest/share", "TestSockets"},
+	{"the launcher listens where all can see it", "internal/notify/notify.go", `sys.BindUnix(n, sys.FdPath(dir)+"/"+name)`, `sys.BindUnix(n, "@launch-notify")`, "internal/itest/share", "TestSockets"},
 	{"everybody may write to the socket", "internal/notify/notify.go", "sys.Fchmodat(dir, name, 0o200)", "sys.Fchmodat(dir, name, 0o222)", "internal/notify", "TestRelay"},
 	{"descriptors that are sent stay open", "internal/notify/notify.go", "		for _, f := range m.Fds {\n			sys.Close(f)\n		}\n", "", "internal/notify", "TestStore"},
 	{"half a message is one", "internal/notify/notify.go", "!m.Truncated && ", "", "internal/notify", "TestFlood"},
