@@ -1,6 +1,7 @@
 package sys
 
 import (
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -13,6 +14,9 @@ func bpf(cmd uintptr, attr unsafe.Pointer, size uintptr) (uintptr, error) {
 
 // BPFLoad gives the kernel an eBPF program, as bytes of instructions. name has
 // at most 15 letters. log, if it isn't empty, takes the verifier's words.
+//
+// The kernel's verifier gives up with EAGAIN when a signal comes, as Go sends them to
+// itself. So none comes until it is done.
 func BPFLoad(kind uint32, program []byte, name string, log []byte) (int, error) {
 	license := []byte("Apache-2.0\x00") // no helper that asks for another is called
 	attr := struct {
@@ -28,6 +32,16 @@ func BPFLoad(kind uint32, program []byte, name string, log []byte) (int, error) 
 	if len(log) > 0 {
 		attr.logLevel, attr.logSize, attr.log = 1, uint32(len(log)), &log[0]
 	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	all, was := unix.Sigset_t{}, unix.Sigset_t{}
+	for i := range all.Val {
+		all.Val[i] = ^all.Val[i]
+	}
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &all, &was); err != nil {
+		return -1, err
+	}
+	defer unix.PthreadSigmask(unix.SIG_SETMASK, &was, nil)
 	return result(bpf(unix.BPF_PROG_LOAD, unsafe.Pointer(&attr), unsafe.Sizeof(attr)))
 }
 
