@@ -7,8 +7,9 @@
 // which makes the same kernel objects and decides nothing. All of them start
 // the same small tree. Each round runs each contestant once, in an order that
 // changes, so that a busy moment of the machine falls on all of them; each
-// exit status is checked. What is timed are copies of the programs, since a
-// file as the linker wrote it starts slower.
+// exit status is checked. What is timed are copies of the programs, on the disk
+// that the temporary directory is on, since a file as the linker wrote it starts
+// slower.
 //
 // With -alive it goes on to what more.go measures, with -oci to oci.go; with
 // -pull it does what images.go says instead.
@@ -92,7 +93,7 @@ func main() {
 	oci := flag.String("oci", "", "compare `PATH`, a launch-oci, with the newest crun and runc")
 	parallel := flag.Int("parallel", 100, "how many containers are started at once")
 	fifo := flag.Bool("fifo", false, "run at a real-time priority")
-	flag.StringVar(&built, "built", "", "a `DIR` of the C programs, for where there is no compiler")
+	flag.StringVar(&built, "built", "", "a `DIR` of the C programs, for where there is no compiler; all programs are then timed where they are")
 	mounts := flag.Bool("mounts", false, "measure trees of mounts instead")
 	within := flag.Bool("inside", false, "what -oci runs in a cell")
 	var launchers []string
@@ -167,14 +168,15 @@ func run(w io.Writer, rounds, alive, parallel int, asJSON bool, oci string, laun
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	if built == "" {
+	given := built != ""
+	if !given {
 		built = filepath.Join(dir, "built")
 		if err := build(); err != nil {
 			return err
 		}
 	}
 	// In /tmp others could swap a tree under our hands; nobody else enters.
-	field, err := prepare(dir, launchers)
+	field, err := prepare(dir, launchers, given)
 	if err != nil {
 		return err
 	}
@@ -239,8 +241,14 @@ func run(w io.Writer, rounds, alive, parallel int, asJSON bool, oci string, laun
 	return err
 }
 
-// prepare fills dir with the trees and the copies of the programs.
-func prepare(dir string, launchers []string) ([]*contestant, error) {
+// prepare fills dir with the trees and the programs: copies, or links to what was
+// given. That lies on a disk, as the peers do; dir may be a tmpfs, from which a
+// program starts slower.
+func prepare(dir string, launchers []string, given bool) ([]*contestant, error) {
+	put := copyFile
+	if given {
+		put = os.Symlink
+	}
 	tree, shifted := filepath.Join(dir, "tree"), filepath.Join(dir, "shifted")
 	for _, t := range []string{tree, shifted} {
 		if err := plant(t); err != nil {
@@ -264,7 +272,7 @@ func prepare(dir string, launchers []string) ([]*contestant, error) {
 		floor := filepath.Join(dir, name)
 		c := &contestant{Name: name, args: []string{floor, "-D", tree, "/bin/true"}}
 		users := &contestant{Name: name + " with users", args: []string{floor, "-U", strconv.Itoa(shift), "-D", shifted, "/bin/true"}}
-		if err := copyFile(filepath.Join(built, name), floor); err != nil {
+		if err := put(filepath.Join(built, name), floor); err != nil {
 			c.Missing, users.Missing = err.Error(), err.Error()
 		}
 		field = append(field, c, users)
@@ -274,7 +282,7 @@ func prepare(dir string, launchers []string) ([]*contestant, error) {
 	for i, l := range launchers {
 		name, path, _ := strings.Cut(l, "=")
 		own := filepath.Join(dir, "launch"+strconv.Itoa(i))
-		if err := copyFile(path, own); err != nil {
+		if err := put(path, own); err != nil {
 			return nil, err
 		}
 		common := []string{own, "--quiet", "--console=pipe", "--register=no", "--keep-unit"}

@@ -251,11 +251,6 @@ func inside(w io.Writer, built string, rounds, parallel int) error {
 	}); err != nil {
 		return err
 	}
-	// As a file of its own: the one that was given is mounted from elsewhere.
-	if err := copyFile(field[0].path, "/run/launch-oci-copy"); err != nil {
-		return err
-	}
-	field[0].path = "/run/launch-oci-copy"
 	for _, r := range field {
 		if _, err := r.call("run", "--detach", "--bundle", "/run/waits", r.name+"-waits"); err != nil {
 			return err
