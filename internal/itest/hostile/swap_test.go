@@ -31,7 +31,7 @@ func (t *Tree) resolve(target string) (int, error) {
 // named is one that makes what a read-only tree lacks by its name on the host.
 var named = mutant{"stubs by name", "stubs are made in the tree, by name", []edit{
 	{"mount/attach/layer.go", "	if err := t.fill(tmp, missing); err != nil {\n		return err\n	}\n	if err := setattr(tmp,", `	for _, e := range missing {
-		sys.Mkdirat(unix.AT_FDCWD, "/proc"+threadFd(t.Pin)+"/"+e.Path, 0o755)
+		sys.Mkdirat(unix.AT_FDCWD, sys.FdPath(t.Pin)+"/"+e.Path, 0o755)
 	}
 	if err := t.fill(tmp, missing); err != nil {
 		return err
