@@ -168,15 +168,15 @@ func run(w io.Writer, rounds, alive, parallel int, asJSON bool, oci string, laun
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
 
-	given := built != ""
-	if !given {
+	ready := built != ""
+	if !ready {
 		built = filepath.Join(dir, "built")
 		if err := build(); err != nil {
 			return err
 		}
 	}
 	// In /tmp others could swap a tree under our hands; nobody else enters.
-	field, err := prepare(dir, launchers, given)
+	field, err := prepare(dir, launchers, ready)
 	if err != nil {
 		return err
 	}
@@ -241,12 +241,12 @@ func run(w io.Writer, rounds, alive, parallel int, asJSON bool, oci string, laun
 	return err
 }
 
-// prepare fills dir with the trees and the programs: copies, or links to what was
-// given. That lies on a disk, as the peers do; dir may be a tmpfs, from which a
+// prepare fills dir with the trees and the programs: copies, or links to those
+// that are ready. They lie on a disk, as the peers do; dir may be a tmpfs, from which a
 // program starts slower.
-func prepare(dir string, launchers []string, given bool) ([]*contestant, error) {
+func prepare(dir string, launchers []string, ready bool) ([]*contestant, error) {
 	put := copyFile
-	if given {
+	if ready {
 		put = os.Symlink
 	}
 	tree, shifted := filepath.Join(dir, "tree"), filepath.Join(dir, "shifted")

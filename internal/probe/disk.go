@@ -227,7 +227,7 @@ func claim(n int) error {
 
 // RealFile gives the path of an open file without links; "" if it has none.
 func RealFile(n int) (string, error) {
-	text, err := sys.Readlinkat(unix.AT_FDCWD, sys.FdPath(n))
+	text, err := sys.PathOf(n)
 	if err != nil {
 		return "", err
 	}

@@ -91,7 +91,7 @@ func kindOf(path string) (kind settings.Kind, locked bool, err error) {
 	kind, locked, err = kindAt(n)
 	if err == nil && !locked {
 		var real string
-		real, err = sys.Readlinkat(unix.AT_FDCWD, sys.FdPath(n))
+		real, err = sys.PathOf(n)
 		locked = settings.Vendors(real)
 	}
 	return kind, locked, err

@@ -41,7 +41,7 @@ func OpenRoot(dir string) (int, error) {
 // RealPath gives the path of a directory without links; "" if it has none that
 // can be reached.
 func RealPath(n int) (string, error) {
-	text, err := sys.Readlinkat(unix.AT_FDCWD, sys.FdPath(n))
+	text, err := sys.PathOf(n)
 	if err != nil {
 		return "", err
 	}

@@ -26,6 +26,9 @@ func Openat(dirfd int, path string, flags int, mode uint32) (int, error) {
 // until that part is gone, too: for as long as the scheduler lets it, which is 3 ms.
 func FdPath(n int) string { return "/proc/self/fd/" + strconv.Itoa(n) }
 
+// PathOf gives the path that what a descriptor is of has for the calling thread.
+func PathOf(n int) (string, error) { return Readlinkat(unix.AT_FDCWD, FdPath(n)) }
+
 // InRoot is how names of a machine's tree are looked up, whoever made it:
 // links, absolute ones too, mean what they would mean inside, and procfs's
 // magic links mean nothing. A name of the tree is never looked up otherwise.

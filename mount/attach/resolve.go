@@ -90,11 +90,11 @@ func (t *Tree) avoid(n int, s plan.Step) error {
 // inside gives the path that what target led to has in the machine, without
 // links.
 func (t *Tree) inside(n int, target string) (string, error) {
-	root, err := sys.Readlinkat(unix.AT_FDCWD, sys.FdPath(t.root))
+	root, err := sys.PathOf(t.root)
 	if err != nil {
 		return "", fmt.Errorf("find the machine's root: %w", err)
 	}
-	at, err := sys.Readlinkat(unix.AT_FDCWD, sys.FdPath(n))
+	at, err := sys.PathOf(n)
 	if err != nil {
 		return "", fmt.Errorf("find out what %s is: %w", target, err)
 	}

@@ -346,7 +346,7 @@ func seen(root int, target string) (string, error) {
 		return "", err
 	}
 	defer sys.Close(n)
-	return sys.Readlinkat(unix.AT_FDCWD, sys.FdPath(n))
+	return sys.PathOf(n)
 }
 
 // stdio finds out which of the descriptors 0 to 2 of the first process come

@@ -379,11 +379,11 @@ func restoreOn(l sys.Locked, seat string, pin int, wanted map[string]external, f
 				return "", err
 			}
 			defer sys.Close(n)
-			whole, err := pathOf(n)
+			whole, err := sys.PathOf(n)
 			if err != nil {
 				return "", err
 			}
-			part, err := pathOf(found)
+			part, err := sys.PathOf(found)
 			if err != nil {
 				return "", err
 			}
@@ -420,7 +420,7 @@ func restoreOn(l sys.Locked, seat string, pin int, wanted map[string]external, f
 		defer sys.Close(to)
 		return file, sys.MoveMount(m, to)
 	}
-	rootfs, err := pathOf(pin)
+	rootfs, err := sys.PathOf(pin)
 	if err != nil {
 		return 0, err
 	}
@@ -463,11 +463,6 @@ func restoreOn(l sys.Locked, seat string, pin int, wanted map[string]external, f
 		return 0, err
 	}
 	return proc.Do(criu.Restore, c, stage)
-}
-
-// pathOf gives the path of what a descriptor is of.
-func pathOf(n int) (string, error) {
-	return sys.Readlinkat(unix.AT_FDCWD, sys.FdPath(n))
 }
 
 // same fails unless two descriptors are of one file.
