@@ -266,12 +266,12 @@ func (s *supervisor) once() (status int, err error) {
 	t := s.thread
 	b.site = t
 	defer func() {
-		// It takes longer to end a thread than to leave it to the launcher's
-		// end, which comes next but after a reboot.
-		if s.again(status) {
-			t.end()
-			s.thread = nil
+		if !s.again(status) {
+			t.leave()
+			return
 		}
+		t.end()
+		s.thread = nil
 	}()
 	err = t.beside(b.build, func() {
 		shared <- s.share(b)

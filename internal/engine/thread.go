@@ -16,7 +16,8 @@ type Thread struct {
 	do     func(sys.Locked) error // written before the gate is opened
 	roused bool
 	done   chan error
-	over   chan struct{}
+	over   *sys.Gate
+	gone   bool // written before over is opened: see leave
 }
 
 // NewThread makes a thread. It stays for as long as the process, since what is
@@ -36,7 +37,7 @@ func NewSite() *Thread {
 // newThread makes a thread that does something ahead. In the build that counts
 // calls, that comes when it is its turn.
 func newThread(ahead func(*Thread, sys.Locked)) *Thread {
-	t := &Thread{soon: sys.NewGate(), gate: sys.NewGate(), done: make(chan error), over: make(chan struct{})}
+	t := &Thread{soon: sys.NewGate(), gate: sys.NewGate(), done: make(chan error), over: sys.NewGate()}
 	sys.Spawn(func(l sys.Locked) {
 		entry.Stack()
 		if !sys.Faults {
@@ -48,7 +49,10 @@ func newThread(ahead func(*Thread, sys.Locked)) *Thread {
 			ahead(t, l)
 		}
 		t.done <- t.do(l)
-		<-t.over
+		t.over.Wait()
+		if t.gone {
+			sys.EndThread(l)
+		}
 	})
 	return t
 }
@@ -84,4 +88,12 @@ func (t *Thread) rouse() {
 }
 
 // end ends the thread, after run.
-func (t *Thread) end() { close(t.over) }
+func (t *Thread) end() { t.over.Open() }
+
+// leave is end for a process that ends itself in a moment: the kernel takes down
+// what only the thread still has, like the mounts of a machine that is dead, while
+// the rest is undone.
+func (t *Thread) leave() {
+	t.gone = true
+	t.over.Open()
+}

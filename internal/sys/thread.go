@@ -44,6 +44,11 @@ func Spawn(f func(Locked)) {
 	}()
 }
 
+// EndThread ends the calling thread, and with it what the thread has of its own, but
+// tells Go nothing, for which it is in a call that takes long. That saves the time
+// that Go takes to end a thread, in a process that ends soon.
+func EndThread(_ Locked) { unix.Syscall(unix.SYS_EXIT, 0, 0, 0) }
+
 // Elsewhere runs f on a thread that the caller's thread has lent nothing to:
 // in the process's own namespaces, with its root. f must leave the thread as
 // it found it.
