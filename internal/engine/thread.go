@@ -92,8 +92,12 @@ func (t *Thread) end() { t.over.Open() }
 
 // leave is end for a process that ends itself in a moment: the kernel takes down
 // what only the thread still has, like the mounts of a machine that is dead, while
-// the rest is undone.
+// the rest is undone. In the build that counts calls the thread stays: how often
+// an undo asks must not be chance.
 func (t *Thread) leave() {
+	if sys.Faults {
+		return
+	}
 	t.gone = true
 	t.over.Open()
 }
