@@ -1,6 +1,8 @@
 package engine
 
 import (
+	"runtime"
+
 	"launch/internal/entry"
 	"launch/internal/sys"
 	"launch/mount/attach"
@@ -92,10 +94,11 @@ func (t *Thread) end() { t.over.Open() }
 
 // leave is end for a process that ends itself in a moment: the kernel takes down
 // what only the thread still has, like the mounts of a machine that is dead, while
-// the rest is undone. In the build that counts calls the thread stays: how often
-// an undo asks must not be chance.
+// the rest is undone. The thread stays in the build that counts calls, where how
+// often an undo asks must not be chance, and where there is one processor, which Go
+// would take for busy with the thread's last call.
 func (t *Thread) leave() {
-	if sys.Faults {
+	if sys.Faults || runtime.GOMAXPROCS(0) < 2 {
 		return
 	}
 	t.gone = true
