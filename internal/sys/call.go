@@ -24,28 +24,54 @@ import (
 //
 //go:uintptrescapes
 func call(name string, nr, a, b, c, d, e, f uintptr) (uintptr, error) {
-	return made(true, name, nr, a, b, c, d, e, f)
+	return made(interrupted, name, nr, a, b, c, d, e, f)
 }
 
 // callOnce makes one system call; EINTR is the caller's to handle.
 //
 //go:uintptrescapes
 func callOnce(name string, nr, a, b, c, d, e, f uintptr) (uintptr, error) {
-	return made(false, name, nr, a, b, c, d, e, f)
+	return made(never, name, nr, a, b, c, d, e, f)
+}
+
+// repeat says which answers of the kernel are none, so that a call is made again.
+type repeat int
+
+const (
+	never       repeat = iota
+	interrupted        // by a signal
+	renamed            // or by what somebody on the host renamed or mounted meanwhile
+)
+
+// wants reports whether a call is made once more, after so many repetitions. What is
+// renamed without pause is waited for, but not for ever: it is a second or two.
+func (r repeat) wants(errno unix.Errno, times int) bool {
+	switch errno {
+	case 0:
+		return false
+	case unix.EINTR:
+		return r != never
+	case unix.EAGAIN:
+		if times%128 == 127 {
+			yield() // to whoever does it
+		}
+		return r == renamed && times < 1<<16
+	}
+	return false
 }
 
 // made counts a call once, however often it is repeated: how often signals
 // come is chance, and the numbers of fault runs must not depend on it.
 //
 //go:uintptrescapes
-func made(again bool, name string, nr, a, b, c, d, e, f uintptr) (uintptr, error) {
+func made(again repeat, name string, nr, a, b, c, d, e, f uintptr) (uintptr, error) {
 	if Faults {
 		if errno := before(name, nr); errno != 0 {
 			return 0, errno
 		}
 	}
 	r, _, errno := unix.Syscall6(nr, a, b, c, d, e, f)
-	for again && errno == unix.EINTR {
+	for times := 0; again.wants(errno, times); times++ {
 		r, _, errno = unix.Syscall6(nr, a, b, c, d, e, f)
 	}
 	if Faults {

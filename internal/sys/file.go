@@ -35,27 +35,15 @@ func PathOf(n int) (string, error) { return Readlinkat(unix.AT_FDCWD, FdPath(n))
 const InRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
 
 // Openat2 opens path below dirfd with resolve flags. O_CLOEXEC is always
-// added. EAGAIN, which the kernel gives when anything on the host was renamed or mounted
-// while the lookup went up a directory, is tried again, for a second or two at most.
+// added. EAGAIN is what the kernel gives when anything on the host was renamed or mounted
+// while the lookup went up a directory: then it is tried again.
 func Openat2(dirfd int, path string, flags int, mode uint32, resolve uint64) (int, error) {
 	p, err := str(path)
 	if err != nil {
 		return -1, err
 	}
 	how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Mode: uint64(mode), Resolve: resolve}
-	most := 1 << 16
-	if Faults {
-		most = 128 // there, the kernel's answers are not chance
-	}
-	for try := 0; ; try++ {
-		r, err := call("openat2", unix.SYS_OPENAT2, fd(dirfd), uintptr(unsafe.Pointer(p)), uintptr(unsafe.Pointer(&how)), unix.SizeofOpenHow, 0, 0)
-		if err != unix.EAGAIN || try == most {
-			return result(r, err)
-		}
-		if try%128 == 127 {
-			yield() // to whoever does it
-		}
-	}
+	return result(made(renamed, "openat2", unix.SYS_OPENAT2, fd(dirfd), uintptr(unsafe.Pointer(p)), uintptr(unsafe.Pointer(&how)), unix.SizeofOpenHow, 0, 0))
 }
 
 func result(r uintptr, err error) (int, error) {
