@@ -285,6 +285,9 @@ func (c call) changes() bool {
 	return true
 }
 
+// hasty is set when a campaign had less time than it should have.
+var hasty bool
+
 // campaign lets every call fail with each errno, and kills the launcher after
 // every call. If there is a budget, only what fits in, but, if distinct is set,
 // all that is like nothing else.
@@ -292,6 +295,7 @@ func (w *world) campaign(t *testing.T, m machine, errnos []unix.Errno, distinct 
 	calls, want, _ := w.reference(t, m)
 	s := &tally{kinds: map[string]int{}}
 	if d, err := time.ParseDuration(os.Getenv("LAUNCH_FAULTS_BUDGET")); err == nil && budget > 0 {
+		hasty = hasty || d < budget
 		budget = d
 	}
 	var tries []try

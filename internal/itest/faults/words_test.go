@@ -148,6 +148,9 @@ func TestFaultUnused(t *testing.T) {
 	if !all["plain"] || !all["others"] {
 		t.Skip("not everything was tried")
 	}
+	if hasty {
+		t.Skip("LAUNCH_FAULTS_BUDGET is short: what has no use may not have been reached")
+	}
 	for i, r := range rows {
 		if r != nil && !r.used {
 			t.Errorf("harmless.txt:%d: %s %s: no failure of it was harmless, remove the line", i+1, r.call, r.site)
