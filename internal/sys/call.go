@@ -52,10 +52,13 @@ func (r repeat) wants(errno unix.Errno, times int) bool {
 	case unix.EINTR:
 		return r != never
 	case unix.EAGAIN:
+		if r != renamed || times == 1<<16 {
+			return false
+		}
 		if times%128 == 127 {
 			yield() // to whoever does it
 		}
-		return r == renamed && times < 1<<16
+		return true
 	}
 	return false
 }
