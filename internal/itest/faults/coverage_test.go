@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"launch/internal/itest/stage"
 )
 
 // A runtimeCall is a call of the Go runtime's, or of the standard library's
@@ -47,7 +49,7 @@ var straceLine = regexp.MustCompile(`^(\d+) +\[ *(\d+)\] (.*)$`)
 
 // parseTrace joins what strace cut in two, and leaves out the payload.
 func parseTrace(text string) (list []traced, err error) {
-	cut := map[int]string{}
+	cut := stage.Pieces{}
 	payload := map[int]bool{}
 	first := 0
 	for line := range strings.Lines(text) {
@@ -57,21 +59,12 @@ func parseTrace(text string) (list []traced, err error) {
 		}
 		pid, _ := strconv.Atoi(m[1])
 		nr, _ := strconv.Atoi(m[2])
-		rest := m[3]
 		if first == 0 {
 			first = pid
 		}
-		if head, ok := strings.CutSuffix(rest, " <unfinished ...>"); ok {
-			cut[pid] = head
-			continue
-		}
-		if strings.HasPrefix(rest, "<... ") {
-			_, tail, ok := strings.Cut(rest, " resumed>")
-			if !ok || cut[pid] == "" {
-				return nil, fmt.Errorf("a line of strace: %q", line)
-			}
-			rest = cut[pid] + tail
-			delete(cut, pid)
+		rest, err := cut.Join(pid, m[3])
+		if err != nil {
+			return nil, err
 		}
 		name, args, ok := strings.Cut(rest, "(")
 		if !ok || payload[pid] {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -109,7 +110,10 @@ func TestTold(t *testing.T) {
 			out, code := shell("strace -f -s 200 -o /run/trace -e trace=execveat,openat,write,fsconfig /given/launch" + usual + c.args +
 				" /bin/sh -c 'echo ran' </dev/null; s=$?; echo '--- told'; cat /run/trace; exit $s")
 			said, trace, _ := strings.Cut(out, "--- told\n")
-			told := whole(trace)
+			told, err := whole(trace)
+			if err != nil {
+				t.Fatal(err)
+			}
 			if code == 0 || strings.Contains(said, "ran\n") {
 				t.Errorf("the machine ran: %s", said)
 			}
@@ -127,37 +131,40 @@ var labels = regexp.MustCompile(`execveat|attr/exec|container_|context`)
 
 // whole gives the calls of a trace that are about labels, without the processes'
 // numbers. One that another process's calls came between stands where it ended.
-func whole(trace string) string {
-	begun := map[string]string{}
+func whole(trace string) (string, error) {
+	begun := stage.Pieces{}
 	var b strings.Builder
 	for line := range strings.Lines(trace) {
-		pid, call, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
-		call = strings.TrimLeft(call, " ")
-		if head, ok := strings.CutSuffix(call, " <unfinished ...>"); ok {
-			begun[pid] = head
-			continue
+		number, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		pid, err := strconv.Atoi(number)
+		if err != nil {
+			return "", err
 		}
-		if _, tail, ok := strings.Cut(call, " resumed>"); ok && strings.HasPrefix(call, "<... ") {
-			end := strings.LastIndex(tail, "= ") // the spaces before it are for looks
-			if end < 0 {
-				end = len(tail)
-			}
-			call = begun[pid] + strings.TrimRight(tail[:end], " ") + " " + tail[end:]
+		rest = strings.TrimLeft(rest, " ")
+		call, err := begun.Join(pid, rest)
+		if err != nil {
+			return "", err
+		}
+		if call != rest {
+			call = padding.ReplaceAllString(call, ") =")
 		}
 		if labels.MatchString(call) {
 			b.WriteString(call + "\n")
 		}
 	}
-	return b.String()
+	return b.String(), nil
 }
+
+// padding is what strace puts before the result of a resumed call, for looks.
+var padding = regexp.MustCompile(`\) +=`)
 
 func TestWhole(t *testing.T) {
 	for trace, want := range map[string]string{
 		"7 execveat(4, \"\", [\"x\"]) = 0\n": "execveat(4, \"\", [\"x\"]) = 0\n",
 		"7  execveat(4, \"\", AT_EMPTY_PATH <unfinished ...>\n8 openat(1, \"b\", 0) = 3\n7 <... execveat resumed>)      = 0\n7 openat(1, \"attr/exec\", 0) = 4\n": "execveat(4, \"\", AT_EMPTY_PATH) = 0\nopenat(1, \"attr/exec\", 0) = 4\n",
 	} {
-		if got := whole(trace); got != want {
-			t.Errorf("%q gives %q", trace, got)
+		if got, err := whole(trace); got != want || err != nil {
+			t.Errorf("%q gives %q, %v", trace, got, err)
 		}
 	}
 }
